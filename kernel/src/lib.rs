@@ -1,0 +1,2 @@
+//! The portable part of the kernel.
+#![cfg_attr(not(test), no_std)]
