@@ -1,7 +1,94 @@
-//! Sets up, builds, runs, tests and measures Bulkhead.
+//! Sets up, builds, runs, tests and measures Bulkhead: `cargo xtask --help`.
+//!
+//! Standard output carries only what a command is for (the guest's console, a
+//! table, a result line); everything else goes to standard error.
 
 mod bench;
+mod build;
+mod guest;
+mod image;
+mod run;
+mod setup;
+mod symbols;
+mod tool;
 
-fn main() -> anyhow::Result<()> {
-    bench::run(bench::BenchArgs::default())
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+/// Exit status when a kernel panicked.
+pub const STATUS_PANIC: u8 = 101;
+/// Exit status when the guest ended without saying how, or QEMU did not start.
+pub const STATUS_DIED: u8 = 102;
+/// Exit status when time ran out.
+pub const STATUS_TIMEOUT: u8 = 124;
+/// Exit status when the command line asks for something that is not there.
+pub const STATUS_USAGE: u8 = 2;
+
+/// Sets up, builds, runs, tests and measures Bulkhead.
+///
+/// Whatever is missing (QEMU, image tools, the bare-metal Rust target) is
+/// installed first, and named as it is installed.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
 }
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build and boot in QEMU: a shell, or `--exec` for commands without a terminal.
+    Run(Box<run::RunArgs>),
+    /// Build the kernel, all programs and the boot archive.
+    Build(build::BuildArgs),
+    /// Make the demo disk image and print its path.
+    Image,
+    /// Measure, and compare with Linux in the same QEMU.
+    Bench(bench::BenchArgs),
+    /// Build the documentation of all packages.
+    Doc,
+    /// Remove everything that was built.
+    Clean,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Image => image::run().map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Doc => build::documentation(tool::Output::Inherit).map(|()| ExitCode::SUCCESS),
+        Command::Clean => clean().map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::from(match error.downcast_ref::<UsageError>() {
+            Some(_) => STATUS_USAGE,
+            None => 1,
+        })
+    })
+}
+
+fn clean() -> anyhow::Result<()> {
+    let target = build::workspace_root().join("target");
+    match std::fs::remove_dir_all(&target) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", target.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The command line asks for something that is not there; status [`STATUS_USAGE`].
+#[derive(Debug)]
+pub struct UsageError(pub String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
