@@ -6,8 +6,9 @@ pub const PAGE_SIZE: usize = 4096;
 pub const USER_MIN: usize = 0x1_0000;
 /// First address above what a process can map (x86_64; keeps the last canonical pages unmapped).
 pub const USER_MAX: usize = 0x7fff_ffff_0000;
-/// Where the read-only [`SystemInfo`](crate::SystemInfo) page is mapped in every process.
-pub const SYSTEM_INFO_ADDR: usize = 0x7fff_fff0_0000;
+/// Where the read-only [`SystemInfo`](crate::SystemInfo) page is mapped in every process; the kernel places
+/// mappings above it, so that both share a page table.
+pub const SYSTEM_INFO_ADDR: usize = 0x1000_0000;
 /// Where programs are linked.
 pub const IMAGE_BASE: usize = 0x40_0000;
 

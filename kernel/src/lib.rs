@@ -1,2 +1,13 @@
-//! The portable part of the kernel.
+//! The kernel's portable algorithms: page allocator, object allocator, handle table, run queue,
+//! page map and log ring. They know no hardware and no kernel object, so that they are tested on the host
+//! (unit tests, property tests, Miri). The kernel proper is `main.rs`.
 #![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod buddy;
+pub mod handles;
+pub mod log_ring;
+pub mod page_map;
+pub mod run_queue;
+pub mod slab;
