@@ -90,7 +90,7 @@ syscalls! {
     25 ProcessCreate "process_create";
     /// `(process, ThreadArgs) -> thread`.
     26 ThreadStart "thread_start";
-    /// `(process, thread or 0 for the own process, code)`. Ends it; ends the caller if it names it.
+    /// `(process or thread, 0, code)`. Ends it; ends the caller if it names it.
     /// With a `System` resource: `(resource, code, koid)` ends the process with that koid.
     27 Kill "kill";
     /// `(thread, DebugOp, buffer, len)`.
@@ -162,7 +162,7 @@ pub const PIN_DEVICE_READ: usize = 1;
 /// `dma_pin`: the device may write the pages.
 pub const PIN_DEVICE_WRITE: usize = 2;
 
-/// `vmo_physical`: write-back cached.
+/// Write-back cached: what ordinary memory is; `vmo_physical` refuses it.
 pub const CACHE_WRITE_BACK: usize = 0;
 /// Uncached device memory.
 pub const CACHE_UNCACHED: usize = 1;

@@ -54,7 +54,7 @@ impl<T> Table<T> {
         (slot.generation == handle as u8 && slot.value.is_some()).then_some(index)
     }
 
-    /// Adds a value; gives it back when all 2^24 slots are taken.
+    /// Adds a value; gives it back when all 2^24 slots are taken or memory is out.
     pub fn insert(&mut self, value: T) -> Result<u32, T> {
         let index = if self.first_free != NONE {
             let index = self.first_free;
@@ -66,7 +66,7 @@ impl<T> Table<T> {
             slot.value = Some(value);
             index
         } else {
-            if self.slots.len() >= INDEX_LIMIT {
+            if self.slots.len() >= INDEX_LIMIT || self.slots.try_reserve(1).is_err() {
                 return Err(value);
             }
             self.slots.push(Slot { value: Some(value), generation: 1, next_free: NONE });

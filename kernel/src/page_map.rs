@@ -31,6 +31,19 @@ impl PageMap {
         (address != 0).then_some(address)
     }
 
+    /// Makes room for a page, so that `set` of it needs no big allocation; `false` when memory is out.
+    pub fn reserve(&mut self, index: usize) -> bool {
+        let at = index / LEAF;
+        if at < self.leaves.len() {
+            return true;
+        }
+        if self.leaves.try_reserve(at + 1 - self.leaves.len()).is_err() {
+            return false;
+        }
+        self.leaves.resize_with(at + 1, || None);
+        true
+    }
+
     /// Sets the address of a page that is absent. `address` is not 0.
     pub fn set(&mut self, index: usize, address: u64) {
         debug_assert!(address != 0);

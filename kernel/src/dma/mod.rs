@@ -1,0 +1,149 @@
+//! DMA domains: what a device may reach. A pin holds pages of a memory object for the device; pins that their owner did
+//! not end itself go into the domain's quarantine, until the device manager has fenced the device.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bulkhead_abi::{DmaInfo, Error, ObjectKind, PAGE_SIZE, Result};
+
+use crate::lock::{Cell, Locked};
+use crate::memory::vmo::Vmo;
+use crate::object::Base;
+
+static PINS: Cell<u64> = Cell::new(0);
+static PINNED: Cell<u64> = Cell::new(0);
+static QUARANTINED: Cell<u64> = Cell::new(0);
+/// Quarantines of domains whose last handle is gone: nobody can fence their device any more, so the pages never return.
+static LOST: Locked<Vec<Held>> = Locked::new(Vec::new());
+
+/// Live pins, their pages, pages in quarantine.
+pub fn counts() -> (u64, u64, u64) {
+    (PINS.get(), PINNED.get(), QUARANTINED.get())
+}
+
+/// Pages that stay where they are.
+struct Held {
+    vmo: Arc<Vmo>,
+    offset: usize,
+    len: usize,
+}
+
+impl Held {
+    fn pages(&self) -> u64 {
+        (self.len / PAGE_SIZE) as u64
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.vmo.unpin(self.offset, self.len);
+    }
+}
+
+/// What a device may reach.
+///
+/// Without an IOMMU the device addresses are physical ones, and the device's DMA is trusted: `DmaInfo` says so.
+pub struct DmaDomain {
+    pub base: Base,
+    device: u64,
+    pins: Cell<u32>,
+    pinned_pages: Cell<u64>,
+    quarantine: Locked<Vec<Held>>,
+}
+
+impl DmaDomain {
+    /// A domain for a device.
+    pub fn new(device: u64) -> Arc<DmaDomain> {
+        Arc::new(DmaDomain {
+            base: Base::new(ObjectKind::DmaDomain),
+            device,
+            pins: Cell::new(0),
+            pinned_pages: Cell::new(0),
+            quarantine: Locked::new(Vec::new()),
+        })
+    }
+
+    /// Pins whole pages; `each` gets the device address of every page.
+    pub fn pin(
+        self: &Arc<DmaDomain>,
+        vmo: &Arc<Vmo>,
+        offset: usize,
+        len: usize,
+        each: impl FnMut(usize, u64) -> Result<()>,
+    ) -> Result<Arc<Pin>> {
+        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(Error::OutOfRange)?;
+        vmo.pin(offset, len, each)?;
+        let held = Held { vmo: vmo.clone(), offset, len };
+        self.pins.set(self.pins.get() + 1);
+        self.pinned_pages.set(self.pinned_pages.get() + held.pages());
+        PINS.set(PINS.get() + 1);
+        PINNED.set(PINNED.get() + held.pages());
+        Ok(Arc::new(Pin {
+            base: Base::new(ObjectKind::Pin),
+            domain: self.clone(),
+            held: Locked::new(Some(held)),
+        }))
+    }
+
+    fn pin_ended(&self, pages: u64) {
+        self.pins.set(self.pins.get() - 1);
+        self.pinned_pages.set(self.pinned_pages.get() - pages);
+        PINS.set(PINS.get() - 1);
+        PINNED.set(PINNED.get() - pages);
+    }
+
+    /// Ends the quarantine; returns the pages released. The caller has fenced the device.
+    pub fn recover(&self) -> u64 {
+        let held = core::mem::take(&mut *self.quarantine.borrow_mut());
+        let pages = held.iter().map(Held::pages).sum();
+        QUARANTINED.set(QUARANTINED.get() - pages);
+        pages
+    }
+
+    /// The last handle is gone.
+    pub fn close(&self) {
+        LOST.borrow_mut().append(&mut self.quarantine.borrow_mut());
+    }
+
+    /// For `object_info`.
+    pub fn info(&self) -> DmaInfo {
+        DmaInfo {
+            koid: self.base.koid(),
+            device: self.device,
+            translated: 0,
+            pins: self.pins.get(),
+            pinned_pages: self.pinned_pages.get(),
+            quarantined_pages: self.quarantine.borrow().iter().map(Held::pages).sum(),
+        }
+    }
+}
+
+/// Pages held for a device.
+pub struct Pin {
+    pub base: Base,
+    domain: Arc<DmaDomain>,
+    held: Locked<Option<Held>>,
+}
+
+impl Pin {
+    /// The owner's word that the device no longer uses the pages.
+    pub fn end(&self) {
+        let held = self.held.borrow_mut().take();
+        if let Some(held) = held {
+            self.domain.pin_ended(held.pages());
+        }
+    }
+
+    /// The handle was closed without that word: the pages go into quarantine.
+    pub fn abandon(&self) {
+        let held = self.held.borrow_mut().take();
+        let Some(held) = held else { return };
+        self.domain.pin_ended(held.pages());
+        QUARANTINED.set(QUARANTINED.get() + held.pages());
+        if self.domain.base.handles() == 0 {
+            LOST.borrow_mut().push(held);
+        } else {
+            self.domain.quarantine.borrow_mut().push(held);
+        }
+    }
+}

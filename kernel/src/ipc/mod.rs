@@ -1,0 +1,5 @@
+//! Communication: channels, ports and futexes.
+
+pub mod channel;
+pub mod futex;
+pub mod port;

@@ -1,0 +1,134 @@
+//! Access to user memory: translated through the page table in software and done through the direct map, so that the kernel
+//! never uses a user address itself.
+
+use bulkhead_abi::{Error, PAGE_SIZE, Result, USER_MAX};
+
+use crate::arch;
+use crate::memory::space::Space;
+
+/// Calls `f` with a kernel pointer for each piece of the range within a page, with its position and length.
+#[inline]
+pub fn for_each_piece(
+    space: &Space,
+    address: usize,
+    len: usize,
+    write: bool,
+    mut f: impl FnMut(*mut u8, usize, usize) -> Result<()>,
+) -> Result<()> {
+    let end = address.checked_add(len).ok_or(Error::BadAddress)?;
+    if end > USER_MAX {
+        return Err(Error::BadAddress);
+    }
+    let mut done = 0;
+    while done < len {
+        let at = address + done;
+        let n = (PAGE_SIZE - (at & (PAGE_SIZE - 1))).min(len - done);
+        let physical = space.translate(at, write)?;
+        f(arch::phys_to_virt(physical), done, n)?;
+        done += n;
+    }
+    Ok(())
+}
+
+/// Copies from user memory.
+#[inline]
+pub fn read(space: &Space, address: usize, out: &mut [u8]) -> Result<()> {
+    for_each_piece(space, address, out.len(), false, |p, at, n| {
+        // SAFETY: `p` leads to `n` bytes of a present user page in the direct map; `out` is kernel memory or another page (or the same one: the copy allows overlap). User
+        // threads may write the page meanwhile: the copy is then any mixture, and is used as untrusted bytes only.
+        unsafe { p.copy_to(out[at..at + n].as_mut_ptr(), n) };
+        Ok(())
+    })
+}
+
+/// Copies to user memory.
+#[inline]
+pub fn write(space: &Space, address: usize, bytes: &[u8]) -> Result<()> {
+    for_each_piece(space, address, bytes.len(), true, |p, at, n| {
+        // SAFETY: `p` leads to `n` bytes of a present, writable user page in the direct map; `bytes` is kernel
+        // memory or a page, which may overlap.
+        unsafe { p.copy_from(bytes[at..at + n].as_ptr(), n) };
+        Ok(())
+    })
+}
+
+/// Types without padding for which every bit pattern is valid.
+///
+/// # Safety
+///
+/// The implementing type is just that.
+pub unsafe trait Plain: Copy + Default {}
+
+macro_rules! plain {
+    ($($t:ty),*) => { $(
+        // SAFETY: integers, or a `repr(C)` record of integers whose fields leave no gap.
+        unsafe impl Plain for $t {}
+    )* };
+}
+plain!(
+    u32,
+    u64,
+    bulkhead_abi::Packet,
+    bulkhead_abi::CallArgs,
+    bulkhead_abi::ThreadArgs,
+    bulkhead_abi::HandleInfo,
+    bulkhead_abi::ProcessInfo,
+    bulkhead_abi::CrashReport,
+    bulkhead_abi::ThreadInfo,
+    bulkhead_abi::VmoInfo,
+    bulkhead_abi::InterruptInfo,
+    bulkhead_abi::DmaInfo,
+    bulkhead_abi::ResourceInfo,
+    bulkhead_abi::KernelStats,
+    bulkhead_abi::CpuInfo,
+    bulkhead_abi::MappingInfo,
+    bulkhead_abi::SystemInfo,
+    bulkhead_abi::InitMessage,
+    bulkhead_abi::AcpiTable,
+    QuotaRecord
+);
+
+/// [`bulkhead_abi::Quota`] as integers.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct QuotaRecord {
+    pages: u64,
+    handles: u32,
+    threads: u32,
+    processes: u32,
+    max_priority: u32,
+}
+
+impl From<QuotaRecord> for bulkhead_abi::Quota {
+    fn from(q: QuotaRecord) -> Self {
+        bulkhead_abi::Quota {
+            pages: q.pages,
+            handles: q.handles,
+            threads: q.threads,
+            processes: q.processes,
+            max_priority: q.max_priority.min(u32::from(bulkhead_abi::PRIORITY_MAX)),
+        }
+    }
+}
+
+/// The bytes of a record.
+pub fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: `T` is plain: every byte is initialised.
+    unsafe { core::slice::from_raw_parts((value as *const T).cast(), size_of::<T>()) }
+}
+
+/// Reads a record from user memory.
+#[inline]
+pub fn read_record<T: Plain>(space: &Space, address: usize) -> Result<T> {
+    let mut value = T::default();
+    // SAFETY: `T` is plain: any bytes make a valid value.
+    let bytes = unsafe { core::slice::from_raw_parts_mut((&raw mut value).cast(), size_of::<T>()) };
+    read(space, address, bytes)?;
+    Ok(value)
+}
+
+/// Writes a record to user memory.
+#[inline]
+pub fn write_record<T: Plain>(space: &Space, address: usize, value: &T) -> Result<()> {
+    write(space, address, bytes_of(value))
+}
