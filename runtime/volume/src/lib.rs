@@ -26,6 +26,8 @@ mod error;
 mod filesystem;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
+#[cfg(any(test, feature = "host"))]
+pub mod compare;
 mod readahead;
 pub mod reader;
 mod tree;
