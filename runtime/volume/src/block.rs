@@ -87,7 +87,10 @@ pub trait Memory {
 }
 
 /// The bytes of a volume.
-#[expect(async_fn_in_trait, reason = "services are single-threaded; no Send bound is wanted")]
+#[expect(
+    async_fn_in_trait,
+    reason = "services are single-threaded; no Send bound is wanted"
+)]
 pub trait Volume {
     /// Size in bytes.
     fn size_bytes(&self) -> u64;

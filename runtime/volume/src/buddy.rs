@@ -19,8 +19,10 @@ pub struct Buddy {
 impl Buddy {
     /// All of `frames` free.
     pub fn new(frames: u32) -> Self {
-        let mut buddy =
-            Self { free: (0..=MAX_ORDER).map(|_| BTreeSet::new()).collect(), free_frames: 0 };
+        let mut buddy = Self {
+            free: (0..=MAX_ORDER).map(|_| BTreeSet::new()).collect(),
+            free_frames: 0,
+        };
         buddy.release(0, frames);
         buddy
     }
@@ -56,7 +58,11 @@ impl Buddy {
     pub fn release(&mut self, first: u32, frames: u32) {
         let (mut at, end) = (first, first + frames);
         while at < end {
-            let aligned = if at == 0 { MAX_ORDER } else { at.trailing_zeros().min(MAX_ORDER) };
+            let aligned = if at == 0 {
+                MAX_ORDER
+            } else {
+                at.trailing_zeros().min(MAX_ORDER)
+            };
             let order = aligned.min((end - at).ilog2());
             self.release_block(at, order);
             at += 1 << order;
@@ -88,7 +94,11 @@ mod tests {
         assert_eq!(buddy.allocate(256), Some(0));
         assert_eq!(buddy.allocate(256), Some(256));
         assert_eq!(buddy.allocate(256), None);
-        assert_eq!(buddy.allocate(3), None, "the three last frames are a pair and a single");
+        assert_eq!(
+            buddy.allocate(3),
+            None,
+            "the three last frames are a pair and a single"
+        );
         assert_eq!(buddy.allocate(2), Some(512));
         assert_eq!(buddy.free_frames(), 1);
     }

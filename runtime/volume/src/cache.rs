@@ -162,7 +162,12 @@ impl<Q: BlockQueue, M: Memory> Cache<Q, M> {
                     let within = (at % PAGE) as usize;
                     let available = pages * PAGE - within as u64;
                     let take = available.min(end - at);
-                    piece(&self.memory, memory_offset + within, take as usize, at - offset);
+                    piece(
+                        &self.memory,
+                        memory_offset + within,
+                        take as usize,
+                        at - offset,
+                    );
                     at += take;
                     alone = false;
                 }
@@ -170,7 +175,10 @@ impl<Q: BlockQueue, M: Memory> Cache<Q, M> {
                 Look::Failed(error) => {
                     self.state.borrow_mut().discard(page);
                     if alone {
-                        return Err(FsError::Device { offset: page * PAGE, error });
+                        return Err(FsError::Device {
+                            offset: page * PAGE,
+                            error,
+                        });
                     }
                     alone = true;
                 }
@@ -232,9 +240,15 @@ impl<Q: BlockQueue, M: Memory> Cache<Q, M> {
                 at = run.page + u64::from(run.pages);
                 continue;
             }
-            let next = state.by_page.range(at..).next().map_or(end, |(next, _)| (*next).min(end));
+            let next = state
+                .by_page
+                .range(at..)
+                .next()
+                .map_or(end, |(next, _)| (*next).min(end));
             let want = (next - at).min(u64::from(state.max_run_pages)) as u32;
-            let Some(got) = state.start_run(at, want) else { break };
+            let Some(got) = state.start_run(at, want) else {
+                break;
+            };
             at += u64::from(got);
         }
         let started = at > page;
@@ -246,7 +260,9 @@ impl<Q: BlockQueue, M: Memory> Cache<Q, M> {
     fn send(&self, state: &mut State) {
         let mut sent = false;
         while let Some(&index) = state.unsent.front() {
-            let Some(run) = state.runs.get(index as usize) else { break };
+            let Some(run) = state.runs.get(index as usize) else {
+                break;
+            };
             let device_offset = run.page * PAGE;
             let len = (u64::from(run.pages) * PAGE).min(self.size_bytes - device_offset);
             let request = ReadRequest {
@@ -272,7 +288,9 @@ impl<Q: BlockQueue, M: Memory> Cache<Q, M> {
     fn complete(&self, completion: Completion) {
         let mut state = self.state.borrow_mut();
         let (index, generation) = (completion.id as u32, (completion.id >> 32) as u32);
-        let Some(run) = state.runs.get_mut(index as usize) else { return };
+        let Some(run) = state.runs.get_mut(index as usize) else {
+            return;
+        };
         if run.generation != generation || run.condition != Condition::Reading {
             return; // Not ours: answered twice, or never asked for.
         }
@@ -343,8 +361,12 @@ impl State {
     }
 
     fn look(&mut self, page: u64) -> Look {
-        let Some(index) = self.locate_index(page) else { return Look::Absent };
-        let Some(run) = self.runs.get(index as usize) else { return Look::Absent };
+        let Some(index) = self.locate_index(page) else {
+            return Look::Absent;
+        };
+        let Some(run) = self.runs.get(index as usize) else {
+            return Look::Absent;
+        };
         match run.condition {
             Condition::Valid => {
                 let within = page - run.page;
@@ -458,7 +480,9 @@ impl State {
     }
 
     fn unlink(&mut self, index: u32) {
-        let Some(run) = self.runs.get_mut(index as usize) else { return };
+        let Some(run) = self.runs.get_mut(index as usize) else {
+            return;
+        };
         let (older, newer) = (run.older, run.newer);
         (run.older, run.newer) = (NONE, NONE);
         match self.runs.get_mut(older as usize) {

@@ -14,14 +14,10 @@ use crate::{
 };
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at / 7 ^ at >> 12) as u8).collect()
+    (0..len).map(|at| ((at / 7) ^ (at >> 12)) as u8).collect()
 }
 
-fn cache_with(
-    len: usize,
-    pages: usize,
-    shape: impl FnOnce(HostQueue) -> HostQueue,
-) -> HostCache {
+fn cache_with(len: usize, pages: usize, shape: impl FnOnce(HostQueue) -> HostQueue) -> HostCache {
     let memory = HostMemory::new(pages * 4096);
     Cache::new(shape(HostQueue::new(pattern(len), memory.clone())), memory)
 }
@@ -34,7 +30,10 @@ fn read(cache: &HostCache, offset: u64, len: usize) -> Result<Vec<u8>, FsError> 
 #[test]
 fn long_reads_are_few_requests_and_repeats_are_none() {
     let cache = cache_with(4 << 20, 4096, |queue| queue);
-    assert_eq!(read(&cache, 100, 3 << 20).unwrap(), pattern(4 << 20)[100..100 + (3 << 20)]);
+    assert_eq!(
+        read(&cache, 100, 3 << 20).unwrap(),
+        pattern(4 << 20)[100..100 + (3 << 20)]
+    );
     assert_eq!(cache.statistics().requests, 4);
     read(&cache, 0, 3 << 20).unwrap();
     assert_eq!(cache.statistics().requests, 4);
@@ -53,11 +52,18 @@ fn scattered_pages_cost_a_page_each() {
 #[test]
 fn a_range_outside_the_volume_is_refused() {
     let cache = cache_with(10 * 512, 16, |queue| queue);
-    assert_eq!(read(&cache, 9 * 512, 512).unwrap(), pattern(5120)[9 * 512..]);
+    assert_eq!(
+        read(&cache, 9 * 512, 512).unwrap(),
+        pattern(5120)[9 * 512..]
+    );
     for (offset, len) in [(9 * 512, 513), (u64::MAX, 2), (1 << 40, 0)] {
         assert_eq!(
             read(&cache, offset, len),
-            Err(FsError::OutsideVolume { offset, len_bytes: len as u64, volume_bytes: 5120 })
+            Err(FsError::OutsideVolume {
+                offset,
+                len_bytes: len as u64,
+                volume_bytes: 5120
+            })
         );
     }
 }
@@ -65,10 +71,19 @@ fn a_range_outside_the_volume_is_refused() {
 #[test]
 fn one_bad_page_fails_alone_and_every_time() {
     let cache = cache_with(1 << 20, 512, |queue| queue.bad_page(100));
-    let error = FsError::Device { offset: 100 * 4096, error: BlockError::Device };
+    let error = FsError::Device {
+        offset: 100 * 4096,
+        error: BlockError::Device,
+    };
     assert_eq!(read(&cache, 0, 1 << 20), Err(error));
-    assert_eq!(read(&cache, 0, 100 * 4096).unwrap(), pattern(1 << 20)[..100 * 4096]);
-    assert_eq!(read(&cache, 101 * 4096, 4096).unwrap(), pattern(1 << 20)[101 * 4096..102 * 4096]);
+    assert_eq!(
+        read(&cache, 0, 100 * 4096).unwrap(),
+        pattern(1 << 20)[..100 * 4096]
+    );
+    assert_eq!(
+        read(&cache, 101 * 4096, 4096).unwrap(),
+        pattern(1 << 20)[101 * 4096..102 * 4096]
+    );
     assert_eq!(read(&cache, 100 * 4096, 1), Err(error));
     assert_eq!(read(&cache, 100 * 4096, 1), Err(error));
 }
@@ -82,7 +97,10 @@ fn a_reader_that_goes_away_leaves_its_run_to_the_next() {
         let mut abandoned = pin!(cache.read_at(8192, &mut bytes));
         assert!(abandoned.as_mut().poll(&mut cx).is_pending());
     }
-    assert_eq!(read(&cache, 8192, 4096).unwrap(), pattern(1 << 20)[8192..12288]);
+    assert_eq!(
+        read(&cache, 8192, 4096).unwrap(),
+        pattern(1 << 20)[8192..12288]
+    );
     assert_eq!(cache.statistics().requests, 1);
 }
 
@@ -91,7 +109,11 @@ fn more_readers_than_memory_all_finish() {
     for newest_first in [false, true] {
         let cache = cache_with(4 << 20, 8, |queue| {
             let queue = queue.capacity(3);
-            if newest_first { queue.newest_first() } else { queue }
+            if newest_first {
+                queue.newest_first()
+            } else {
+                queue
+            }
         });
         let expected = pattern(4 << 20);
         let mut buffers = vec![vec![0u8; 40_000]; 20];

@@ -12,7 +12,9 @@ use std::{
     path::Path,
 };
 
-use crate::{BlockQueue, Cache, FileKind, FileSystem, FsError, Memory, NodeId, ReadAhead, Tree, reader};
+use crate::{
+    BlockQueue, Cache, FileKind, FileSystem, FsError, Memory, NodeId, ReadAhead, Tree, reader,
+};
 
 /// What the format keeps of a file beside names, kinds and contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +51,10 @@ pub async fn list<F: FileSystem>(
             })
             .await?;
         if let Some(position) = position {
-            assert!(position >= resume, "a refused entry is not behind those taken");
+            assert!(
+                position >= resume,
+                "a refused entry is not behind those taken"
+            );
         }
     }
     Ok(entries)
@@ -70,29 +75,55 @@ pub async fn same_as_folder<F: FileSystem, Q: BlockQueue, M: Memory>(
     let mut todo = vec![(filesystem.root(), folder.to_path_buf())];
     while let Some((node, path)) = todo.pop() {
         let here = path.display();
-        let directory = filesystem.open(node).await.unwrap_or_else(|e| panic!("{here}: {e}"));
-        let entries = list(filesystem, &directory, 7).await.unwrap_or_else(|e| panic!("{here}: {e}"));
+        let directory = filesystem
+            .open(node)
+            .await
+            .unwrap_or_else(|e| panic!("{here}: {e}"));
+        let entries = list(filesystem, &directory, 7)
+            .await
+            .unwrap_or_else(|e| panic!("{here}: {e}"));
         let mut ours = BTreeMap::new();
         for (name, node, kind) in entries {
             if node_is_lost_and_found(&name, &path, folder) {
                 continue;
             }
-            assert!(ours.insert(name, (node, kind)).is_none(), "{here}: a name twice");
+            assert!(
+                ours.insert(name, (node, kind)).is_none(),
+                "{here}: a name twice"
+            );
         }
-        let theirs: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap()).collect();
+        let theirs: Vec<_> = fs::read_dir(&path)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .collect();
         for entry in &theirs {
             let path = entry.path();
             let here = path.display();
             let name = entry.file_name();
-            let (node, kind) =
-                *ours.get(name.as_bytes()).unwrap_or_else(|| panic!("{here}: not on the volume"));
-            assert_eq!(tree.lookup(&directory, name.as_bytes()).await, Ok(node), "{here}");
-            let file = filesystem.open(node).await.unwrap_or_else(|e| panic!("{here}: {e}"));
+            let (node, kind) = *ours
+                .get(name.as_bytes())
+                .unwrap_or_else(|| panic!("{here}: not on the volume"));
+            assert_eq!(
+                tree.lookup(&directory, name.as_bytes()).await,
+                Ok(node),
+                "{here}"
+            );
+            let file = filesystem
+                .open(node)
+                .await
+                .unwrap_or_else(|e| panic!("{here}: {e}"));
             let attributes = filesystem.attributes(&file);
-            assert!(kind == attributes.kind || kind == FileKind::Unknown, "{here}: kind");
+            assert!(
+                kind == attributes.kind || kind == FileKind::Unknown,
+                "{here}: kind"
+            );
             let host = fs::symlink_metadata(&path).unwrap();
             if keeps == Keeps::UnixAttributes {
-                assert_eq!(u32::from(attributes.permissions), host.mode() & 0o7777, "{here}: mode");
+                assert_eq!(
+                    u32::from(attributes.permissions),
+                    host.mode() & 0o7777,
+                    "{here}: mode"
+                );
                 assert_eq!(attributes.modified.seconds, host.mtime(), "{here}: time");
                 assert_eq!(attributes.user, host.uid(), "{here}: owner");
                 if !host.is_dir() {
@@ -105,7 +136,11 @@ pub async fn same_as_folder<F: FileSystem, Q: BlockQueue, M: Memory>(
             } else if host.is_symlink() {
                 assert_eq!(attributes.kind, FileKind::Symlink, "{here}");
                 let target = filesystem.read_link(&file).await.unwrap();
-                assert_eq!(target, fs::read_link(&path).unwrap().as_os_str().as_bytes(), "{here}");
+                assert_eq!(
+                    target,
+                    fs::read_link(&path).unwrap().as_os_str().as_bytes(),
+                    "{here}"
+                );
             } else {
                 assert_eq!(attributes.kind, FileKind::File, "{here}");
                 assert_eq!(attributes.size_bytes, host.len(), "{here}: size");
@@ -113,8 +148,15 @@ pub async fn same_as_folder<F: FileSystem, Q: BlockQueue, M: Memory>(
             }
             compared += 1;
         }
-        assert_eq!(ours.len(), theirs.len(), "{here}: names on the volume that the folder has not");
-        assert_eq!(tree.lookup(&directory, b"no such name").await, Err(FsError::NotFound));
+        assert_eq!(
+            ours.len(),
+            theirs.len(),
+            "{here}: names on the volume that the folder has not"
+        );
+        assert_eq!(
+            tree.lookup(&directory, b"no such name").await,
+            Err(FsError::NotFound)
+        );
     }
     compared
 }
@@ -147,7 +189,12 @@ async fn same_contents<F: FileSystem, Q: BlockQueue, M: Memory>(
             for probe in [at, at + (32 << 20), skip_to - 1000] {
                 let mut bytes = [1; 1000];
                 host.read_exact_at(&mut bytes, probe).unwrap();
-                assert_eq!(bytes, [0; 1000], "{}: a hole over data at {probe}", path.display());
+                assert_eq!(
+                    bytes,
+                    [0; 1000],
+                    "{}: a hole over data at {probe}",
+                    path.display()
+                );
             }
             at = skip_to;
             use std::io::Seek;
@@ -157,17 +204,38 @@ async fn same_contents<F: FileSystem, Q: BlockQueue, M: Memory>(
         let (ours, theirs) = (&mut ours[..want], &mut theirs[..want]);
         ours.fill(0xEE);
         host.read_exact(theirs).unwrap();
-        let got = reader::read(filesystem, cache, file, &ahead, at, chunk as u64, &mut &mut *ours)
-            .await
-            .unwrap_or_else(|error| panic!("{} at {at}: {error}", path.display()));
+        let got = reader::read(
+            filesystem,
+            cache,
+            file,
+            &ahead,
+            at,
+            chunk as u64,
+            &mut &mut *ours,
+        )
+        .await
+        .unwrap_or_else(|error| panic!("{} at {at}: {error}", path.display()));
         assert_eq!(got, want as u64, "{} at {at}", path.display());
         if ours != theirs {
-            let first = ours.iter().zip(&*theirs).position(|(a, b)| a != b).unwrap_or(0) as u64;
+            let first = ours
+                .iter()
+                .zip(&*theirs)
+                .position(|(a, b)| a != b)
+                .unwrap_or(0) as u64;
             panic!("{}: differs at byte {}", path.display(), at + first);
         }
         at += want as u64;
     }
-    let end = reader::read(filesystem, cache, file, &ahead, size, 10, &mut &mut [0; 10][..]).await;
+    let end = reader::read(
+        filesystem,
+        cache,
+        file,
+        &ahead,
+        size,
+        10,
+        &mut &mut [0; 10][..],
+    )
+    .await;
     assert_eq!(end, Ok(0));
 }
 

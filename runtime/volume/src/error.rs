@@ -19,8 +19,17 @@ pub struct Corruption {
 
 impl core::fmt::Display for Corruption {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { structure, number, problem, expected, seen } = self;
-        write!(f, "{structure} {number}: {problem} (expected {expected:#x}, seen {seen:#x})")
+        let Self {
+            structure,
+            number,
+            problem,
+            expected,
+            seen,
+        } = self;
+        write!(
+            f,
+            "{structure} {number}: {problem} (expected {expected:#x}, seen {seen:#x})"
+        )
     }
 }
 
@@ -84,7 +93,13 @@ impl FsError {
         expected: u64,
         seen: u64,
     ) -> Self {
-        Self::Corrupt(Corruption { structure, number, problem, expected, seen })
+        Self::Corrupt(Corruption {
+            structure,
+            number,
+            problem,
+            expected,
+            seen,
+        })
     }
 }
 
@@ -97,12 +112,23 @@ impl core::fmt::Display for FsError {
             Self::NotASymlink => f.write_str("not a symbolic link"),
             Self::NameTooLong => f.write_str("name too long"),
             Self::ReadOnly => f.write_str("read-only file system"),
-            Self::NotThisFormat { format, expected, seen } => {
-                write!(f, "not {format}: signature {seen:#x} instead of {expected:#x}")
+            Self::NotThisFormat {
+                format,
+                expected,
+                seen,
+            } => {
+                write!(
+                    f,
+                    "not {format}: signature {seen:#x} instead of {expected:#x}"
+                )
             }
             Self::Unsupported { what, seen } => write!(f, "unsupported: {what} ({seen:#x})"),
             Self::Device { offset, error } => write!(f, "at byte {offset}: {error}"),
-            Self::OutsideVolume { offset, len_bytes, volume_bytes } => write!(
+            Self::OutsideVolume {
+                offset,
+                len_bytes,
+                volume_bytes,
+            } => write!(
                 f,
                 "bytes {offset}..+{len_bytes} lie outside the volume of {volume_bytes} bytes"
             ),

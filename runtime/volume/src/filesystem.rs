@@ -135,7 +135,10 @@ pub struct VolumeStatistics {
 }
 
 /// A mounted volume of some format.
-#[expect(async_fn_in_trait, reason = "services are single-threaded; no Send bound is wanted")]
+#[expect(
+    async_fn_in_trait,
+    reason = "services are single-threaded; no Send bound is wanted"
+)]
 pub trait FileSystem {
     /// An open object: its metadata, and what was learnt about where it lies.
     type File;

@@ -152,8 +152,14 @@ impl BlockQueue for HostQueue {
         if self.kicked.get() == 0 {
             return Poll::Pending;
         }
-        let at = if self.newest_first { self.kicked.get() - 1 } else { 0 };
-        let Some(request) = queued.remove(at) else { return Poll::Pending };
+        let at = if self.newest_first {
+            self.kicked.get() - 1
+        } else {
+            0
+        };
+        let Some(request) = queued.remove(at) else {
+            return Poll::Pending;
+        };
         self.kicked.set(self.kicked.get() - 1);
         let mut memory = self.memory.0.borrow_mut();
         let start = request.memory_offset;
@@ -161,9 +167,19 @@ impl BlockQueue for HostQueue {
         let pages = request.device_offset / 4096
             ..(request.device_offset + u64::from(request.len_bytes)).div_ceil(4096);
         let failed = self.bad_pages.range(pages).next().is_some()
-            || self.bytes.read_exact_at(request.device_offset, into).is_err();
-        let result = if failed { Err(BlockError::Device) } else { Ok(()) };
-        Poll::Ready(Completion { id: request.id, result })
+            || self
+                .bytes
+                .read_exact_at(request.device_offset, into)
+                .is_err();
+        let result = if failed {
+            Err(BlockError::Device)
+        } else {
+            Ok(())
+        };
+        Poll::Ready(Completion {
+            id: request.id,
+            result,
+        })
     }
 }
 

@@ -22,12 +22,12 @@ mod buddy;
 mod cache;
 #[cfg(test)]
 mod cache_tests;
+#[cfg(any(test, feature = "host"))]
+pub mod compare;
 mod error;
 mod filesystem;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
-#[cfg(any(test, feature = "host"))]
-pub mod compare;
 mod readahead;
 pub mod reader;
 mod tree;

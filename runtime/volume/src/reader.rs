@@ -135,11 +135,20 @@ async fn extent_at<F: FileSystem>(
 ) -> Result<Extent, FsError> {
     let extent = filesystem.extent(file, offset).await?;
     let covers = extent.file_offset <= offset
-        && extent.file_offset.checked_add(extent.len_bytes).is_some_and(|end| end > offset);
+        && extent
+            .file_offset
+            .checked_add(extent.len_bytes)
+            .is_some_and(|end| end > offset);
     if covers {
         Ok(extent)
     } else {
         let node = filesystem.attributes(file).node;
-        Err(FsError::corrupt("file", node, "no extent covers the offset", offset, extent.file_offset))
+        Err(FsError::corrupt(
+            "file",
+            node,
+            "no extent covers the offset",
+            offset,
+            extent.file_offset,
+        ))
     }
 }

@@ -49,7 +49,10 @@ pub enum Walk<T> {
 impl<F: FileSystem> Tree<F> {
     /// Nothing is read yet.
     pub fn new(filesystem: F) -> Self {
-        Self { filesystem, index: RefCell::default() }
+        Self {
+            filesystem,
+            index: RefCell::default(),
+        }
     }
 
     /// The file system under it.
@@ -119,11 +122,22 @@ impl<F: FileSystem> Tree<F> {
     ) -> Result<Walk<F::File>, (usize, FsError)> {
         let mut components = components.peekable();
         let root = self.filesystem.root();
-        let mut file = self.filesystem.open(root).await.map_err(|error| (0, error))?;
+        let mut file = self
+            .filesystem
+            .open(root)
+            .await
+            .map_err(|error| (0, error))?;
         let mut component = 0;
         while let Some(name) = components.next() {
-            let node = self.lookup(&file, name).await.map_err(|error| (component, error))?;
-            file = self.filesystem.open(node).await.map_err(|error| (component, error))?;
+            let node = self
+                .lookup(&file, name)
+                .await
+                .map_err(|error| (component, error))?;
+            file = self
+                .filesystem
+                .open(node)
+                .await
+                .map_err(|error| (component, error))?;
             let last = components.peek().is_none();
             if self.filesystem.attributes(&file).kind == FileKind::Symlink
                 && (!last || follow_last == FollowLast::Yes)
@@ -158,14 +172,20 @@ impl Index {
     fn insert(&mut self, directory: NodeId, names: BTreeMap<Vec<u8>, NodeId>) {
         let weight = |names: &BTreeMap<_, _>| names.len() + 16;
         self.names += weight(&names);
-        if let Some(old) =
-            self.directories.insert(directory, DirectoryIndex { names, used: self.clock })
-        {
+        if let Some(old) = self.directories.insert(
+            directory,
+            DirectoryIndex {
+                names,
+                used: self.clock,
+            },
+        ) {
             self.names -= weight(&old.names);
         }
         while self.names > NAMES_MAX && self.directories.len() > 1 {
             let oldest = self.directories.iter().min_by_key(|(_, index)| index.used);
-            let Some(node) = oldest.map(|(node, _)| *node) else { break };
+            let Some(node) = oldest.map(|(node, _)| *node) else {
+                break;
+            };
             if let Some(old) = self.directories.remove(&node) {
                 self.names -= weight(&old.names);
             }

@@ -42,7 +42,12 @@ impl BlockMap {
             && other.logical + other.len > run.logical
         {
             let problem = "extents overlap: two cover the same block of the file";
-            return Err(corrupt(inode, problem, other.logical + other.len, run.logical));
+            return Err(corrupt(
+                inode,
+                problem,
+                other.logical + other.len,
+                run.logical,
+            ));
         }
         if let Some(start) = run.physical {
             let end = start.saturating_add(run.len);

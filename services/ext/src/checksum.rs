@@ -51,7 +51,10 @@ mod tests {
         // RFC 3720, appendix B.4: 32 bytes of zeroes; inverted at the end there.
         assert_eq!(!crc32c(!0, &[0; 32]), 0x8A91_36AA);
         let bytes: Vec<u8> = (0..200).collect();
-        assert_eq!(crc32c(crc32c(!0, &bytes[..77]), &bytes[77..]), crc32c(!0, &bytes));
+        assert_eq!(
+            crc32c(crc32c(!0, &bytes[..77]), &bytes[77..]),
+            crc32c(!0, &bytes)
+        );
     }
 
     #[test]

@@ -16,8 +16,12 @@ const TAIL_BYTES: usize = 12;
 
 /// Verifies a directory block's checksum, if it has one.
 pub fn check_tail(inode: &Inode, block_number: u64, block: &[u8]) -> Result<(), FsError> {
-    let Some(seed) = inode.checksum_seed else { return Ok(()) };
-    let Some((body, tail)) = block.split_last_chunk::<TAIL_BYTES>() else { return Ok(()) };
+    let Some(seed) = inode.checksum_seed else {
+        return Ok(());
+    };
+    let Some((body, tail)) = block.split_last_chunk::<TAIL_BYTES>() else {
+        return Ok(());
+    };
     let [0, 0, 0, 0, 12, 0, 0, TAIL_KIND, a, b, c, d] = *tail else {
         // Blocks of the index keep theirs elsewhere; others must have it.
         if inode.indexed {
@@ -25,14 +29,26 @@ pub fn check_tail(inode: &Inode, block_number: u64, block: &[u8]) -> Result<(), 
         }
         let (problem, seen) = ("no checksum", u64::from(tail.get(7).copied().unwrap_or(0)));
         let error = FsError::corrupt;
-        return Err(error("directory block", block_number, problem, TAIL_KIND.into(), seen));
+        return Err(error(
+            "directory block",
+            block_number,
+            problem,
+            TAIL_KIND.into(),
+            seen,
+        ));
     };
     let (computed, stored) = (crc32c(seed, body), u32::from_le_bytes([a, b, c, d]));
     if computed == stored {
         return Ok(());
     }
     let (expected, seen) = (computed.into(), stored.into());
-    Err(FsError::corrupt("directory block", block_number, "checksum mismatch", expected, seen))
+    Err(FsError::corrupt(
+        "directory block",
+        block_number,
+        "checksum mismatch",
+        expected,
+        seen,
+    ))
 }
 
 /// Where a stretch of entries lies, for resuming and for messages.
@@ -58,7 +74,13 @@ pub fn scan(
     while at < bytes.len() {
         let bad = |problem, expected: usize, seen: usize| {
             let number = stretch.block;
-            FsError::corrupt("directory block", number, problem, expected as u64, seen as u64)
+            FsError::corrupt(
+                "directory block",
+                number,
+                problem,
+                expected as u64,
+                seen as u64,
+            )
         };
         let rest = bytes.get(at..).unwrap_or_default();
         let (head, after) = RawDirectoryEntry::ref_from_prefix(rest)
@@ -71,7 +93,11 @@ pub fn scan(
             return Err(bad("length of an entry (rec_len)", HEAD_BYTES + 4, len));
         }
         if len > rest.len() {
-            return Err(bad("entry reaches beyond its block (rec_len)", rest.len(), len));
+            return Err(bad(
+                "entry reaches beyond its block (rec_len)",
+                rest.len(),
+                len,
+            ));
         }
         let inode = head.inode.get();
         let position = stretch.position + at as u64;
@@ -83,7 +109,11 @@ pub fn scan(
         // Revision 0 has 16 bits of name length and no kind.
         let name_len = usize::from(head.name_len);
         if name_len + HEAD_BYTES > len {
-            return Err(bad("name longer than its entry", len - HEAD_BYTES, name_len));
+            return Err(bad(
+                "name longer than its entry",
+                len - HEAD_BYTES,
+                name_len,
+            ));
         }
         let name = after.get(..name_len).unwrap_or_default();
         if name == b"." || name == b".." {
@@ -93,7 +123,11 @@ pub fn scan(
             return Err(bad("a name that is empty or holds '/' or NUL", 1, name_len));
         }
         if inode > geometry.inodes {
-            return Err(bad("entry names an inode out of range", geometry.inodes as usize, inode as usize));
+            return Err(bad(
+                "entry names an inode out of range",
+                geometry.inodes as usize,
+                inode as usize,
+            ));
         }
         let kind = match head.kind {
             _ if !geometry.kinds_in_directories => FileKind::Unknown,
@@ -106,7 +140,14 @@ pub fn scan(
             7 => FileKind::Symlink,
             _ => FileKind::Unknown,
         };
-        if sink(DirectoryEntry { name, node: inode.into(), kind, next }).is_break() {
+        if sink(DirectoryEntry {
+            name,
+            node: inode.into(),
+            kind,
+            next,
+        })
+        .is_break()
+        {
             return Ok(ControlFlow::Break(position));
         }
     }

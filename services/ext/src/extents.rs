@@ -47,9 +47,17 @@ pub async fn resolve(
         let (child, child_range) = find_child(inode.number, entries, range, logical)?;
         let Some(child) = child else {
             // Before the first entry: nothing is mapped there.
-            let run = BlockRun { logical: child_range.0, len: child_range.1 - child_range.0, physical: None };
+            let run = BlockRun {
+                logical: child_range.0,
+                len: child_range.1 - child_range.0,
+                physical: None,
+            };
             let mut map = map.borrow_mut();
-            return if map.get(logical).is_some() { Ok(()) } else { map.insert(run, inode.number) };
+            return if map.get(logical).is_some() {
+                Ok(())
+            } else {
+                map.insert(run, inode.number)
+            };
         };
         geometry.check_file_blocks(child, 1, inode.number)?;
         node.resize(geometry.block_bytes as usize, 0);
@@ -70,12 +78,22 @@ fn check_node(
         .map_err(|_| corrupt(inode, "extent node too short", 12, node.len() as u64))?;
     let magic = header.magic.get();
     if magic != MAGIC {
-        return Err(corrupt(inode, "extent node without signature", MAGIC.into(), magic.into()));
+        return Err(corrupt(
+            inode,
+            "extent node without signature",
+            MAGIC.into(),
+            magic.into(),
+        ));
     }
     let (entries, max) = (header.entries.get(), header.max.get());
     let room = rest.len() / ENTRY_BYTES;
     if usize::from(max) > room {
-        return Err(corrupt(inode, "extent node larger than its place", room as u64, max.into()));
+        return Err(corrupt(
+            inode,
+            "extent node larger than its place",
+            room as u64,
+            max.into(),
+        ));
     }
     if entries > max {
         let problem = "extent node with more entries than fit";
@@ -84,23 +102,34 @@ fn check_node(
     let depth = header.depth.get();
     match depth_expected {
         Some(expected) if expected != depth => {
-            return Err(corrupt(inode, "depth of extent node", expected.into(), depth.into()));
+            return Err(corrupt(
+                inode,
+                "depth of extent node",
+                expected.into(),
+                depth.into(),
+            ));
         }
         None if depth > DEPTH_MAX => {
-            return Err(corrupt(inode, "extent tree too deep", DEPTH_MAX.into(), depth.into()));
+            return Err(corrupt(
+                inode,
+                "extent tree too deep",
+                DEPTH_MAX.into(),
+                depth.into(),
+            ));
         }
         _ => {}
     }
     if depth > 0 && entries == 0 {
         return Err(corrupt(inode, "inner extent node without entries", 1, 0));
     }
-    let bytes = rest.get(..usize::from(entries) * ENTRY_BYTES).unwrap_or_default();
+    let bytes = rest
+        .get(..usize::from(entries) * ENTRY_BYTES)
+        .unwrap_or_default();
     Ok((depth, bytes))
 }
 
 /// The child that covers `logical` and the blocks that it may speak of; no
 /// child, and the range of the hole, if `logical` lies before the first.
-#[expect(clippy::type_complexity, reason = "a range with or without a child, used once")]
 fn find_child(
     inode: u32,
     entries: &[u8],
@@ -110,7 +139,9 @@ fn find_child(
     let mut found = (None, range);
     let mut previous: Option<u64> = None;
     for bytes in entries.chunks_exact(ENTRY_BYTES) {
-        let Ok(entry) = RawExtentIndex::ref_from_bytes(bytes) else { continue };
+        let Ok(entry) = RawExtentIndex::ref_from_bytes(bytes) else {
+            continue;
+        };
         let first = u64::from(entry.logical.get());
         let ordered = previous.is_none_or(|previous| previous < first);
         if !ordered || first < range.0 || first >= range.1 {
@@ -136,23 +167,43 @@ fn insert_leaf(
     range: (u64, u64),
     map: &mut BlockMap,
 ) -> Result<(), FsError> {
-    let hole = |from: u64, to: u64| BlockRun { logical: from, len: to - from, physical: None };
+    let hole = |from: u64, to: u64| BlockRun {
+        logical: from,
+        len: to - from,
+        physical: None,
+    };
     let mut at = range.0;
     for bytes in entries.chunks_exact(ENTRY_BYTES) {
-        let Ok(entry) = RawExtent::ref_from_bytes(bytes) else { continue };
+        let Ok(entry) = RawExtent::ref_from_bytes(bytes) else {
+            continue;
+        };
         let logical = u64::from(entry.logical.get());
         let coded = entry.len.get();
         let unwritten = coded > LEN_WRITTEN_MAX;
-        let len = u64::from(if unwritten { coded - LEN_WRITTEN_MAX } else { coded });
+        let len = u64::from(if unwritten {
+            coded - LEN_WRITTEN_MAX
+        } else {
+            coded
+        });
         if len == 0 {
-            return Err(corrupt(inode, "extent of length 0 at file block", 1, logical));
+            return Err(corrupt(
+                inode,
+                "extent of length 0 at file block",
+                1,
+                logical,
+            ));
         }
         if logical < at {
             let problem = "extents overlap: two cover the same block of the file";
             return Err(corrupt(inode, problem, at, logical));
         }
         if logical + len > range.1 {
-            return Err(corrupt(inode, "extent beyond its node's range", range.1, logical + len));
+            return Err(corrupt(
+                inode,
+                "extent beyond its node's range",
+                range.1,
+                logical + len,
+            ));
         }
         let start = u64::from(entry.start_low.get()) | u64::from(entry.start_high.get()) << 32;
         geometry.check_file_blocks(start, len, inode)?;
@@ -160,7 +211,14 @@ fn insert_leaf(
             map.insert(hole(at, logical), inode)?;
         }
         let physical = (!unwritten).then_some(start);
-        map.insert(BlockRun { logical, len, physical }, inode)?;
+        map.insert(
+            BlockRun {
+                logical,
+                len,
+                physical,
+            },
+            inode,
+        )?;
         at = logical + len;
     }
     if at < range.1 {
@@ -171,20 +229,34 @@ fn insert_leaf(
 
 /// Verifies the checksum behind the last entry that would fit.
 fn check_tail(inode: &Inode, block: u64, node: &[u8]) -> Result<(), FsError> {
-    let Some(seed) = inode.checksum_seed else { return Ok(()) };
+    let Some(seed) = inode.checksum_seed else {
+        return Ok(());
+    };
     let max = RawExtentHeader::ref_from_prefix(node).map_or(0, |(header, _)| header.max.get());
     let covered = size_of::<RawExtentHeader>() + usize::from(max) * ENTRY_BYTES;
-    let (Some(body), Some(stored)) =
-        (node.get(..covered), node.get(covered..).and_then(|tail| tail.first_chunk::<4>()))
-    else {
-        return Err(corrupt(inode.number, "no room for the extent node's checksum", 340, max.into()));
+    let (Some(body), Some(stored)) = (
+        node.get(..covered),
+        node.get(covered..).and_then(|tail| tail.first_chunk::<4>()),
+    ) else {
+        return Err(corrupt(
+            inode.number,
+            "no room for the extent node's checksum",
+            340,
+            max.into(),
+        ));
     };
     let (computed, stored) = (crc32c(seed, body), u32::from_le_bytes(*stored));
     if computed == stored {
         return Ok(());
     }
     let problem = "checksum mismatch";
-    Err(FsError::corrupt("extent node in block", block, problem, computed.into(), stored.into()))
+    Err(FsError::corrupt(
+        "extent node in block",
+        block,
+        problem,
+        computed.into(),
+        stored.into(),
+    ))
 }
 
 fn corrupt(inode: u32, problem: &'static str, expected: u64, seen: u64) -> FsError {

@@ -46,7 +46,13 @@ impl<V: Volume> Ext<V> {
         if root.inode.attributes.kind != FileKind::Directory {
             let problem = "the root is not a directory";
             let mode = root.inode.attributes.permissions;
-            return Err(FsError::corrupt("inode", ROOT.into(), problem, 0o40000, mode.into()));
+            return Err(FsError::corrupt(
+                "inode",
+                ROOT.into(),
+                problem,
+                0o40000,
+                mode.into(),
+            ));
         }
         Ok(ext)
     }
@@ -69,7 +75,13 @@ impl<V: Volume> Ext<V> {
         }
         file.map.borrow().get(logical).ok_or_else(|| {
             let number = inode.number.into();
-            FsError::corrupt("inode", number, "no mapping for a file block", logical, logical)
+            FsError::corrupt(
+                "inode",
+                number,
+                "no mapping for a file block",
+                logical,
+                logical,
+            )
         })
     }
 }
@@ -87,7 +99,10 @@ impl<V: Volume> FileSystem for Ext<V> {
             FsError::corrupt("inode", node, "number out of range", limit, node)
         })?;
         let inode = Inode::read(&self.volume, &self.geometry, number).await?;
-        Ok(File { inode, map: RefCell::default() })
+        Ok(File {
+            inode,
+            map: RefCell::default(),
+        })
     }
 
     fn attributes(&self, file: &File) -> Attributes {
@@ -97,7 +112,11 @@ impl<V: Volume> FileSystem for Ext<V> {
     async fn extent(&self, file: &File, offset: u64) -> Result<Extent, FsError> {
         if file.inode.mapping == Mapping::Inline {
             let len_bytes = offset.saturating_add(1).max(file.inode.inline.len() as u64);
-            return Ok(Extent { file_offset: 0, len_bytes, place: Place::Inline });
+            return Ok(Extent {
+                file_offset: 0,
+                len_bytes,
+                place: Place::Inline,
+            });
         }
         let block_bytes = u64::from(self.geometry.block_bytes);
         let run = self.run(file, offset / block_bytes).await?;
@@ -137,7 +156,9 @@ impl<V: Volume> FileSystem for Ext<V> {
             return Err(FsError::corrupt("inode", number, problem, 1, 0));
         };
         let mut target = alloc::vec![0; size as usize];
-        self.volume.read_at(self.geometry.offset_of(start), &mut target).await?;
+        self.volume
+            .read_at(self.geometry.offset_of(start), &mut target)
+            .await?;
         Ok(target)
     }
 
@@ -165,10 +186,15 @@ impl<V: Volume> FileSystem for Ext<V> {
                 return Err(FsError::corrupt("inode", number, problem, 0, at));
             };
             let number = start + (at - run.logical);
-            self.volume.read_at(self.geometry.offset_of(number), &mut block).await?;
+            self.volume
+                .read_at(self.geometry.offset_of(number), &mut block)
+                .await?;
             directory::check_tail(inode, number, &block)?;
-            let stretch =
-                Stretch { position: at * block_bytes, from: position, block: number };
+            let stretch = Stretch {
+                position: at * block_bytes,
+                from: position,
+                block: number,
+            };
             if let ControlFlow::Break(position) =
                 directory::scan(&self.geometry, &block, stretch, sink)?
             {
@@ -187,7 +213,9 @@ impl<V: Volume> FileSystem for Ext<V> {
             block_bytes: geometry.block_bytes,
             blocks: geometry.usable_blocks(),
             free_blocks: geometry.free_blocks,
-            available_blocks: geometry.free_blocks.saturating_sub(geometry.reserved_blocks),
+            available_blocks: geometry
+                .free_blocks
+                .saturating_sub(geometry.reserved_blocks),
             nodes: geometry.inodes.into(),
             free_nodes: geometry.free_inodes.into(),
             name_bytes_max: NAME_BYTES_MAX,

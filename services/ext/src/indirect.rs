@@ -45,7 +45,11 @@ pub async fn resolve(
     loop {
         if pointer == 0 {
             let mut map = map.borrow_mut();
-            let hole = BlockRun { logical: first, len: span, physical: None };
+            let hole = BlockRun {
+                logical: first,
+                len: span,
+                physical: None,
+            };
             return if map.get(logical).is_some() {
                 Ok(())
             } else {
@@ -53,7 +57,9 @@ pub async fn resolve(
             };
         }
         geometry.check_file_blocks(pointer, 1, inode.number)?;
-        volume.read_at(geometry.offset_of(pointer), &mut block).await?;
+        volume
+            .read_at(geometry.offset_of(pointer), &mut block)
+            .await?;
         level -= 1;
         if level == 0 {
             return insert_pointers(geometry, inode, map, first, &block, logical);
@@ -66,7 +72,9 @@ pub async fn resolve(
 }
 
 fn pointer_at(block: &[u8], index: u64) -> u64 {
-    let bytes = block.get(index as usize * 4..).and_then(|rest| rest.first_chunk::<4>());
+    let bytes = block
+        .get(index as usize * 4..)
+        .and_then(|rest| rest.first_chunk::<4>());
     bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes).into())
 }
 
@@ -97,7 +105,11 @@ fn insert_pointers(
         match &mut open {
             Some(run) if physical == run.physical.map(|start| start + run.len) => run.len += 1,
             _ => {
-                if let Some(run) = open.replace(BlockRun { logical, len: 1, physical }) {
+                if let Some(run) = open.replace(BlockRun {
+                    logical,
+                    len: 1,
+                    physical,
+                }) {
                     insert(run)?;
                 }
             }

@@ -64,7 +64,12 @@ impl Inode {
         let offset = geometry.inode_offset(number)?;
         if number < geometry.first_inode && number != ROOT {
             let least = geometry.first_inode.into();
-            return Err(corrupt(number, "a reserved inode has a name", least, number.into()));
+            return Err(corrupt(
+                number,
+                "a reserved inode has a name",
+                least,
+                number.into(),
+            ));
         }
         let mut bytes = alloc::vec![0; usize::from(geometry.inode_bytes)];
         volume.read_at(offset, &mut bytes).await?;
@@ -104,7 +109,12 @@ impl Inode {
             0xA => FileKind::Symlink,
             0xC => FileKind::Socket,
             other => {
-                return Err(corrupt(number, "mode names no kind of file", 8, other.into()));
+                return Err(corrupt(
+                    number,
+                    "mode names no kind of file",
+                    8,
+                    other.into(),
+                ));
             }
         };
         let flags = raw.flags.get();
@@ -114,24 +124,38 @@ impl Inode {
             (FLAG_EA_INODE, "inode that holds an attribute's value"),
         ] {
             if flags & flag != 0 {
-                return Err(FsError::Unsupported { what, seen: number.into() });
+                return Err(FsError::Unsupported {
+                    what,
+                    seen: number.into(),
+                });
             }
         }
-        let large = kind == FileKind::File
-            || (kind == FileKind::Directory && geometry.large_directories);
+        let large =
+            kind == FileKind::File || (kind == FileKind::Directory && geometry.large_directories);
         let size_high = if large { raw.size_high.get() } else { 0 };
         let size_bytes = u64::from(raw.size_low.get()) | u64::from(size_high) << 32;
         // Logical block numbers have 32 bits.
         let size_max = u64::from(geometry.block_bytes) << 32;
         if size_bytes > size_max {
-            return Err(corrupt(number, "size beyond the largest file", size_max, size_bytes));
+            return Err(corrupt(
+                number,
+                "size beyond the largest file",
+                size_max,
+                size_bytes,
+            ));
         }
         let sectors = u64::from(raw.blocks_low.get()) | u64::from(raw.blocks_high.get()) << 32;
-        let unit = if flags & FLAG_HUGE_FILE != 0 { u64::from(geometry.block_bytes) } else { 512 };
-        let attribute_block =
-            raw.file_acl_low.get() != 0 || raw.file_acl_high.get() != 0;
-        let attribute_sectors =
-            if attribute_block { u64::from(geometry.block_bytes / 512) } else { 0 };
+        let unit = if flags & FLAG_HUGE_FILE != 0 {
+            u64::from(geometry.block_bytes)
+        } else {
+            512
+        };
+        let attribute_block = raw.file_acl_low.get() != 0 || raw.file_acl_high.get() != 0;
+        let attribute_sectors = if attribute_block {
+            u64::from(geometry.block_bytes / 512)
+        } else {
+            0
+        };
         let fast_symlink = kind == FileKind::Symlink
             && flags & (FLAG_EXTENTS | FLAG_INLINE_DATA) == 0
             && size_bytes < 60
@@ -145,13 +169,21 @@ impl Inode {
             Mapping::Pointers
         };
         let inline = if fast_symlink {
-            raw.block.get(..size_bytes as usize).unwrap_or_default().to_vec()
+            raw.block
+                .get(..size_bytes as usize)
+                .unwrap_or_default()
+                .to_vec()
         } else if mapping == Mapping::Inline {
             let mut data = raw.block.to_vec();
             data.extend_from_slice(inline_rest(number, rest.get(extra_bytes..).unwrap_or(&[]))?);
             if size_bytes > data.len() as u64 {
                 let expected = data.len() as u64;
-                return Err(corrupt(number, "size beyond its inline data", expected, size_bytes));
+                return Err(corrupt(
+                    number,
+                    "size beyond its inline data",
+                    expected,
+                    size_bytes,
+                ));
             }
             data
         } else {
@@ -196,7 +228,9 @@ fn check_checksum(
     extra_bytes: usize,
     bytes: &[u8],
 ) -> Result<Option<u32>, FsError> {
-    let Some(seed) = geometry.checksum_seed else { return Ok(None) };
+    let Some(seed) = geometry.checksum_seed else {
+        return Ok(None);
+    };
     let seed = crc32c(seed, &number.to_le_bytes());
     let seed = crc32c(seed, &raw.generation.get().to_le_bytes());
     // The two halves of the checksum count as zero: bytes 124 and 130.
@@ -209,7 +243,9 @@ fn check_checksum(
         computed = crc32c(computed, part(126, 130));
         computed = crc32c(computed, &[0, 0]);
         computed = crc32c(computed, part(132, bytes.len()));
-        let high = part(130, 132).first_chunk::<2>().map_or(0, |half| u16::from_le_bytes(*half));
+        let high = part(130, 132)
+            .first_chunk::<2>()
+            .map_or(0, |half| u16::from_le_bytes(*half));
         stored |= u32::from(high) << 16;
     } else {
         computed = crc32c(computed, part(126, bytes.len())) & 0xFFFF;
@@ -217,13 +253,20 @@ fn check_checksum(
     if computed == stored {
         Ok(Some(seed))
     } else {
-        Err(corrupt(number, "checksum mismatch", computed.into(), stored.into()))
+        Err(corrupt(
+            number,
+            "checksum mismatch",
+            computed.into(),
+            stored.into(),
+        ))
     }
 }
 
 /// The part of inline data behind the first 60 bytes: attribute `system.data`.
 fn inline_rest(number: u32, attributes: &[u8]) -> Result<&[u8], FsError> {
-    let Some((magic, entries)) = attributes.split_first_chunk::<4>() else { return Ok(&[]) };
+    let Some((magic, entries)) = attributes.split_first_chunk::<4>() else {
+        return Ok(&[]);
+    };
     if u32::from_le_bytes(*magic) != ATTRIBUTE_MAGIC {
         return Ok(&[]);
     }
@@ -240,8 +283,14 @@ fn inline_rest(number: u32, attributes: &[u8]) -> Result<&[u8], FsError> {
         if entry.name_index == ATTRIBUTE_SYSTEM && name == b"data" {
             let start = usize::from(entry.value_offset.get());
             let len = entry.value_size.get() as usize;
-            let value = start.checked_add(len).and_then(|end| entries.get(start..end));
-            return if len == 0 { Ok(&[]) } else { value.ok_or(bad(len)) };
+            let value = start
+                .checked_add(len)
+                .and_then(|end| entries.get(start..end));
+            return if len == 0 {
+                Ok(&[])
+            } else {
+                value.ok_or(bad(len))
+            };
         }
         at = rest.get(name_len.next_multiple_of(4)..).unwrap_or_default();
     }
@@ -252,13 +301,19 @@ fn inline_rest(number: u32, attributes: &[u8]) -> Result<&[u8], FsError> {
 /// ("Inode Timestamps").
 fn timestamp(seconds: u32, extra: u32) -> Timestamp {
     let seconds = i64::from(seconds.cast_signed()) + (i64::from(extra & 3) << 32);
-    Timestamp { seconds, nanoseconds: (extra >> 2).min(999_999_999) }
+    Timestamp {
+        seconds,
+        nanoseconds: (extra >> 2).min(999_999_999),
+    }
 }
 
 /// Old encoding in the first pointer, else the new one in the second.
 fn device_number(block: &[u8; 60]) -> (u32, u32) {
     let word = |at: usize| {
-        block.get(at..).and_then(|b| b.first_chunk::<4>()).map_or(0, |b| u32::from_le_bytes(*b))
+        block
+            .get(at..)
+            .and_then(|b| b.first_chunk::<4>())
+            .map_or(0, |b| u32::from_le_bytes(*b))
     };
     let (old, new) = (word(0), word(4));
     if old != 0 {

@@ -117,7 +117,11 @@ impl Geometry {
         let magic = raw.magic.get();
         if magic != MAGIC {
             let (expected, seen) = (u64::from(MAGIC), u64::from(magic));
-            return Err(FsError::NotThisFormat { format: "ext2/3/4", expected, seen });
+            return Err(FsError::NotThisFormat {
+                format: "ext2/3/4",
+                expected,
+                seen,
+            });
         }
         // Revision 0 has no feature words and fixed inodes.
         let dynamic = raw.revision.get() >= 1;
@@ -126,7 +130,10 @@ impl Geometry {
         let incompat = feature(raw.feature_incompat.get());
         let ro_compat = feature(raw.feature_ro_compat.get());
         if ro_compat & RO_COMPAT_METADATA_CSUM != 0 {
-            let computed = crc32c(!0, bytes.split_last_chunk::<4>().map_or(&[], |(head, _)| head));
+            let computed = crc32c(
+                !0,
+                bytes.split_last_chunk::<4>().map_or(&[], |(head, _)| head),
+            );
             let stored = raw.checksum.get();
             if computed != stored {
                 return Err(corrupt("checksum mismatch", computed.into(), stored.into()));
@@ -135,7 +142,10 @@ impl Geometry {
         let unknown = incompat & !INCOMPAT_KNOWN;
         if unknown != 0 {
             let what = "incompatible feature of ext4";
-            return Err(FsError::Unsupported { what, seen: unknown.into() });
+            return Err(FsError::Unsupported {
+                what,
+                seen: unknown.into(),
+            });
         }
         let log = raw.log_block_size.get();
         if log > 6 {
@@ -143,7 +153,8 @@ impl Geometry {
         }
         let block_bytes = 1024u32 << log;
         let wide = incompat & INCOMPAT_64BIT != 0;
-        let join = |low: u32, high: u32| u64::from(low) | if wide { u64::from(high) << 32 } else { 0 };
+        let join =
+            |low: u32, high: u32| u64::from(low) | if wide { u64::from(high) << 32 } else { 0 };
         let blocks = join(raw.blocks_count_low.get(), raw.blocks_count_high.get());
         let volume_blocks = volume_bytes / u64::from(block_bytes);
         if blocks > volume_blocks {
@@ -163,7 +174,11 @@ impl Geometry {
         let cluster_log = raw.log_cluster_size.get().saturating_sub(log).min(20);
         let per_group_max = u64::from(bits) << cluster_log;
         if per_group < 256 || u64::from(per_group) > per_group_max {
-            return Err(corrupt("blocks_per_group out of range", per_group_max, per_group.into()));
+            return Err(corrupt(
+                "blocks_per_group out of range",
+                per_group_max,
+                per_group.into(),
+            ));
         }
         if blocks <= u64::from(first_block) {
             return Err(corrupt("block count", u64::from(first_block) + 1, blocks));
@@ -178,12 +193,20 @@ impl Geometry {
         }
         let inodes_per_group = raw.inodes_per_group.get();
         if inodes_per_group == 0 || inodes_per_group > bits {
-            return Err(corrupt("inodes_per_group", bits.into(), inodes_per_group.into()));
+            return Err(corrupt(
+                "inodes_per_group",
+                bits.into(),
+                inodes_per_group.into(),
+            ));
         }
         let inodes = raw.inodes_count.get();
         if u64::from(inodes_per_group) * groups != u64::from(inodes) {
             let expected = u64::from(inodes_per_group) * groups;
-            return Err(corrupt("inodes_count does not fit the groups", expected, inodes.into()));
+            return Err(corrupt(
+                "inodes_count does not fit the groups",
+                expected,
+                inodes.into(),
+            ));
         }
         let descriptor_bytes = if wide { raw.descriptor_size.get() } else { 32 };
         if descriptor_bytes < if wide { 64 } else { 32 }
@@ -213,7 +236,10 @@ impl Geometry {
             inodes_per_group,
             inode_bytes,
             first_inode,
-            reserved_blocks: join(raw.reserved_blocks_low.get(), raw.reserved_blocks_high.get()),
+            reserved_blocks: join(
+                raw.reserved_blocks_low.get(),
+                raw.reserved_blocks_high.get(),
+            ),
             free_blocks: join(raw.free_blocks_low.get(), raw.free_blocks_high.get()),
             free_inodes: raw.free_inodes.get(),
             label: raw.volume_name.get(..name_len).unwrap_or_default().to_vec(),
@@ -278,7 +304,11 @@ impl Geometry {
                 for (start, len, what) in [
                     (fields.block_bitmap, 1, "block bitmap outside the volume"),
                     (fields.inode_bitmap, 1, "inode bitmap outside the volume"),
-                    (fields.inode_table, table_blocks, "inode table outside the volume"),
+                    (
+                        fields.inode_table,
+                        table_blocks,
+                        "inode table outside the volume",
+                    ),
                 ] {
                     let end = start.saturating_add(len);
                     if start < plan.first_block || start == 0 || end > self.blocks {
@@ -317,9 +347,10 @@ impl Geometry {
         raw: &RawSuperblock,
         plan: &GroupPlan,
     ) -> Result<(), FsError> {
-        let (Some((head, stored)), Some(tail)) =
-            (bytes.get(..32).and_then(|b| b.split_last_chunk::<2>()), bytes.get(32..))
-        else {
+        let (Some((head, stored)), Some(tail)) = (
+            bytes.get(..32).and_then(|b| b.split_last_chunk::<2>()),
+            bytes.get(32..),
+        ) else {
             return Ok(());
         };
         let number = (group as u32).to_le_bytes();
@@ -339,12 +370,22 @@ impl Geometry {
             return Ok(());
         }
         let (expected, seen) = (computed.into(), stored.into());
-        Err(FsError::corrupt("group descriptor", group, "checksum mismatch", expected, seen))
+        Err(FsError::corrupt(
+            "group descriptor",
+            group,
+            "checksum mismatch",
+            expected,
+            seen,
+        ))
     }
 
     /// Blocks that are not the file system's own.
     pub fn usable_blocks(&self) -> u64 {
-        let own: u64 = self.system_zone.iter().map(|(start, end)| end - start).sum();
+        let own: u64 = self
+            .system_zone
+            .iter()
+            .map(|(start, end)| end - start)
+            .sum();
         self.blocks.saturating_sub(own)
     }
 
@@ -364,7 +405,13 @@ impl Geometry {
             return Ok(());
         }
         let problem = "points outside the volume";
-        Err(FsError::corrupt(structure, number, problem, self.blocks, block))
+        Err(FsError::corrupt(
+            structure,
+            number,
+            problem,
+            self.blocks,
+            block,
+        ))
     }
 
     /// Checks that blocks can belong to a file: inside the volume, and none of
@@ -374,14 +421,26 @@ impl Geometry {
         if end > self.blocks {
             let problem = "block map points outside the volume";
             let seen = if start >= self.blocks { start } else { end - 1 };
-            return Err(FsError::corrupt("inode", inode.into(), problem, self.blocks, seen));
+            return Err(FsError::corrupt(
+                "inode",
+                inode.into(),
+                problem,
+                self.blocks,
+                seen,
+            ));
         }
         let at = self.system_zone.partition_point(|zone| zone.1 <= start);
         match self.system_zone.get(at) {
             Some(zone) if zone.0 < end => {
                 let problem = "block map points into the file system's own metadata";
                 let seen = start.max(zone.0);
-                Err(FsError::corrupt("inode", inode.into(), problem, zone.1, seen))
+                Err(FsError::corrupt(
+                    "inode",
+                    inode.into(),
+                    problem,
+                    zone.1,
+                    seen,
+                ))
             }
             _ => Ok(()),
         }
@@ -389,13 +448,20 @@ impl Geometry {
 
     /// Byte offset of an inode.
     pub fn inode_offset(&self, inode: u32) -> Result<u64, FsError> {
-        let outside =
-            FsError::corrupt("inode", inode.into(), "number out of range", self.inodes.into(), inode.into());
+        let outside = FsError::corrupt(
+            "inode",
+            inode.into(),
+            "number out of range",
+            self.inodes.into(),
+            inode.into(),
+        );
         if inode > self.inodes {
             return Err(outside);
         }
         let index = inode.checked_sub(1).ok_or(outside)?;
-        let table = self.inode_tables.get((index / self.inodes_per_group) as usize);
+        let table = self
+            .inode_tables
+            .get((index / self.inodes_per_group) as usize);
         let within = u64::from(index % self.inodes_per_group) * u64::from(self.inode_bytes);
         Ok(self.offset_of(*table.ok_or(outside)?) + within)
     }
@@ -427,7 +493,9 @@ impl GroupPlan {
         if group == 0 {
             return self.superblock_block + 1;
         }
-        let start = self.first_block.saturating_add(group.saturating_mul(self.per_group.into()));
+        let start = self
+            .first_block
+            .saturating_add(group.saturating_mul(self.per_group.into()));
         start + u64::from(self.has_superblock(group))
     }
 
@@ -457,10 +525,13 @@ struct GroupFields {
 impl GroupFields {
     fn parse(bytes: &[u8], wide: bool) -> Option<Self> {
         let (low, rest) = RawGroup::ref_from_prefix(bytes).ok()?;
-        let high = if wide { Some(RawGroupHigh::ref_from_prefix(rest).ok()?.0) } else { None };
-        let join = |low: u32, high: Option<u32>| {
-            u64::from(low) | u64::from(high.unwrap_or(0)) << 32
+        let high = if wide {
+            Some(RawGroupHigh::ref_from_prefix(rest).ok()?.0)
+        } else {
+            None
         };
+        let join =
+            |low: u32, high: Option<u32>| u64::from(low) | u64::from(high.unwrap_or(0)) << 32;
         Some(Self {
             block_bitmap: join(low.block_bitmap.get(), high.map(|h| h.block_bitmap.get())),
             inode_bitmap: join(low.inode_bitmap.get(), high.map(|h| h.inode_bitmap.get())),

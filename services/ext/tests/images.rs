@@ -45,10 +45,11 @@ fn folder(large: Sparse) -> &'static Path {
         .get_or_init(|| {
             let dir = TempDir::new().unwrap();
             let root = dir.path();
-            for (at, len) in
-                [0, 1, 59, 60, 61, 100, 1023, 1024, 4095, 4096, 4097, 65_536, 300_000, 5_000_000]
-                    .into_iter()
-                    .enumerate()
+            for (at, len) in [
+                0, 1, 59, 60, 61, 100, 1023, 1024, 4095, 4096, 4097, 65_536, 300_000, 5_000_000,
+            ]
+            .into_iter()
+            .enumerate()
             {
                 fs::write(root.join(format!("size-{len}")), contents(at as u64, len)).unwrap();
             }
@@ -79,7 +80,9 @@ fn folder(large: Sparse) -> &'static Path {
             // Data behind 4 GiB, holes around it.
             let sparse = fs::File::create(root.join("sparse")).unwrap();
             for (at, offset) in [0, 70_000, (4 << 30) - 5, 5 << 30].into_iter().enumerate() {
-                sparse.write_all_at(&contents(at as u64 + 50, 9000), offset).unwrap();
+                sparse
+                    .write_all_at(&contents(at as u64 + 50, 9000), offset)
+                    .unwrap();
             }
             sparse.set_len((5 << 30) + 200_000_000).unwrap();
             // So many extents that the tree has two levels.
@@ -103,7 +106,11 @@ fn mke2fs(arguments: &[&str], size: &str, from: &Path) -> (TempDir, PathBuf) {
         .args([image.as_os_str(), OsStr::new(size)])
         .output()
         .expect("mke2fs (package e2fsprogs) is needed");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     (dir, image)
 }
 
@@ -119,7 +126,10 @@ fn compare_with(arguments: &[&str], format: &str, large: Sparse) {
         let ext = Ext::mount(cache.clone()).await.unwrap();
         use volume::FileSystem;
         let statistics = ext.statistics();
-        assert_eq!((statistics.format, &statistics.label[..]), (format, &b"a label"[..]));
+        assert_eq!(
+            (statistics.format, &statistics.label[..]),
+            (format, &b"a label"[..])
+        );
         assert_eq!(ext.warnings(), ext::Warnings::default());
         let tree = Tree::new(ext);
         same_as_folder(&tree, &cache, folder, Keeps::UnixAttributes).await
@@ -139,7 +149,17 @@ fn ext4_with_blocks_of_1_kib() {
 
 #[test]
 fn ext4_with_blocks_of_2_kib_and_old_group_checksums() {
-    compare(&["-t", "ext4", "-b", "2048", "-O", "^metadata_csum,uninit_bg,^64bit"], "ext4");
+    compare(
+        &[
+            "-t",
+            "ext4",
+            "-b",
+            "2048",
+            "-O",
+            "^metadata_csum,uninit_bg,^64bit",
+        ],
+        "ext4",
+    );
 }
 
 #[test]
@@ -150,7 +170,11 @@ fn ext4_with_blocks_of_64_kib() {
 #[test]
 fn ext4_with_inline_data() {
     // mke2fs 1.47 gives sparse files a wrong size when it may put data inline.
-    compare_with(&["-t", "ext4", "-I", "512", "-O", "inline_data"], "ext4", Sparse::No);
+    compare_with(
+        &["-t", "ext4", "-I", "512", "-O", "inline_data"],
+        "ext4",
+        Sparse::No,
+    );
 }
 
 #[test]
@@ -181,7 +205,10 @@ fn ext2_with_blocks_of_1_kib_and_three_levels_of_pointers() {
 
 #[test]
 fn ext2_of_revision_0() {
-    compare(&["-t", "ext2", "-r", "0", "-I", "128", "-O", "none"], "ext2");
+    compare(
+        &["-t", "ext2", "-r", "0", "-I", "128", "-O", "none"],
+        "ext2",
+    );
 }
 
 // Damage.
@@ -213,7 +240,11 @@ impl Small {
             .args([image.as_os_str(), OsStr::new("4M")])
             .output()
             .expect("mke2fs (package e2fsprogs) is needed");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Self { _dir: dir, image }
     }
 
@@ -251,7 +282,10 @@ fn errors(bytes: Vec<u8>) -> String {
 
 #[test]
 fn an_undamaged_image_has_no_errors() {
-    for arguments in [&["-t", "ext4", "-b", "1024"][..], &["-t", "ext2", "-b", "1024"]] {
+    for arguments in [
+        &["-t", "ext4", "-b", "1024"][..],
+        &["-t", "ext2", "-b", "1024"],
+    ] {
         assert_eq!(Small::new(arguments).errors(), "");
     }
 }
@@ -310,15 +344,24 @@ fn overlapping_extents_are_named_as_such() {
     };
     // Entry 3 begins at file block 24; let entry 2, at 16, be 9 blocks long.
     let logical = with(2, 4, &[9, 0]);
-    assert!(logical.contains("two cover the same block of the file"), "{logical}");
+    assert!(
+        logical.contains("two cover the same block of the file"),
+        "{logical}"
+    );
     // Entry 5 gets entry 4's blocks.
     let start = small.bytes()[leaf + 12 + 4 * 12 + 8..][..4].to_vec();
     let physical = with(5, 8, &start);
-    assert!(physical.contains("two claim the same block of the volume"), "{physical}");
+    assert!(
+        physical.contains("two claim the same block of the volume"),
+        "{physical}"
+    );
     let outside = with(5, 8, &[0xFF, 0xFF, 0xFF, 0]);
     assert!(outside.contains("points outside the volume"), "{outside}");
     let metadata = with(5, 8, &[2, 0, 0, 0]);
-    assert!(metadata.contains("the file system's own metadata"), "{metadata}");
+    assert!(
+        metadata.contains("the file system's own metadata"),
+        "{metadata}"
+    );
     let zero = with(5, 4, &[0, 0]);
     assert!(zero.contains("extent of length 0"), "{zero}");
 }
@@ -339,7 +382,10 @@ fn checksums_of_metadata_are_verified() {
     let small = Small::new(&["-t", "ext4", "-b", "1024", "-O", "metadata_csum"]);
     let bytes = small.bytes();
     let find = |pattern: &[u8]| {
-        bytes.windows(pattern.len()).position(|window| window == pattern).unwrap()
+        bytes
+            .windows(pattern.len())
+            .position(|window| window == pattern)
+            .unwrap()
     };
     let flipped = |offset: usize| {
         let mut bytes = bytes.clone();
@@ -347,9 +393,17 @@ fn checksums_of_metadata_are_verified() {
         errors(bytes)
     };
     let leaf = find(&[0x0A, 0xF3, 12, 0, 84, 0]);
-    assert!(flipped(leaf + 20).contains("extent node in block"), "{}", flipped(leaf + 20));
+    assert!(
+        flipped(leaf + 20).contains("extent node in block"),
+        "{}",
+        flipped(leaf + 20)
+    );
     let entry = find(b"\x05\x01inner\0");
-    assert!(flipped(entry).contains("directory block"), "{}", flipped(entry));
+    assert!(
+        flipped(entry).contains("directory block"),
+        "{}",
+        flipped(entry)
+    );
     // Generation or time of the inode whose fast link this is.
     let inode = find(b"sub/inner") - 40;
     assert!(flipped(inode + 8).contains("checksum mismatch"));
@@ -361,14 +415,21 @@ fn checksums_of_metadata_are_verified() {
 fn directory_entries_that_cannot_be_are_named_as_such() {
     let small = Small::new(&["-t", "ext2", "-b", "1024"]);
     let bytes = small.bytes();
-    let name = bytes.windows(8).position(|window| window == b"\x05\x01inner\0").unwrap() + 2;
+    let name = bytes
+        .windows(8)
+        .position(|window| window == b"\x05\x01inner\0")
+        .unwrap()
+        + 2;
     let with = |offset: usize, value: &[u8]| {
         let mut bytes = bytes.clone();
         bytes[offset..][..value.len()].copy_from_slice(value);
         errors(bytes)
     };
     let zero = with(name - 4, &[0, 0]);
-    assert!(zero.contains("length of an entry (rec_len)") && zero.contains("seen 0x0"), "{zero}");
+    assert!(
+        zero.contains("length of an entry (rec_len)") && zero.contains("seen 0x0"),
+        "{zero}"
+    );
     assert!(with(name - 4, &[0xFC, 0xFF]).contains("reaches beyond its block"));
     assert!(with(name - 8, &[0xFF; 4]).contains("inode out of range"));
     assert!(with(name, b"/").contains("holds '/' or NUL"));
@@ -384,10 +445,19 @@ fn a_directory_that_contains_itself_ends() {
         let path = [&b"sub"[..], b"again", b"again", b"again", b"inner"];
         let walk = tree.walk(path.into_iter(), volume::FollowLast::Yes).await;
         assert!(matches!(walk, Ok(volume::Walk::Found(_))));
-        let missing = tree.walk([&b"sub"[..], b"nothing"].into_iter(), volume::FollowLast::Yes).await;
+        let missing = tree
+            .walk(
+                [&b"sub"[..], b"nothing"].into_iter(),
+                volume::FollowLast::Yes,
+            )
+            .await;
         assert!(matches!(missing, Err((1, FsError::NotFound))));
-        let link = tree.walk([&b"link"[..], b"x"].into_iter(), volume::FollowLast::Yes).await;
-        assert!(matches!(link, Ok(volume::Walk::Symlink { component: 0, target }) if target == b"sub/inner"));
+        let link = tree
+            .walk([&b"link"[..], b"x"].into_iter(), volume::FollowLast::Yes)
+            .await;
+        assert!(
+            matches!(link, Ok(volume::Walk::Symlink { component: 0, target }) if target == b"sub/inner")
+        );
     });
 }
 
@@ -401,7 +471,14 @@ mod any_damage {
             [
                 &["-t", "ext4", "-b", "1024", "-O", "^metadata_csum"][..],
                 &["-t", "ext2", "-b", "1024"],
-                &["-t", "ext4", "-I", "256", "-O", "inline_data,^metadata_csum"],
+                &[
+                    "-t",
+                    "ext4",
+                    "-I",
+                    "256",
+                    "-O",
+                    "inline_data,^metadata_csum",
+                ],
                 &["-t", "ext4", "-b", "1024"],
             ]
             .map(|arguments| Small::new(arguments).bytes())
