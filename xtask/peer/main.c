@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/io.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -36,10 +37,20 @@ void report(const char *row, int section, unsigned long count, uint64_t ns)
     printf("bench %s id=%d n=%lu ns=%llu\n", row, section, count, (unsigned long long)ns);
 }
 
-static noreturn void power_off(void)
+/* Port 0xe9 takes one line that says how the run ended. */
+static void say_outcome(const char *line)
+{
+    if (ioperm(0xe9, 1, 1))
+        return;
+    for (; *line; line++)
+        outb((unsigned char)*line, 0xe9);
+}
+
+static noreturn void power_off(int status)
 {
     fflush(stdout);
     tcdrain(1);
+    say_outcome(status ? "exit 1\n" : "exit 0\n");
     reboot(RB_POWER_OFF);
     _exit(1);
 }
@@ -47,7 +58,7 @@ static noreturn void power_off(void)
 noreturn void fail(const char *what)
 {
     printf("bench-failed %s: %s\n", what, strerror(errno));
-    power_off();
+    power_off(1);
 }
 
 int wanted(const char *row)
@@ -166,6 +177,5 @@ int main(void)
         bench_block("ext4", "/mnt/bench.bin", SECTION_EXT4_READ_4K_QD1, 0);
     }
     bench_irq();
-    printf("bench-done\n");
-    power_off();
+    power_off(0);
 }

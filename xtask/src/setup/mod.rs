@@ -38,6 +38,9 @@ pub const IMAGES: &[Needed] = &[
     needed("sfdisk", "fdisk"),
 ];
 
+/// What compiles the counter and the Linux side of a comparison.
+pub const COMPILER: &[Needed] = &[needed("gcc", "build-essential")];
+
 /// Installs what is missing of `wanted`.
 ///
 /// # Errors
