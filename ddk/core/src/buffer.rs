@@ -8,6 +8,7 @@ use crate::dma::PAGE;
 pub trait BufferGuard: Send + Sync {}
 
 impl BufferGuard for () {}
+impl<T: BufferGuard + ?Sized> BufferGuard for alloc::sync::Arc<T> {}
 
 /// A pinned buffer: device addresses page by page, and what keeps them valid.
 pub struct PinnedBuffer {
