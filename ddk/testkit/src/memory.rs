@@ -83,7 +83,11 @@ impl DeviceMemory {
             addresses.push(address);
         }
         drop(map);
-        Block { memory: self.clone(), base, addresses }
+        Block {
+            memory: self.clone(),
+            base,
+            addresses,
+        }
     }
 
     /// A region for control structures of a driver.
@@ -92,17 +96,20 @@ impl DeviceMemory {
         let (base, pages) = (block.base, block.addresses.clone());
         // SAFETY: the block owns the pages, which are page-aligned, and is the owner of the region; models
         // reach them by volatile copies alone.
-        unsafe {
-            DmaRegion::from_mapping(base, pages.len() * PAGE, pages.into(), Arc::new(block))
-        }
+        unsafe { DmaRegion::from_mapping(base, pages.len() * PAGE, pages.into(), Arc::new(block)) }
     }
 
     /// Payload of a client: the driver's view of it, and the client's.
     pub fn payload(&self, pages: usize, access: DeviceAccess) -> (PinnedBuffer, Payload) {
         let guard = Arc::new(BlockGuard(self.block(pages, access)));
         let addresses = guard.0.addresses.clone();
-        let payload = Payload { block: guard.clone() };
-        (PinnedBuffer::new(addresses.into(), access, Box::new(guard)), payload)
+        let payload = Payload {
+            block: guard.clone(),
+        };
+        (
+            PinnedBuffer::new(addresses.into(), access, Box::new(guard)),
+            payload,
+        )
     }
 
     /// Pages that are mapped.
@@ -114,7 +121,13 @@ impl DeviceMemory {
         let offset = address % PAGE as u64;
         let map = self.0.lock().unwrap();
         match map.pages.get(&(address - offset)) {
-            Some(p) if if write { p.device_writes } else { p.device_reads } => {
+            Some(p)
+                if if write {
+                    p.device_writes
+                } else {
+                    p.device_reads
+                } =>
+            {
                 Ok((p.base + offset as usize) as *mut u8)
             }
             _ => Err(MemoryError { address }),
@@ -169,7 +182,9 @@ impl Payload {
     pub fn read(&self, offset: usize, len: usize) -> Vec<u8> {
         assert!(offset + len <= self.block.0.addresses.len() * PAGE);
         // SAFETY: inside of the block, which lives as long as `self`.
-        (0..len).map(|n| unsafe { self.block.0.base.as_ptr().add(offset + n).read_volatile() }).collect()
+        (0..len)
+            .map(|n| unsafe { self.block.0.base.as_ptr().add(offset + n).read_volatile() })
+            .collect()
     }
 
     /// Copies bytes in.
@@ -177,7 +192,14 @@ impl Payload {
         assert!(offset + bytes.len() <= self.block.0.addresses.len() * PAGE);
         for (n, byte) in bytes.iter().enumerate() {
             // SAFETY: as in `read`.
-            unsafe { self.block.0.base.as_ptr().add(offset + n).write_volatile(*byte) }
+            unsafe {
+                self.block
+                    .0
+                    .base
+                    .as_ptr()
+                    .add(offset + n)
+                    .write_volatile(*byte)
+            }
         }
     }
 

@@ -65,7 +65,9 @@ impl EventQueue for TestQueue {
             // Nothing will ever come: the test would hang.
             return Err(PlatformError::Closed);
         }
-        self.shared.clock_ns.fetch_max(deadline.as_ns(), Ordering::Relaxed);
+        self.shared
+            .clock_ns
+            .fetch_max(deadline.as_ns(), Ordering::Relaxed);
         Ok(0)
     }
 
@@ -103,7 +105,10 @@ impl TestInterrupt {
 
 impl Interrupt for TestInterrupt {
     fn bind(&self, queue: &dyn EventQueue, key: u64) -> Result<(), PlatformError> {
-        let queue = queue.as_any().downcast_ref::<TestQueue>().ok_or(PlatformError::Invalid)?;
+        let queue = queue
+            .as_any()
+            .downcast_ref::<TestQueue>()
+            .ok_or(PlatformError::Invalid)?;
         *self.target.lock().unwrap() = Some((queue.clone(), key));
         Ok(())
     }
@@ -165,7 +170,10 @@ impl TestPlatformBuilder {
 
     /// The platform.
     pub fn build(self) -> Arc<TestPlatform> {
-        Arc::new(TestPlatform { device: self, shared: Arc::new(Shared::default()) })
+        Arc::new(TestPlatform {
+            device: self,
+            shared: Arc::new(Shared::default()),
+        })
     }
 }
 
@@ -178,7 +186,10 @@ pub struct TestPlatform {
 impl TestPlatform {
     /// A device without anything.
     pub fn builder() -> TestPlatformBuilder {
-        TestPlatformBuilder { cpus: 1, ..Default::default() }
+        TestPlatformBuilder {
+            cpus: 1,
+            ..Default::default()
+        }
     }
 
     /// What runs each time that the driver waits with nothing to take.
@@ -208,7 +219,9 @@ impl TestPlatform {
 
     /// Moves the clock.
     pub fn advance_ms(&self, ms: u64) {
-        self.shared.clock_ns.fetch_add(ms * 1_000_000, Ordering::Relaxed);
+        self.shared
+            .clock_ns
+            .fetch_add(ms * 1_000_000, Ordering::Relaxed);
     }
 
     /// Fails the test if the driver broke a rule.
@@ -217,7 +230,10 @@ impl TestPlatform {
     /// With what it did.
     pub fn check(&self) {
         let violations = self.shared.violations.lock().unwrap();
-        assert!(violations.is_empty(), "the driver broke rules: {violations:#?}");
+        assert!(
+            violations.is_empty(),
+            "the driver broke rules: {violations:#?}"
+        );
     }
 }
 
@@ -227,11 +243,18 @@ impl Platform for TestPlatform {
     }
 
     fn log(&self, level: LogLevel, text: std::fmt::Arguments<'_>) {
-        self.shared.log.lock().unwrap().push(format!("{level:?}: {text}"));
+        self.shared
+            .log
+            .lock()
+            .unwrap()
+            .push(format!("{level:?}: {text}"));
     }
 
     fn event_queue(&self) -> Result<Box<dyn EventQueue>, PlatformError> {
-        Ok(Box::new(TestQueue { events: Arc::default(), shared: self.shared.clone() }))
+        Ok(Box::new(TestQueue {
+            events: Arc::default(),
+            shared: self.shared.clone(),
+        }))
     }
 
     fn cpu_count(&self) -> usize {
@@ -252,7 +275,10 @@ impl Platform for TestPlatform {
         if windows.is_empty() {
             return Err(PlatformError::NotGranted);
         }
-        Ok(windows.iter().map(|(_, bus, len)| (0, Mmio::from_bus(bus.clone(), *len))).collect())
+        Ok(windows
+            .iter()
+            .map(|(_, bus, len)| (0, Mmio::from_bus(bus.clone(), *len)))
+            .collect())
     }
 
     fn config_read(&self, offset: u16, width: Width) -> Result<u32, PlatformError> {
@@ -262,7 +288,10 @@ impl Platform for TestPlatform {
         }
         let bytes = self.device.config.get(start..start + width.bytes());
         let bytes = bytes.ok_or(PlatformError::Invalid)?;
-        Ok(bytes.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte)))
+        Ok(bytes
+            .iter()
+            .rev()
+            .fold(0, |value, byte| value << 8 | u32::from(*byte)))
     }
 
     fn config_write(&self, offset: u16, _: Width, _: u32) -> Result<(), PlatformError> {

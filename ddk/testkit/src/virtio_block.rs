@@ -83,17 +83,28 @@ impl BlockModel {
     /// A device with a zeroed disk.
     pub fn new(options: BlockModelOptions) -> BlockModel {
         let disk = vec![0; (options.sectors * u64::from(SECTOR_BYTES)) as usize];
-        BlockModel { options, disk, misbehaviour: Misbehaviour::None, served: Vec::new(), unflushed: 0 }
+        BlockModel {
+            options,
+            disk,
+            misbehaviour: Misbehaviour::None,
+            served: Vec::new(),
+            unflushed: 0,
+        }
     }
 
     /// Resizes the disk; call [`VirtioPci::change_config`](crate::VirtioPci::change_config) afterwards.
     pub fn resize(&mut self, sectors: u64) {
         self.options.sectors = sectors;
-        self.disk.resize((sectors * u64::from(SECTOR_BYTES)) as usize, 0);
+        self.disk
+            .resize((sectors * u64::from(SECTOR_BYTES)) as usize, 0);
     }
 
     /// Serves one request: status, and what is written before it.
-    fn request(&mut self, chain: &DeviceChain, memory: &DeviceMemory) -> Result<(u8, Vec<u8>), String> {
+    fn request(
+        &mut self,
+        chain: &DeviceChain,
+        memory: &DeviceMemory,
+    ) -> Result<(u8, Vec<u8>), String> {
         let input = chain.read(memory)?;
         let Some((header, data)) = input.split_at_checked(size_of::<Header>()) else {
             return Err(format!("request of {} bytes has no header", input.len()));
@@ -105,13 +116,21 @@ impl BlockModel {
         }
         let segments = chain.readable.len() + chain.writable.len() - 2;
         if self.options.features & feature::SEG_MAX != 0 && segments as u32 > self.options.seg_max {
-            return Err(format!("{segments} segments, at most {}", self.options.seg_max));
+            return Err(format!(
+                "{segments} segments, at most {}",
+                self.options.seg_max
+            ));
         }
         let all = chain.readable.iter().chain(&chain.writable);
         if self.options.features & feature::SIZE_MAX != 0
-            && let Some((_, len)) = all.into_iter().find(|s| s.1 > self.options.size_max.max(16))
+            && let Some((_, len)) = all
+                .into_iter()
+                .find(|s| s.1 > self.options.size_max.max(16))
         {
-            return Err(format!("segment of {len} bytes, at most {}", self.options.size_max));
+            return Err(format!(
+                "segment of {len} bytes, at most {}",
+                self.options.size_max
+            ));
         }
         self.served.push(header.kind);
         if self.misbehaviour == Misbehaviour::Errors {
@@ -120,9 +139,16 @@ impl BlockModel {
         let block = u64::from(self.options.block_size / SECTOR_BYTES);
         match header.kind {
             request::IN | request::OUT => {
-                let len = if header.kind == request::IN { room - 1 } else { data.len() as u32 };
+                let len = if header.kind == request::IN {
+                    room - 1
+                } else {
+                    data.len() as u32
+                };
                 if len == 0 || u64::from(len) % (block * 512) != 0 || header.sector % block != 0 {
-                    return Err(format!("{len} bytes at sector {}: misaligned", header.sector));
+                    return Err(format!(
+                        "{len} bytes at sector {}: misaligned",
+                        header.sector
+                    ));
                 }
                 let Some(range) = self.range(header.sector, u64::from(len) / 512) else {
                     return Err(format!("{len} bytes at sector {}: outside", header.sector));
@@ -200,7 +226,12 @@ impl DeviceLogic for BlockModel {
         (self.options.queues, self.options.queue_size)
     }
 
-    fn serve(&mut self, _: u16, queue: &mut DeviceQueue, memory: &DeviceMemory) -> Result<bool, String> {
+    fn serve(
+        &mut self,
+        _: u16,
+        queue: &mut DeviceQueue,
+        memory: &DeviceMemory,
+    ) -> Result<bool, String> {
         let mut interrupt = false;
         while let Some(chain) = queue.pop()? {
             if matches!(self.misbehaviour, Misbehaviour::Silent | Misbehaviour::Dead) {

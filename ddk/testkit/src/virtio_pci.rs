@@ -25,7 +25,12 @@ pub trait DeviceLogic: Send {
     ///
     /// # Errors
     /// Which rule the driver broke.
-    fn serve(&mut self, index: u16, queue: &mut DeviceQueue, memory: &DeviceMemory) -> Result<bool, String>;
+    fn serve(
+        &mut self,
+        index: u16,
+        queue: &mut DeviceQueue,
+        memory: &DeviceMemory,
+    ) -> Result<bool, String>;
     /// The device is reset.
     fn reset(&mut self) {}
     /// Whether a reset succeeds.
@@ -72,7 +77,11 @@ impl<L: DeviceLogic> VirtioPci<L> {
     /// A device with an interrupt for each vector.
     pub fn new(logic: L, memory: DeviceMemory, vectors: u16) -> Arc<VirtioPci<L>> {
         let (count, size) = logic.queues();
-        let registers = QueueRegisters { size, vector: 0xffff, ..Default::default() };
+        let registers = QueueRegisters {
+            size,
+            vector: 0xffff,
+            ..Default::default()
+        };
         Arc::new(VirtioPci {
             memory,
             interrupts: (0..vectors).map(|_| Arc::default()).collect(),
@@ -118,8 +127,12 @@ impl<L: DeviceLogic> VirtioPci<L> {
         bytes[0..4].copy_from_slice(&[0xf4, 0x1a, 0x42, 0x10]);
         bytes[6] = 0x10;
         bytes[0x34] = 0x40;
-        let capabilities: [(u8, usize, u32); 4] =
-            [(1, 0, 0x38), (3, ISR, 1), (4, CONFIG, 60), (2, NOTIFY, 0x1000)];
+        let capabilities: [(u8, usize, u32); 4] = [
+            (1, 0, 0x38),
+            (3, ISR, 1),
+            (4, CONFIG, 60),
+            (2, NOTIFY, 0x1000),
+        ];
         for (n, (kind, offset, length)) in capabilities.into_iter().enumerate() {
             let at = 0x40 + 0x18 * n;
             let next = if n == 3 { 0 } else { at as u8 + 0x18 };
@@ -139,7 +152,9 @@ impl<L: DeviceLogic> VirtioPci<L> {
             if !std::mem::take(&mut state.notified[index]) {
                 continue;
             }
-            let Some(queue) = &mut state.queues[index] else { continue };
+            let Some(queue) = &mut state.queues[index] else {
+                continue;
+            };
             match state.logic.serve(index as u16, queue, &self.memory) {
                 Ok(true) => self.fire(state.registers[index].vector),
                 Ok(false) => {}
@@ -217,12 +232,19 @@ impl<L: DeviceLogic> State<L> {
             self.queues.iter_mut().for_each(|q| *q = None);
             self.notified.fill(false);
             let (_, size) = self.logic.queues();
-            self.registers.fill(QueueRegisters { size, vector: 0xffff, ..Default::default() });
+            self.registers.fill(QueueRegisters {
+                size,
+                vector: 0xffff,
+                ..Default::default()
+            });
             self.logic.reset();
             return;
         }
         if self.status & !value != 0 {
-            self.violation(format!("status bits {:#x} cleared without a reset", self.status & !value));
+            self.violation(format!(
+                "status bits {:#x} cleared without a reset",
+                self.status & !value
+            ));
         }
         let new = value & !self.status;
         self.status = value;
@@ -263,7 +285,9 @@ impl<L: DeviceLogic> Bus for VirtioPci<L> {
             let config = state.logic.config();
             let from = offset - CONFIG;
             let bytes = (from..from + width.bytes()).map(|at| config.get(at).copied().unwrap_or(0));
-            return bytes.rev().fold(0, |value, byte| value << 8 | u64::from(byte));
+            return bytes
+                .rev()
+                .fold(0, |value, byte| value << 8 | u64::from(byte));
         }
         match offset {
             0x00 => state.device_select.into(),
@@ -307,7 +331,11 @@ impl<L: DeviceLogic> Bus for VirtioPci<L> {
             return;
         }
         let vectors = self.interrupts.len() as u64;
-        let vector = if value < vectors { value as u16 } else { 0xffff };
+        let vector = if value < vectors {
+            value as u16
+        } else {
+            0xffff
+        };
         match offset {
             0x00 => state.device_select = value as u32,
             0x08 => state.driver_select = value as u32,

@@ -26,9 +26,12 @@ impl DeviceChain {
         for &(address, len) in &self.readable {
             let start = bytes.len();
             bytes.resize(start + len as usize, 0);
-            memory
-                .read(address, &mut bytes[start..])
-                .map_err(|e| format!("device read of {:#x}, which is not mapped for it", e.address))?;
+            memory.read(address, &mut bytes[start..]).map_err(|e| {
+                format!(
+                    "device read of {:#x}, which is not mapped for it",
+                    e.address
+                )
+            })?;
         }
         Ok(bytes)
     }
@@ -42,17 +45,29 @@ impl DeviceChain {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn write(&self, memory: &DeviceMemory, mut skip: u32, mut bytes: &[u8]) -> Result<(), String> {
+    pub fn write(
+        &self,
+        memory: &DeviceMemory,
+        mut skip: u32,
+        mut bytes: &[u8],
+    ) -> Result<(), String> {
         for &(address, len) in &self.writable {
             let here = skip.min(len);
             skip -= here;
             let (now, later) = bytes.split_at(bytes.len().min((len - here) as usize));
-            memory
-                .write(address + u64::from(here), now)
-                .map_err(|e| format!("device write of {:#x}, which is not mapped for it", e.address))?;
+            memory.write(address + u64::from(here), now).map_err(|e| {
+                format!(
+                    "device write of {:#x}, which is not mapped for it",
+                    e.address
+                )
+            })?;
             bytes = later;
         }
-        if bytes.is_empty() { Ok(()) } else { Err("chain too short for the answer".into()) }
+        if bytes.is_empty() {
+            Ok(())
+        } else {
+            Err("chain too short for the answer".into())
+        }
     }
 }
 
@@ -103,11 +118,15 @@ impl DeviceQueue {
     }
 
     fn u16_at(&self, address: u64) -> Result<u16, String> {
-        self.memory.read_u16(address).map_err(|e| format!("queue memory at {:#x}", e.address))
+        self.memory
+            .read_u16(address)
+            .map_err(|e| format!("queue memory at {:#x}", e.address))
     }
 
     fn put(&self, address: u64, bytes: &[u8]) -> Result<(), String> {
-        self.memory.write(address, bytes).map_err(|e| format!("queue memory at {:#x}", e.address))
+        self.memory
+            .write(address, bytes)
+            .map_err(|e| format!("queue memory at {:#x}", e.address))
     }
 
     fn descriptor(&self, table: u64, index: u16) -> Result<Descriptor, String> {
@@ -125,7 +144,10 @@ impl DeviceQueue {
     pub fn pop(&mut self) -> Result<Option<DeviceChain>, String> {
         let index = self.u16_at(self.avail + avail::INDEX as u64)?;
         if index.wrapping_sub(self.next_avail) > self.size {
-            return Err(format!("available index {index} is too far from {}", self.next_avail));
+            return Err(format!(
+                "available index {index} is too far from {}",
+                self.next_avail
+            ));
         }
         if self.event_idx {
             let at = self.used + used::avail_event(self.size) as u64;
@@ -146,7 +168,11 @@ impl DeviceQueue {
     }
 
     fn walk(&self, head: u16) -> Result<DeviceChain, String> {
-        let mut chain = DeviceChain { head, readable: Vec::new(), writable: Vec::new() };
+        let mut chain = DeviceChain {
+            head,
+            readable: Vec::new(),
+            writable: Vec::new(),
+        };
         let (mut table, mut limit, mut at, mut seen) = (self.desc, self.size, head, 0);
         loop {
             if at >= limit {

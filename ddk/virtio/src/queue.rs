@@ -70,7 +70,11 @@ pub enum QueueError {
 impl core::fmt::Display for QueueError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            QueueError::Index { own, seen, in_flight } => write!(
+            QueueError::Index {
+                own,
+                seen,
+                in_flight,
+            } => write!(
                 f,
                 "used index went from {own} to {seen} with {in_flight} requests in flight"
             ),
@@ -97,7 +101,11 @@ impl From<QueueError> for DriverError {
             QueueError::NotInFlight { id } => ("used chain in flight", 1, id.into()),
             QueueError::Length { seen, limit } => ("used length", limit.into(), seen.into()),
         };
-        DriverError::Protocol { what, expected, seen }
+        DriverError::Protocol {
+            what,
+            expected,
+            seen,
+        }
     }
 }
 
@@ -156,7 +164,11 @@ impl Virtqueue {
         let offered = options.size.min(SIZE_MAX);
         if offered == 0 {
             let what = "descriptors in the queue";
-            return Err(DriverError::Protocol { what, expected: 1, seen: 0 });
+            return Err(DriverError::Protocol {
+                what,
+                expected: 1,
+                seen: 0,
+            });
         }
         // The largest power of two that is not more (2.7: queue sizes of split queues are powers of two).
         let size = 1 << offered.ilog2();
@@ -228,7 +240,17 @@ impl Virtqueue {
     #[inline]
     pub fn chain(&mut self) -> Option<Chain<'_>> {
         let slot = *self.free.last()?;
-        Some(Chain { slot, count: 0, held: Held { address: 0, len: 0, flags: 0 }, writable: 0, queue: self })
+        Some(Chain {
+            slot,
+            count: 0,
+            held: Held {
+                address: 0,
+                len: 0,
+                flags: 0,
+            },
+            writable: 0,
+            queue: self,
+        })
     }
 
     /// Shows the device every chain that was submitted, and tells it if it wants to be told.
@@ -294,13 +316,20 @@ impl Virtqueue {
             return Err(QueueError::NotInFlight { id });
         }
         if written > slot.writable {
-            return Err(QueueError::Length { seen: written, limit: slot.writable });
+            return Err(QueueError::Length {
+                seen: written,
+                limit: slot.writable,
+            });
         }
         slot.in_flight = false;
         let token = slot.token;
         self.free.push(number as u16);
         self.used = self.used.wrapping_add(1);
-        Ok(Some(Reaped { slot: number as u16, token, written }))
+        Ok(Some(Reaped {
+            slot: number as u16,
+            token,
+            written,
+        }))
     }
 
     /// Asks for an interrupt with the next completion. `true`: one came meanwhile, reap again before
@@ -309,7 +338,8 @@ impl Virtqueue {
     #[must_use = "completions that came in the meantime raise no interrupt"]
     pub fn arm(&mut self) -> bool {
         if self.event_idx {
-            self.ring.write::<u16>(AVAIL + avail::used_event(self.size), self.used);
+            self.ring
+                .write::<u16>(AVAIL + avail::used_event(self.size), self.used);
         } else {
             self.ring.write::<u16>(AVAIL + avail::FLAGS, 0);
         }
@@ -324,7 +354,8 @@ impl Virtqueue {
     #[inline]
     pub fn disarm(&mut self) {
         if !self.event_idx {
-            self.ring.write::<u16>(AVAIL + avail::FLAGS, spec::AVAIL_NO_INTERRUPT);
+            self.ring
+                .write::<u16>(AVAIL + avail::FLAGS, spec::AVAIL_NO_INTERRUPT);
         }
     }
 }
@@ -373,7 +404,11 @@ impl Chain<'_> {
     #[inline]
     pub fn readable(&mut self, address: u64, len: u32) -> Result<(), ChainTooLong> {
         debug_assert!(self.writable == 0, "readable buffers come first");
-        self.add(Held { address, len, flags: 0 })
+        self.add(Held {
+            address,
+            len,
+            flags: 0,
+        })
     }
 
     /// Adds a buffer that the device writes.
@@ -383,7 +418,11 @@ impl Chain<'_> {
     #[inline]
     pub fn writable(&mut self, address: u64, len: u32) -> Result<(), ChainTooLong> {
         self.writable = self.writable.saturating_add(len);
-        self.add(Held { address, len, flags: descriptor::WRITE })
+        self.add(Held {
+            address,
+            len,
+            flags: descriptor::WRITE,
+        })
     }
 
     #[inline]
@@ -409,8 +448,16 @@ impl Chain<'_> {
         };
         let at = descriptor_offset(first) + 16 * usize::from(self.count - 1);
         // `next` counts from the start of the table that the descriptor is in.
-        let next = if queue.tables.is_some() { self.count } else { first + self.count };
-        let Held { address, len, flags } = self.held;
+        let next = if queue.tables.is_some() {
+            self.count
+        } else {
+            first + self.count
+        };
+        let Held {
+            address,
+            len,
+            flags,
+        } = self.held;
         let rest = u64::from(len) | u64::from(flags | more) << 32 | u64::from(next) << 48;
         table.write::<u64>(at, address);
         table.write::<u64>(at + 8, rest);
@@ -435,7 +482,11 @@ impl Chain<'_> {
             None => slot * DIRECT_DESCRIPTORS,
         };
         queue.free.pop();
-        queue.slots[usize::from(slot)] = Slot { token, writable, in_flight: true };
+        queue.slots[usize::from(slot)] = Slot {
+            token,
+            writable,
+            in_flight: true,
+        };
         let entry = AVAIL + avail::RING + 2 * usize::from(queue.avail & (queue.size - 1));
         queue.ring.write::<u16>(entry, head);
         queue.avail = queue.avail.wrapping_add(1);

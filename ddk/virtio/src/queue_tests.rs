@@ -33,22 +33,37 @@ fn pair(size: u16, features: u64) -> Pair {
     let region = Mmio::from_bus(notify.clone(), 2);
     let driver = Virtqueue::new(&cx, 0, QueueOptions { size, features }, region).unwrap();
     let device = DeviceQueue::new(memory, driver.size(), driver.addresses(), features).unwrap();
-    Pair { driver, device, notify }
+    Pair {
+        driver,
+        device,
+        notify,
+    }
 }
 
 fn submit(queue: &mut Virtqueue, token: u32, readable: u16, writable: u16) -> bool {
-    let Some(mut chain) = queue.chain() else { return false };
+    let Some(mut chain) = queue.chain() else {
+        return false;
+    };
     for n in 0..readable {
-        chain.readable(0x1000 + u64::from(n), 1 + u32::from(n)).unwrap();
+        chain
+            .readable(0x1000 + u64::from(n), 1 + u32::from(n))
+            .unwrap();
     }
     for n in 0..writable {
-        chain.writable(0x9000 + u64::from(n), 1 + u32::from(n)).unwrap();
+        chain
+            .writable(0x9000 + u64::from(n), 1 + u32::from(n))
+            .unwrap();
     }
     chain.submit(token);
     true
 }
 
-const FEATURES: [u64; 4] = [0, RING_EVENT_IDX, RING_INDIRECT_DESC, RING_INDIRECT_DESC | RING_EVENT_IDX];
+const FEATURES: [u64; 4] = [
+    0,
+    RING_EVENT_IDX,
+    RING_INDIRECT_DESC,
+    RING_INDIRECT_DESC | RING_EVENT_IDX,
+];
 
 #[test]
 fn chains_arrive_as_they_were_built() {
@@ -93,7 +108,10 @@ fn a_full_chain_is_refused() {
         assert!(chain.readable(1, 1).is_err());
         chain.submit(1);
         p.driver.kick();
-        assert_eq!(p.device.pop().unwrap().unwrap().readable.len(), usize::from(max));
+        assert_eq!(
+            p.device.pop().unwrap().unwrap().readable.len(),
+            usize::from(max)
+        );
     }
 }
 
@@ -124,9 +142,17 @@ fn interrupts_come_when_armed_and_only_then() {
     }
     p.driver.kick();
     assert!(!p.driver.arm());
-    let heads: Vec<_> = (0..3).map(|_| p.device.pop().unwrap().unwrap().head).collect();
-    assert!(p.device.complete(heads[0], 0).unwrap(), "the first one interrupts");
-    assert!(!p.device.complete(heads[1], 0).unwrap(), "until it is armed again");
+    let heads: Vec<_> = (0..3)
+        .map(|_| p.device.pop().unwrap().unwrap().head)
+        .collect();
+    assert!(
+        p.device.complete(heads[0], 0).unwrap(),
+        "the first one interrupts"
+    );
+    assert!(
+        !p.device.complete(heads[1], 0).unwrap(),
+        "until it is armed again"
+    );
     assert!(p.driver.arm(), "and arming tells of what came meanwhile");
     while p.driver.reap().unwrap().is_some() {}
     assert!(!p.driver.arm());
@@ -151,7 +177,13 @@ fn hostile_used_entries_are_errors() {
         }
     };
     let id = run(|device, _| assert!(device.complete_raw(1000, 0).is_ok()));
-    assert_eq!(id, QueueError::Id { seen: 1000, limit: 16 });
+    assert_eq!(
+        id,
+        QueueError::Id {
+            seen: 1000,
+            limit: 16
+        }
+    );
     let length = run(|device, head| assert!(device.complete(head, 4).is_ok()));
     assert_eq!(length, QueueError::Length { seen: 4, limit: 3 });
     let twice = run(|device, head| {
@@ -160,9 +192,23 @@ fn hostile_used_entries_are_errors() {
     });
     assert!(matches!(twice, QueueError::NotInFlight { .. }));
     let ahead = run(|device, _| device.set_used_index(3).unwrap());
-    assert_eq!(ahead, QueueError::Index { own: 0, seen: 3, in_flight: 2 });
+    assert_eq!(
+        ahead,
+        QueueError::Index {
+            own: 0,
+            seen: 3,
+            in_flight: 2
+        }
+    );
     let back = run(|device, _| device.set_used_index(0xffff).unwrap());
-    assert_eq!(back, QueueError::Index { own: 0, seen: 0xffff, in_flight: 2 });
+    assert_eq!(
+        back,
+        QueueError::Index {
+            own: 0,
+            seen: 0xffff,
+            in_flight: 2
+        }
+    );
 }
 
 proptest! {

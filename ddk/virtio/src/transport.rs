@@ -107,7 +107,13 @@ impl Transport {
         let common = common.ok_or(missing("virtio 1.x common configuration"))?;
         let (notify, notify_multiplier) = notify.ok_or(missing("virtio 1.x notifications"))?;
         let common = CommonConfig::new(common).map_err(too_short("common configuration"))?;
-        Ok(Transport { cx: cx.clone(), common, notify, notify_multiplier, config })
+        Ok(Transport {
+            cx: cx.clone(),
+            common,
+            notify,
+            notify_multiplier,
+            config,
+        })
     }
 
     /// The common configuration structure.
@@ -130,7 +136,9 @@ impl Transport {
     pub async fn reset(&self) -> Result<(), DriverError> {
         self.common.device_status().write(0);
         let done = || Ok(self.status()? == 0);
-        self.cx.poll_until("reset of the virtio device", RESET_LIMIT_MS, done).await
+        self.cx
+            .poll_until("reset of the virtio device", RESET_LIMIT_MS, done)
+            .await
     }
 
     /// Steps 1 to 6 of the initialisation (3.1.1): reset, acknowledge, agree on features. Returns what both
@@ -147,19 +155,27 @@ impl Transport {
         if offered & needed != needed {
             self.give_up();
             let what = "virtio features that are needed";
-            return Err(DriverError::Protocol { what, expected: needed, seen: offered });
+            return Err(DriverError::Protocol {
+                what,
+                expected: needed,
+                seen: offered,
+            });
         }
         // ACCESS_PLATFORM is accepted where it is offered: device addresses are the domain's anyway.
         let wanted = wanted | needed | feature::ACCESS_PLATFORM;
         let accepted = offered & wanted;
         for half in 0..2 {
             self.common.driver_feature_select().write(half);
-            self.common.driver_feature().write((accepted >> (32 * half)) as u32);
+            self.common
+                .driver_feature()
+                .write((accepted >> (32 * half)) as u32);
         }
         self.add_status(status::FEATURES_OK)?;
         if self.status()? & status::FEATURES_OK == 0 {
             self.give_up();
-            return Err(DriverError::Unsupported { what: "the features that it offered" });
+            return Err(DriverError::Unsupported {
+                what: "the features that it offered",
+            });
         }
         Ok(accepted)
     }
@@ -215,10 +231,16 @@ impl Transport {
     pub fn queue(&self, index: u16, features: u64, vector: u16) -> Result<Virtqueue, DriverError> {
         self.common.queue_select().write(index);
         let size = alive("virtio queue_size", self.common.queue_size().read())?;
-        let offset = alive("virtio queue_notify_off", self.common.queue_notify_off().read())?;
+        let offset = alive(
+            "virtio queue_notify_off",
+            self.common.queue_notify_off().read(),
+        )?;
         let offset = u64::from(offset) * u64::from(self.notify_multiplier);
         let notify = usize::try_from(offset).unwrap_or(usize::MAX);
-        let notify = self.notify.window(notify, 2).map_err(too_short("notification structure"))?;
+        let notify = self
+            .notify
+            .window(notify, 2)
+            .map_err(too_short("notification structure"))?;
         let queue = Virtqueue::new(&self.cx, index, QueueOptions { size, features }, notify)?;
         self.common.queue_size().write(queue.size());
         self.common.queue_msix_vector().write(vector);
@@ -257,7 +279,11 @@ impl Transport {
             before = after;
         }
         let what = "virtio configuration generation that stays";
-        Err(DriverError::Protocol { what, expected: 0, seen: before.into() })
+        Err(DriverError::Protocol {
+            what,
+            expected: 0,
+            seen: before.into(),
+        })
     }
 
     /// Writes a field of the device-specific configuration, if it is there.
@@ -295,7 +321,11 @@ fn check_vector(asked: u16, seen: u16) -> Result<(), DriverError> {
     }
     debug_assert!(asked != NO_VECTOR);
     let what = "MSI-X vector";
-    Err(DriverError::Protocol { what, expected: asked.into(), seen: seen.into() })
+    Err(DriverError::Protocol {
+        what,
+        expected: asked.into(),
+        seen: seen.into(),
+    })
 }
 
 fn too_short(what: &'static str) -> impl Fn(RegionError) -> DriverError {
