@@ -23,13 +23,18 @@ const STT_NOTYPE: u8 = 0;
 
 /// The functions of one ELF file.
 #[derive(Clone, Debug, Default)]
-struct Functions {
+pub struct Functions {
     /// Start address to (length in bytes, name).
     by_start: BTreeMap<u64, (u64, String)>,
 }
 
 impl Functions {
-    fn load(file: &Path) -> anyhow::Result<Self> {
+    /// Reads the symbols of an ELF file; one without symbols has no functions.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or is no ELF file.
+    pub fn load(file: &Path) -> anyhow::Result<Self> {
         let mut elf = ElfStream::<AnyEndian, _>::open_stream(std::fs::File::open(file)?)?;
         let mut by_start: BTreeMap<u64, (u64, String)> = BTreeMap::new();
         if let Some((symbols, names)) = elf.symbol_table()? {
@@ -53,7 +58,7 @@ impl Functions {
     }
 
     /// `name+0xoffset` of the function that an address is in.
-    fn name(&self, address: u64) -> Option<String> {
+    pub fn name(&self, address: u64) -> Option<String> {
         let (start, (len, name)) = self.by_start.range(..=address).next_back()?;
         let offset = address - start;
         // A symbol without a size reaches to the next one.

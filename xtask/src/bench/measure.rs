@@ -146,7 +146,7 @@ pub fn plugin() -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// Boots `system` once under the plugin.
+/// Boots `system` once under the plugin, with a profile in the file `profile`.
 ///
 /// # Errors
 ///
@@ -155,14 +155,17 @@ pub fn count(
     system: &System,
     devices: &Devices,
     plugin: &Path,
+    profile: Option<&Path>,
 ) -> anyhow::Result<Vec<(Pass, Count)>> {
     let file = tempfile::NamedTempFile::new_in(build::target_folder("bench")?)?;
     let path = file.path().to_str().context("path is not UTF-8")?;
     let plugin = plugin.to_str().context("path is not UTF-8")?;
-    let arguments = [
-        "-plugin".to_owned(),
-        format!("{},out={}", quoted(plugin), quoted(path)),
-    ];
+    let mut options = format!("{},out={}", quoted(plugin), quoted(path));
+    if let Some(profile) = profile {
+        let profile = profile.to_str().context("path is not UTF-8")?;
+        options.push_str(&format!(",profile={}", quoted(profile)));
+    }
+    let arguments = ["-plugin".to_owned(), options];
     let run = boot(system, devices, &arguments)?;
     passes::join(
         run.passes,

@@ -12,6 +12,7 @@ mod measure;
 mod ours;
 mod passes;
 mod peer;
+mod profile;
 mod rows;
 mod table;
 
@@ -45,6 +46,9 @@ pub struct BenchArgs {
     /// How often to boot for the times; 0 counts instructions only.
     #[arg(long, value_name = "N", default_value_t = TIMED_BOOTS)]
     pub boots: u32,
+    /// Print the functions that the instructions of the rows went to, and nothing else.
+    #[arg(long, conflicts_with_all = ["peer", "check", "json"])]
+    pub profile: bool,
     /// Measure the peer alone.
     #[arg(long, requires = "peer", conflicts_with = "check")]
     pub peer_only: bool,
@@ -76,6 +80,11 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         ))
         .into());
     }
+    let measured = rows.iter().filter(|row| row.on == rows::On::Both).count();
+    if args.profile && measured != 1 {
+        let text = "--profile takes a NAME that selects one row".to_owned();
+        return Err(UsageError(text).into());
+    }
     setup::ensure(&[setup::MACHINE, setup::IMAGES, setup::COMPILER])?;
     let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
     let ours = match args.peer_only {
@@ -90,6 +99,16 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     let plugin = measure::plugin()?;
     measure::stay_on_one_processor()?;
 
+    if let (true, Some(ours)) = (args.profile, &ours) {
+        let file = tempfile::NamedTempFile::new_in(build::target_folder("bench")?)?;
+        let passes = measure::count(&ours.system, &devices, &plugin, Some(file.path()))?;
+        let measured = passes.iter().filter(|(pass, _)| pass.row != rows::BOOT);
+        let operations = measured.map(|(pass, _)| pass.operations).sum();
+        let profile = std::fs::read_to_string(file.path())?;
+        print!("{}", profile::report(&profile, &ours.built, operations)?);
+        return Ok(());
+    }
+
     let mut samples = [Samples::default(), Samples::default()];
     let mut systems: Vec<(&System, &mut Samples)> =
         [ours.as_ref().map(|ours| &ours.system), peer.as_ref()]
@@ -99,7 +118,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
             .collect();
     for (system, samples) in &mut systems {
         eprintln!("xtask: counting instructions: {}", system.name);
-        samples.add_counts(&measure::count(system, &devices, &plugin)?);
+        samples.add_counts(&measure::count(system, &devices, &plugin, None)?);
     }
     for boot in 1..=args.boots {
         for (system, samples) in &mut systems {

@@ -6,13 +6,15 @@ use tempfile::TempDir;
 
 use super::measure::{Results, System};
 use super::rows::{On, Row};
-use crate::build::{self, ArchiveExtras, Profile};
+use crate::build::{self, ArchiveExtras, Built, Profile};
 
 /// A Bulkhead that was built for these rows. Its archive lasts as long as this.
 #[derive(Debug)]
 pub struct Ours {
     /// What to boot.
     pub system: System,
+    /// The files that it was made from.
+    pub built: Built,
     _folder: TempDir,
 }
 
@@ -41,11 +43,12 @@ pub fn prepare(rows: &[&Row]) -> anyhow::Result<Ours> {
     Ok(Ours {
         system: System {
             name: "Bulkhead",
-            kernel: built.kernel,
+            kernel: built.kernel.clone(),
             initrd: archive,
             command_line: String::new(),
             results: Results::Console,
         },
+        built,
         _folder: folder,
     })
 }
