@@ -21,7 +21,7 @@ pub mod object;
 pub mod packet;
 pub mod syscall;
 
-pub use error::Error;
+pub use error::{Error, Result};
 pub use info::*;
 pub use layout::*;
 pub use object::*;

@@ -81,13 +81,19 @@ impl<T> Locked<T> {
 }
 
 /// A small value that is copied in and out under the kernel lock.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Cell<T>(core::cell::Cell<T>);
 
 // SAFETY: as for `Locked`.
 unsafe impl<T> Sync for Cell<T> {}
 // SAFETY: as for `Locked`.
 unsafe impl<T> Send for Cell<T> {}
+
+impl<T: Copy + core::fmt::Debug> core::fmt::Debug for Cell<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.get().fmt(f)
+    }
+}
 
 impl<T: Copy> Cell<T> {
     /// A cell with a value.

@@ -5,7 +5,7 @@ use bulkhead_abi::{BACKTRACE_MAX, CrashReport, REGISTER_NAMES};
 use crate::arch::{self, Exception, Frame};
 use crate::memory::user;
 use crate::object::thread::Thread;
-use crate::syscall::name_text;
+use crate::object::name_text;
 
 /// Registers and backtrace of a thread that does not run, or that the caller is.
 pub fn of_thread(thread: &Thread, e: Option<Exception>) -> CrashReport {

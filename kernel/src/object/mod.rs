@@ -243,3 +243,12 @@ impl Drop for Handle {
         }
     }
 }
+
+/// A zero-filled name as text.
+pub fn name_text(name: &[u8; bulkhead_abi::NAME_MAX]) -> &str {
+    let len = name.iter().position(|b| *b == 0).unwrap_or(name.len());
+    match core::str::from_utf8(&name[..len]) {
+        Ok(text) => text,
+        Err(error) => core::str::from_utf8(&name[..error.valid_up_to()]).unwrap_or("?"),
+    }
+}

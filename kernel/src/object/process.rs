@@ -214,7 +214,7 @@ impl Process {
     }
 
     /// Lets it use I/O ports.
-    pub fn allow_ports(&self, port: u16, count: u32) -> Result<()> {
+    pub fn allow_ports(&self, port: u16, count: u16) -> Result<()> {
         let mut ports = self.ports.borrow_mut();
         if ports.is_none() {
             *ports = Some(IoBitmap::new().ok_or(Error::NoMemory)?);
@@ -228,7 +228,7 @@ impl Process {
     }
 
     /// Takes I/O ports away.
-    pub fn forbid_ports(&self, port: u16, count: u32) {
+    pub fn forbid_ports(&self, port: u16, count: u16) {
         if let Some(bitmap) = self.ports.borrow_mut().as_mut() {
             bitmap.forbid(port, count);
         }

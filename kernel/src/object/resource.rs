@@ -18,7 +18,7 @@ enum Made {
     Vmo(Weak<Vmo>),
     Interrupt(Weak<Interrupt>),
     /// I/O ports of a process.
-    Ports(Weak<Process>, u16, u32),
+    Ports(Weak<Process>, u16, u16),
 }
 
 impl Made {
@@ -110,7 +110,7 @@ impl Resource {
     }
 
     /// Remembers ports granted from it.
-    pub fn made_ports(&self, process: &Arc<Process>, port: u16, count: u32) {
+    pub fn made_ports(&self, process: &Arc<Process>, port: u16, count: u16) {
         self.remember(Made::Ports(Arc::downgrade(process), port, count));
     }
 

@@ -144,12 +144,12 @@ pub fn dma_recover(c: &Caller, domain: usize) -> Call {
 }
 
 pub fn ioport_grant(c: &Caller, resource: usize, base: usize, len: usize) -> Call {
-    if len == 0 || base.checked_add(len).is_none_or(|end| end > 0x1_0000) {
+    if len == 0 || len > 0xffff || base.checked_add(len).is_none_or(|end| end > 0x1_0000) {
         return Err(Error::OutOfRange);
     }
     let resource = c.resource(resource, Rights::NONE)?;
     resource.covers(ResourceKind::IoPort, base as u64, len as u64)?;
-    c.process().allow_ports(base as u16, len as u32)?;
-    resource.made_ports(c.process(), base as u16, len as u32);
+    c.process().allow_ports(base as u16, len as u16)?;
+    resource.made_ports(c.process(), base as u16, len as u16);
     done(0)
 }

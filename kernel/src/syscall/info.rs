@@ -153,7 +153,7 @@ pub fn log(c: &Caller, resource: usize, op: usize, buffer: usize, len: usize, se
         LogOp::Write => {
             user::read(space, buffer, &mut bytes[..n])?;
             let name = c.process().name();
-            log::user_line(name_text(&name), &bytes[..n]);
+            log::user_line(object::name_text(&name), &bytes[..n]);
             done(n)
         }
         LogOp::WriteRaw => {
@@ -168,14 +168,5 @@ pub fn log(c: &Caller, resource: usize, op: usize, buffer: usize, len: usize, se
         }
         // The serial port is written as lines come in: nothing is left to wait for.
         LogOp::Flush => done(0),
-    }
-}
-
-/// A zero-filled name as text.
-pub fn name_text(name: &[u8; bulkhead_abi::NAME_MAX]) -> &str {
-    let len = name.iter().position(|b| *b == 0).unwrap_or(name.len());
-    match core::str::from_utf8(&name[..len]) {
-        Ok(text) => text,
-        Err(error) => core::str::from_utf8(&name[..error.valid_up_to()]).unwrap_or("?"),
     }
 }

@@ -1,6 +1,32 @@
 //! `cargo xtask bench`: measures Bulkhead and, beside it, Linux.
+//!
+//! Instructions are exact and are counted by a QEMU plugin ([`measure::count`]); they
+//! hide what an address-space switch costs under emulation, which time shows
+//! ([`measure::time`]). Both are given. An operation is counted from the application's
+//! request to its completion, with whatever the kernel, drivers and file systems do
+//! for it.
+
+mod cpio;
+mod kernel_image;
+mod measure;
+mod ours;
+mod passes;
+mod peer;
+mod profile;
+mod rows;
+mod table;
 
 use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::{UsageError, build, setup};
+use measure::{Devices, Results, System};
+use peer::{Linux, Tuning};
+use table::{Samples, Table};
+
+/// Boots for the time of each row; the two systems take turns.
+const TIMED_BOOTS: u32 = 5;
 
 /// What `cargo xtask bench` was asked to measure.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -13,20 +39,124 @@ pub struct BenchArgs {
     /// Write the rows to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Fail when a row takes more instructions than in bench/baseline.json: 3 % more,
+    /// 5 % at depth 1.
+    #[arg(long)]
+    pub check: bool,
+    /// How often to boot for the times; 0 counts instructions only.
+    #[arg(long, value_name = "N", default_value_t = TIMED_BOOTS)]
+    pub boots: u32,
+    /// Print the functions that the instructions of the rows went to, and nothing else.
+    #[arg(long, conflicts_with_all = ["peer", "check", "json"])]
+    pub profile: bool,
+    /// Measure the peer alone.
+    #[arg(long, requires = "peer", conflicts_with = "check")]
+    pub peer_only: bool,
 }
 
 /// A system to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Peer {
-    /// Debian's own kernel in the same QEMU.
+    /// Debian's own kernel, tuned for speed.
     Linux,
+    /// The same kernel as Debian sets it up.
+    LinuxDefault,
 }
 
 /// Measures and prints the table.
 ///
 /// # Errors
 ///
-/// When a guest cannot be built, does not start or gives no result.
-pub fn run(_args: BenchArgs) -> anyhow::Result<()> {
-    anyhow::bail!("no benchmark is built in")
+/// When a guest cannot be built, does not start or gives no result, or when a row
+/// regressed and `--check` was given.
+pub fn run(args: BenchArgs) -> anyhow::Result<()> {
+    let rows = rows::matching(args.name.as_deref());
+    if rows.is_empty() {
+        let all: Vec<&str> = rows::ROWS.iter().map(|row| row.name).collect();
+        let part = args.name.unwrap_or_default();
+        return Err(UsageError(format!(
+            "no row has {part:?} in its name: {}",
+            all.join(" ")
+        ))
+        .into());
+    }
+    let measured = rows.iter().filter(|row| row.on == rows::On::Both).count();
+    if args.profile && measured != 1 {
+        let text = "--profile takes a NAME that selects one row".to_owned();
+        return Err(UsageError(text).into());
+    }
+    setup::ensure(&[setup::MACHINE, setup::IMAGES, setup::COMPILER])?;
+    let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
+    let ours = match args.peer_only {
+        true => None,
+        false => Some(ours::prepare(&rows)?),
+    };
+    let peer = args
+        .peer
+        .map(|peer| prepare_peer(peer, &names))
+        .transpose()?;
+    let devices = Devices::prepare()?;
+    let plugin = measure::plugin()?;
+    measure::stay_on_one_processor()?;
+
+    if let (true, Some(ours)) = (args.profile, &ours) {
+        let file = tempfile::NamedTempFile::new_in(build::target_folder("bench")?)?;
+        let passes = measure::count(&ours.system, &devices, &plugin, Some(file.path()))?;
+        let measured = passes.iter().filter(|(pass, _)| pass.row != rows::BOOT);
+        let operations = measured.map(|(pass, _)| pass.operations).sum();
+        let profile = std::fs::read_to_string(file.path())?;
+        print!("{}", profile::report(&profile, &ours.built, operations)?);
+        return Ok(());
+    }
+
+    let mut samples = [Samples::default(), Samples::default()];
+    let mut systems: Vec<(&System, &mut Samples)> =
+        [ours.as_ref().map(|ours| &ours.system), peer.as_ref()]
+            .into_iter()
+            .zip(&mut samples)
+            .filter_map(|(system, samples)| Some((system?, samples)))
+            .collect();
+    for (system, samples) in &mut systems {
+        eprintln!("xtask: counting instructions: {}", system.name);
+        samples.add_counts(&measure::count(system, &devices, &plugin, None)?);
+    }
+    for boot in 1..=args.boots {
+        for (system, samples) in &mut systems {
+            eprintln!("xtask: timing {boot} of {}: {}", args.boots, system.name);
+            samples.add_times(&measure::time(system, &devices)?);
+        }
+    }
+
+    let [ours, linux] = samples;
+    let linux = peer.is_some().then_some(linux);
+    let table = Table { rows, ours, linux };
+    print!("{}", table.text());
+    if let Some(file) = &args.json {
+        let mut text = serde_json::to_string_pretty(&table.json())?;
+        text.push('\n');
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if args.check {
+        let file = build::workspace_root().join("bench/baseline.json");
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        let compared = table.check(&serde_json::from_str(&text)?)?;
+        eprintln!("xtask: {compared} rows are within the baseline");
+    }
+    Ok(())
+}
+
+fn prepare_peer(peer: Peer, rows: &[&str]) -> anyhow::Result<System> {
+    let (name, tuning) = match peer {
+        Peer::Linux => ("Linux", Tuning::Fast),
+        Peer::LinuxDefault => ("Linux, Debian's defaults", Tuning::Default),
+    };
+    let linux = Linux::prepare()?;
+    Ok(System {
+        name,
+        kernel: linux.kernel,
+        initrd: linux.initrd,
+        command_line: Linux::command_line(tuning, rows),
+        results: Results::Log,
+    })
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 
 use crate::tool::{self, Output};
 
-pub use toolchain::{TARGET, Toolchain};
+pub use toolchain::{Toolchain, cargo};
 
 /// A program of the host and the Debian package that brings it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ pub const IMAGES: &[Needed] = &[
     needed("sfdisk", "fdisk"),
 ];
 
+/// What compiles the counter and the Linux side of a comparison.
+pub const COMPILER: &[Needed] = &[needed("gcc", "build-essential")];
+
 /// Installs what is missing of `wanted`.
 ///
 /// # Errors
@@ -58,12 +61,7 @@ pub fn ensure(wanted: &[&[Needed]]) -> anyhow::Result<()> {
     if let Err(error) = install(&packages) {
         let list: Vec<String> = missing
             .iter()
-            .map(|needed| {
-                format!(
-                    "{} (Debian package {})",
-                    needed.program, needed.package
-                )
-            })
+            .map(|needed| format!("{} (Debian package {})", needed.program, needed.package))
             .collect();
         bail!("install these yourself: {}: {error:#}", list.join(", "));
     }
@@ -88,13 +86,7 @@ fn install(packages: &[&str]) -> anyhow::Result<()> {
     eprintln!("xtask: installing {}", packages.join(" "));
     let update = as_root(&["apt-get", "update", "-q"])?;
     tool::run(&mut { update }, Output::OnFailure).context("cannot read the package lists")?;
-    let mut arguments = vec![
-        "apt-get",
-        "install",
-        "-y",
-        "-q",
-        "--no-install-recommends",
-    ];
+    let mut arguments = vec!["apt-get", "install", "-y", "-q", "--no-install-recommends"];
     arguments.extend_from_slice(packages);
     let mut install = as_root(&arguments)?;
     install.env("DEBIAN_FRONTEND", "noninteractive");

@@ -1,0 +1,1 @@
+//! The terminal: modes of the console beyond its byte streams.

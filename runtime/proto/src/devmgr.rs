@@ -1,0 +1,1 @@
+//! The device manager: the device tree, class endpoints by name, drivers' reports.

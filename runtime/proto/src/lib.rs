@@ -1,0 +1,17 @@
+//! The protocols that processes speak: one file each, with its types.
+//!
+//! Only definitions. How to write one is in [`ipc`]; who serves which is in each file.
+#![cfg_attr(target_os = "none", no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod block;
+pub mod bus;
+pub mod console;
+pub mod devmgr;
+pub mod fs;
+pub mod power;
+pub mod proc;
+pub mod startup;
+pub mod stream;

@@ -1,0 +1,1 @@
+//! Processes: list, information, ending them, crash reports.

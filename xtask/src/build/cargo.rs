@@ -1,0 +1,216 @@
+//! The cargo runs, and what they say they built.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use super::{Profile, Program, target_folder, workspace_root};
+use crate::setup::{self, Toolchain};
+use crate::tool::{self, Output};
+
+/// Flags of every program for the bare target.
+const COMMON_FLAGS: &[&str] = &[
+    // Crash reports walk frame pointers.
+    "-Cforce-frame-pointers=yes",
+    "-Crelocation-model=static",
+    "-Clink-arg=-znoexecstack",
+];
+
+/// Flags of the kernel: it runs in the top 2 GiB, and interrupts use its stack.
+const KERNEL_FLAGS: &[&str] = &["-Ccode-model=kernel", "-Cno-redzone=yes"];
+
+/// Flags of programs: fixed low addresses, segments on pages of their own, so
+/// that they are mapped straight from the boot archive.
+const PROGRAM_FLAGS: &[&str] = &[
+    "-Ccode-model=small",
+    "-Clink-arg=--image-base=0x400000",
+    "-Clink-arg=-zseparate-loadable-segments",
+];
+
+/// Compiler flags that the kernel is built with.
+pub fn kernel_flags() -> Vec<String> {
+    [COMMON_FLAGS, KERNEL_FLAGS]
+        .concat()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// Compiler flags that programs are built with.
+pub fn program_flags() -> Vec<String> {
+    [COMMON_FLAGS, PROGRAM_FLAGS]
+        .concat()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// A package of the workspace.
+#[derive(Clone, Debug)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its binaries.
+    pub binaries: Vec<String>,
+    /// Whether its binaries go into the boot archive
+    /// (`package.metadata.bulkhead = { image = true }`).
+    pub in_image: bool,
+}
+
+/// All packages of the workspace.
+///
+/// # Errors
+///
+/// When cargo cannot read a manifest.
+pub fn packages() -> anyhow::Result<Vec<Package>> {
+    let mut command = setup::cargo();
+    command
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(workspace_root());
+    let metadata: Value = serde_json::from_slice(&tool::read(&mut command)?)?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("cargo metadata lists no packages")?;
+    packages
+        .iter()
+        .map(|package| {
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            let targets = package["targets"].as_array().context("targets")?;
+            Ok(Package {
+                name: text(&package["name"]).context("name")?,
+                binaries: targets
+                    .iter()
+                    .filter(|target| target["kind"][0] == "bin")
+                    .filter_map(|target| text(&target["name"]))
+                    .collect(),
+                in_image: package["metadata"]["bulkhead"]["image"] == Value::Bool(true),
+            })
+        })
+        .collect()
+}
+
+/// Packages whose binaries are built for the bare target only.
+///
+/// # Errors
+///
+/// When cargo cannot read a manifest.
+pub fn bare_packages() -> anyhow::Result<Vec<String>> {
+    Ok(packages()?
+        .into_iter()
+        .filter(|package| package.in_image || package.name == "kernel")
+        .map(|package| package.name)
+        .collect())
+}
+
+pub(super) fn build_kernel(toolchain: &Toolchain, profile: Profile) -> anyhow::Result<PathBuf> {
+    let mut command = toolchain.cargo("build", &kernel_flags());
+    command.args(["--package", "kernel", "--bins"]);
+    let folder = format!("kernel{}", toolchain.folder_suffix());
+    compile(command, &folder, profile)?
+        .remove("kernel")
+        .context("package kernel has no binary of that name")
+}
+
+pub(super) fn build_programs(
+    toolchain: &Toolchain,
+    profile: Profile,
+) -> anyhow::Result<Vec<Program>> {
+    let packages: Vec<Package> = packages()?
+        .into_iter()
+        .filter(|package| package.in_image)
+        .collect();
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for package in &packages {
+        for binary in &package.binaries {
+            if let Some(other) = owners.insert(binary, &package.name) {
+                bail!(
+                    "packages {other} and {} both have a program {binary}",
+                    package.name
+                );
+            }
+        }
+    }
+    if owners.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut command = toolchain.cargo("build", &program_flags());
+    command.arg("--bins");
+    for package in &packages {
+        command.args(["--package", &package.name]);
+    }
+    let folder = format!("programs{}", toolchain.folder_suffix());
+    let files = compile(command, &folder, profile)?;
+    let stripped_folder = target_folder(&format!("{folder}/stripped-{}", profile.folder()))?;
+    files
+        .into_iter()
+        .map(|(name, elf)| {
+            let stripped = stripped_folder.join(&name);
+            strip(&elf, &stripped)?;
+            Ok(Program {
+                name,
+                elf,
+                stripped,
+            })
+        })
+        .collect()
+}
+
+/// Runs cargo and gives the binaries that it built, by name.
+fn compile(
+    mut command: Command,
+    folder: &str,
+    profile: Profile,
+) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    command
+        .arg("--target-dir")
+        .arg(target_folder(folder)?)
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(workspace_root())
+        .stdout(Stdio::piped());
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    let text = tool::shown(&command);
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {text}"))?;
+    let stdout = child.stdout.take().context("cargo's output")?;
+    let mut files = BTreeMap::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("cargo's output")?;
+        let Ok(message) = serde_json::from_str::<Value>(&line) else {
+            continue;
+        };
+        if message["reason"] != "compiler-artifact" {
+            continue;
+        }
+        if let (Some(name), Some(file)) = (
+            message["target"]["name"].as_str(),
+            message["executable"].as_str(),
+        ) {
+            files.insert(name.to_owned(), PathBuf::from(file));
+        }
+    }
+    let status = child.wait().context("cargo")?;
+    if !status.success() {
+        bail!("{folder}: the build failed ({status})");
+    }
+    Ok(files)
+}
+
+/// Copies an ELF file without its debug information, unless the copy is newer.
+fn strip(elf: &Path, stripped: &Path) -> anyhow::Result<()> {
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified());
+    if let (Ok(from), Ok(to)) = (modified(elf), modified(stripped))
+        && to > from
+    {
+        return Ok(());
+    }
+    let mut command = tool::command("objcopy");
+    command.arg("--strip-debug").arg(elf).arg(stripped);
+    tool::run(&mut command, Output::OnFailure)
+}
