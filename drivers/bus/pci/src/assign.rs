@@ -204,7 +204,11 @@ fn needs(
     let mut needs: BTreeMap<PciAddress, Need> = BTreeMap::new();
     for bridge in groups.iter().rev().flatten() {
         let mut need = Need::default();
-        for f in topology.functions.iter().filter(|f| f.bridge == Some(*bridge)) {
+        for f in topology
+            .functions
+            .iter()
+            .filter(|f| f.bridge == Some(*bridge))
+        {
             for bar in f.info.bars.iter().filter(|b| b.base == 0) {
                 if bar.kind == BarKind::Io {
                     need.io = need.io.saturating_add(bar.len);
@@ -224,8 +228,14 @@ fn needs(
                 }
             }
         }
-        need.io = need.io.checked_next_multiple_of(IO_STEP).unwrap_or(u64::MAX);
-        need.memory = need.memory.checked_next_multiple_of(MEMORY_STEP).unwrap_or(u64::MAX);
+        need.io = need
+            .io
+            .checked_next_multiple_of(IO_STEP)
+            .unwrap_or(u64::MAX);
+        need.memory = need
+            .memory
+            .checked_next_multiple_of(MEMORY_STEP)
+            .unwrap_or(u64::MAX);
         need.memory_align = need.memory_align.max(MEMORY_STEP);
         needs.insert(*bridge, need);
     }
@@ -245,7 +255,8 @@ fn place(
     };
     for f in topology.functions.iter_mut().filter(|f| f.bridge == group) {
         let address = f.info.address;
-        let (Some(need), Some(below)) = (needs.get(&address), spaces.get_mut(&Some(address))) else {
+        let (Some(need), Some(below)) = (needs.get(&address), spaces.get_mut(&Some(address)))
+        else {
             continue;
         };
         if need.memory != 0 && below.memory.iter().next().is_none() {
@@ -264,8 +275,16 @@ fn place(
                     below.memory.add(base, window.len);
                     let last = base.saturating_add(window.len).saturating_sub(1);
                     let command = config.read16(address, register::COMMAND);
-                    config.write16(address, register::MEMORY_BASE, ((base >> 16) & 0xfff0) as u16);
-                    config.write16(address, register::MEMORY_LIMIT, ((last >> 16) & 0xfff0) as u16);
+                    config.write16(
+                        address,
+                        register::MEMORY_BASE,
+                        ((base >> 16) & 0xfff0) as u16,
+                    );
+                    config.write16(
+                        address,
+                        register::MEMORY_LIMIT,
+                        ((last >> 16) & 0xfff0) as u16,
+                    );
                     config.write16(address, register::COMMAND, command | command::MEMORY);
                 }
                 None => f.info.faults.push(format!(
@@ -275,7 +294,11 @@ fn place(
             }
         }
         if need.io != 0 && below.io.iter().next().is_none() {
-            match space.io.allocate(need.io, IO_STEP).filter(|b| *b < 0x1_0000) {
+            match space
+                .io
+                .allocate(need.io, IO_STEP)
+                .filter(|b| *b < 0x1_0000)
+            {
                 Some(base) => {
                     below.io.add(base, need.io);
                     let last = base.saturating_add(need.io).saturating_sub(1);

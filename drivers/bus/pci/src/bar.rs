@@ -64,7 +64,14 @@ fn size_one(
         // Upper 16 bits may be hard-wired to zero on machines with 64 KiB of ports.
         let mask = low_mask & 0xffff_fffc;
         let len = u64::from((mask | 0xffff_0000).wrapping_neg());
-        let bar = checked(index, BarKind::Io, low & 0xffff_fffc, mask.into(), len, faults);
+        let bar = checked(
+            index,
+            BarKind::Io,
+            low & 0xffff_fffc,
+            mask.into(),
+            len,
+            faults,
+        );
         return (bar, 1);
     }
     let prefetchable = low & 8 != 0;
@@ -72,7 +79,14 @@ fn size_one(
         0 => {
             let mask = low_mask & 0xffff_fff0;
             let len = u64::from(mask.wrapping_neg());
-            let bar = checked(index, BarKind::Memory32, low & !0xf, mask.into(), len, faults);
+            let bar = checked(
+                index,
+                BarKind::Memory32,
+                low & !0xf,
+                mask.into(),
+                len,
+                faults,
+            );
             (bar.map(|b| Bar { prefetchable, ..b }), 1)
         }
         2 if index.saturating_add(1) < count => {

@@ -59,7 +59,9 @@ fn plain(
     let mut offset = u16::from(config.read8(address, register::CAPABILITIES)) & !3;
     while offset != 0 {
         if offset < HEADER_END {
-            faults.push(format!("capability list points into the header ({offset:#x})"));
+            faults.push(format!(
+                "capability list points into the header ({offset:#x})"
+            ));
             return;
         }
         if !visited.mark(offset) {

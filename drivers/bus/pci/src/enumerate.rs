@@ -76,7 +76,10 @@ pub fn enumerate(config: &impl ConfigSpace, segment: u16) -> Topology {
     walk.programmed(first, None);
     // Further root buses (several host bridges in one segment) are not announced by a bridge.
     for bus in first..=last {
-        let claimed = walk.bridges.iter().any(|b| (b.secondary..=b.subordinate).contains(&bus));
+        let claimed = walk
+            .bridges
+            .iter()
+            .any(|b| (b.secondary..=b.subordinate).contains(&bus));
         if !claimed && !walk.visited(bus) {
             walk.programmed(bus, None);
         }
@@ -150,7 +153,8 @@ impl<C: ConfigSpace> Walk<'_, C> {
                     continue;
                 }
                 if self.topology.functions.len() >= FUNCTIONS_MAX {
-                    let problem = format!("more than {FUNCTIONS_MAX} functions; the rest is ignored");
+                    let problem =
+                        format!("more than {FUNCTIONS_MAX} functions; the rest is ignored");
                     if self.topology.problems.last() != Some(&problem) {
                         self.topology.problems.push(problem);
                     }
@@ -183,13 +187,9 @@ impl<C: ConfigSpace> Walk<'_, C> {
             Some(b) => secondary > b.secondary && subordinate <= b.subordinate,
             None => secondary > address.bus && subordinate <= self.last,
         };
-        let overlaps = self
-            .bridges
-            .iter()
-            .enumerate()
-            .any(|(i, b)| {
-                !self.is_above(i, above) && secondary <= b.subordinate && b.secondary <= subordinate
-            });
+        let overlaps = self.bridges.iter().enumerate().any(|(i, b)| {
+            !self.is_above(i, above) && secondary <= b.subordinate && b.secondary <= subordinate
+        });
         if secondary > subordinate || !inside || overlaps || self.visited(secondary) {
             self.fault(
                 address,
@@ -255,7 +255,10 @@ impl<C: ConfigSpace> Walk<'_, C> {
         while let Some((address, above)) = self.unassigned.pop() {
             let highest = self.highest();
             let Some(number) = highest.checked_add(1).filter(|n| *n <= self.last) else {
-                self.fault(address, String::from("no bus number is left for this bridge"));
+                self.fault(
+                    address,
+                    String::from("no bus number is left for this bridge"),
+                );
                 continue;
             };
             // The new number must be next to the ranges of all bridges above, which grow by it.
@@ -269,22 +272,31 @@ impl<C: ConfigSpace> Walk<'_, C> {
                 .iter()
                 .any(|&i| self.bridges.get(i).is_none_or(|b| b.subordinate < highest));
             if blocked {
-                self.fault(address, String::from("no bus number is free next to the bridge above"));
+                self.fault(
+                    address,
+                    String::from("no bus number is free next to the bridge above"),
+                );
                 continue;
             }
             for i in ancestors {
                 if let Some(b) = self.bridges.get_mut(i) {
                     b.subordinate = number;
                     let (bridge, secondary) = (b.address, b.secondary);
-                    self.config.write8(bridge, register::SUBORDINATE_BUS, number);
+                    self.config
+                        .write8(bridge, register::SUBORDINATE_BUS, number);
                     self.set_buses(bridge, secondary, number);
                 }
             }
-            self.config.write8(address, register::PRIMARY_BUS, address.bus);
+            self.config
+                .write8(address, register::PRIMARY_BUS, address.bus);
             self.config.write8(address, register::SECONDARY_BUS, number);
-            self.config.write8(address, register::SUBORDINATE_BUS, number);
+            self.config
+                .write8(address, register::SUBORDINATE_BUS, number);
             if self.config.read8(address, register::SECONDARY_BUS) != number {
-                self.fault(address, String::from("the bridge does not take a bus number"));
+                self.fault(
+                    address,
+                    String::from("the bridge does not take a bus number"),
+                );
                 continue;
             }
             let index = self.add_bridge(address, above, number, number);
@@ -293,7 +305,10 @@ impl<C: ConfigSpace> Walk<'_, C> {
                 if self.config.read8(below, register::SECONDARY_BUS) == 0 {
                     self.unassigned.push((below, index));
                 } else {
-                    self.fault(below, String::from("bridge has a bus number below one without"));
+                    self.fault(
+                        below,
+                        String::from("bridge has a bus number below one without"),
+                    );
                 }
             }
             if let Some(new) = self.unassigned.get_mut(before..) {

@@ -74,7 +74,12 @@ impl FakeFunction {
         let at = crate::bar::offset(index);
         let mask = (len - 1) ^ u64::MAX;
         self.set32(at, base as u32 | low);
-        let writable = (mask as u32) & if low & 1 != 0 { 0xffff_fffc } else { 0xffff_fff0 };
+        let writable = (mask as u32)
+            & if low & 1 != 0 {
+                0xffff_fffc
+            } else {
+                0xffff_fff0
+            };
         self.writable[usize::from(at)..][..4].copy_from_slice(&writable.to_le_bytes());
         if low & 6 == 4 {
             self.set32(at + 4, (base >> 32) as u32);
@@ -106,8 +111,16 @@ impl FakeFunction {
         Self::device(0x1af4, 0x1042, [1, 0, 0])
             .bar(1, 0x1000, 0, bar1)
             .bar(4, 0x4000, 0xc, bar4)
-            .capability(0x84, id::VENDOR, &[20, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-            .capability(0x40, id::VENDOR, &[16, 1, 4, 0, 0, 0, 0, 0x10, 0, 0, 0, 1, 0, 0])
+            .capability(
+                0x84,
+                id::VENDOR,
+                &[20, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            )
+            .capability(
+                0x40,
+                id::VENDOR,
+                &[16, 1, 4, 0, 0, 0, 0, 0x10, 0, 0, 0, 1, 0, 0],
+            )
             .capability(0x98, id::MSIX, &[4, 0, 1, 0, 0, 0, 1, 8, 0, 0])
             .writable_at(0x9b, &[0xc0])
     }
@@ -180,7 +193,12 @@ impl ConfigSpace for Machine {
             return;
         };
         let mut text = format!("{address} {offset:#x} = {value:#x}");
-        for (i, byte) in value.to_le_bytes().iter().take(width.bytes().into()).enumerate() {
+        for (i, byte) in value
+            .to_le_bytes()
+            .iter()
+            .take(width.bytes().into())
+            .enumerate()
+        {
             let at = usize::from(offset) + i;
             let mask = f.writable[at];
             f.bytes[at] = f.bytes[at] & !mask | byte & mask;
@@ -198,7 +216,8 @@ impl ConfigSpace for Machine {
             }
             None
         });
-        if f.on_flr && express.is_some_and(|e| usize::from(offset) == e + 8) && value & 0x8000 != 0 {
+        if f.on_flr && express.is_some_and(|e| usize::from(offset) == e + 8) && value & 0x8000 != 0
+        {
             text.push_str(" (FLR)");
             f.set16(register::COMMAND, 0);
             for index in 0..6 {
@@ -228,12 +247,19 @@ impl DeviceMemory for Machine {
     }
 
     fn write(&self, physical: u64, width: Width, value: u32) -> Option<()> {
-        self.trace.borrow_mut().push(format!("[{physical:#x}] = {value:#x}"));
+        self.trace
+            .borrow_mut()
+            .push(format!("[{physical:#x}] = {value:#x}"));
         if self.stuck.get() {
             return Some(());
         }
         let mut memory = self.memory.borrow_mut();
-        for (i, byte) in value.to_le_bytes().iter().take(width.bytes().into()).enumerate() {
+        for (i, byte) in value
+            .to_le_bytes()
+            .iter()
+            .take(width.bytes().into())
+            .enumerate()
+        {
             memory.insert(physical + i as u64, *byte);
         }
         Some(())
@@ -251,5 +277,9 @@ impl Clock for Machine {
 
 /// Keeps `command` in use here: what a running driver has on.
 pub fn start(machine: &Machine, address: PciAddress) {
-    machine.write16(address, register::COMMAND, command::MEMORY | command::BUS_MASTER);
+    machine.write16(
+        address,
+        register::COMMAND,
+        command::MEMORY | command::BUS_MASTER,
+    );
 }

@@ -8,7 +8,9 @@ use proto::bus::{BusError, FenceStep, PciAddress, PciFunctionInfo, ResetMethod};
 
 use crate::bar;
 use crate::capability;
-use crate::config::{Clock, ConfigSpace, DeviceMemory, Width, bridge_control, command, id, register};
+use crate::config::{
+    Clock, ConfigSpace, DeviceMemory, Width, bridge_control, command, id, register,
+};
 use crate::msix;
 
 /// After a function-level reset (PCI Express Base, 6.6.2) and before it is given up.
@@ -50,7 +52,14 @@ pub fn step(
 pub fn bus_master_off(config: &impl ConfigSpace, address: PciAddress) -> Result<(), BusError> {
     let held = config.read16(address, register::COMMAND);
     config.write16(address, register::COMMAND, held & !command::BUS_MASTER);
-    msix::verify(config, address, register::COMMAND, command::BUS_MASTER, 0, "bus master enable")
+    msix::verify(
+        config,
+        address,
+        register::COMMAND,
+        command::BUS_MASTER,
+        0,
+        "bus master enable",
+    )
 }
 
 /// Resets the function by its method, restores BARs, and leaves decoding, bus mastering and interrupts
@@ -106,8 +115,19 @@ pub fn reset(
     }
     let held = config.read16(address, register::COMMAND);
     let off = command::IO | command::MEMORY | command::BUS_MASTER;
-    config.write16(address, register::COMMAND, held & !off | command::INTX_DISABLE);
-    msix::verify(config, address, register::COMMAND, off, 0, "command after reset")?;
+    config.write16(
+        address,
+        register::COMMAND,
+        held & !off | command::INTX_DISABLE,
+    );
+    msix::verify(
+        config,
+        address,
+        register::COMMAND,
+        off,
+        0,
+        "command after reset",
+    )?;
     msix::silence(config, address, info)
 }
 
@@ -154,7 +174,9 @@ fn virtio(
     let at = base.checked_add(offset.into()).ok_or(BusError::BadAccess)?;
     let held = config.read16(address, register::COMMAND);
     config.write16(address, register::COMMAND, held | command::MEMORY);
-    memory.write(at, Width::Byte, 0).ok_or(BusError::NotSupported)?;
+    memory
+        .write(at, Width::Byte, 0)
+        .ok_or(BusError::NotSupported)?;
     let limit = clock.now_ns().saturating_add(RESET_LIMIT_MS * 1_000_000);
     loop {
         let found = memory.read(at, Width::Byte).ok_or(BusError::NotSupported)?;

@@ -15,7 +15,9 @@ use crate::config::{Width, id, register};
 /// [`BusError::BadAccess`].
 pub fn check_access(offset: u16, width: u8, size: u16) -> Result<Width, BusError> {
     let width = Width::from_bytes(width).ok_or(BusError::BadAccess)?;
-    let end = offset.checked_add(width.bytes()).ok_or(BusError::BadAccess)?;
+    let end = offset
+        .checked_add(width.bytes())
+        .ok_or(BusError::BadAccess)?;
     if offset % width.bytes() != 0 || end > size {
         return Err(BusError::BadAccess);
     }
@@ -62,5 +64,9 @@ pub fn check_write(
                 let len = vendor_length(c.offset).min(next.saturating_sub(c.offset));
                 len > 3 && inside(c.offset.saturating_add(3), len.saturating_sub(3))
             });
-    if body { Ok(width) } else { Err(BusError::Protected) }
+    if body {
+        Ok(width)
+    } else {
+        Err(BusError::Protected)
+    }
 }

@@ -145,7 +145,14 @@ pub fn silence(
         // Masked before it is turned off: a function whose MSI-X is off may fall back to INTx.
         let held = config.read16(address, at);
         config.write16(address, at, held | FUNCTION_MASK);
-        verify(config, address, at, FUNCTION_MASK, FUNCTION_MASK, "MSI-X function mask")?;
+        verify(
+            config,
+            address,
+            at,
+            FUNCTION_MASK,
+            FUNCTION_MASK,
+            "MSI-X function mask",
+        )?;
     }
     let held = config.read16(address, register::COMMAND);
     config.write16(address, register::COMMAND, held | command::INTX_DISABLE);

@@ -26,8 +26,14 @@ fn walks_bridges_and_functions() {
         (at(0, 1, 0), FakeFunction::bridge(1, 2)),
         (at(1, 0, 0), FakeFunction::bridge(2, 2)),
         (at(2, 3, 0), FakeFunction::device(1, 2, [1, 8, 2])),
-        (at(0, 31, 0), FakeFunction::device(0x8086, 0x2918, [6, 1, 0]).multi()),
-        (at(0, 31, 2), FakeFunction::device(0x8086, 0x2922, [1, 6, 1])),
+        (
+            at(0, 31, 0),
+            FakeFunction::device(0x8086, 0x2918, [6, 1, 0]).multi(),
+        ),
+        (
+            at(0, 31, 2),
+            FakeFunction::device(0x8086, 0x2922, [1, 6, 1]),
+        ),
         // Not multi-function: a ghost that must not be seen.
         (at(0, 0, 3), FakeFunction::device(5, 5, [0, 0, 0])),
         // A second root bus, which no bridge leads to.
@@ -41,9 +47,14 @@ fn walks_bridges_and_functions() {
         .collect();
     assert_eq!(
         found,
-        ["00:00.0", "00:01.0", "00:1f.0", "00:1f.2", "01:00.0", "02:03.0", "40:00.0"]
+        [
+            "00:00.0", "00:01.0", "00:1f.0", "00:1f.2", "01:00.0", "02:03.0", "40:00.0"
+        ]
     );
-    assert_eq!(topology.bridges_above(at(2, 3, 0)), [at(1, 0, 0), at(0, 1, 0)]);
+    assert_eq!(
+        topology.bridges_above(at(2, 3, 0)),
+        [at(1, 0, 0), at(0, 1, 0)]
+    );
     assert_eq!(topology.find(at(0x40, 0, 0)).unwrap().bridge, None);
     assert!(topology.functions.iter().all(|f| f.info.faults.is_empty()));
 }
@@ -74,9 +85,15 @@ fn sizes_bars_of_every_kind_with_decoding_off_and_restores_them() {
     assert_eq!(machine.read32(at(0, 4, 0), 0x10), 0x3456_4004);
     assert_eq!(machine.read32(at(0, 4, 0), 0x14), 0x12);
     // Decoding comes back, bus mastering does not.
-    assert_eq!(machine.get16(at(0, 4, 0), register::COMMAND), command::MEMORY);
+    assert_eq!(
+        machine.get16(at(0, 4, 0), register::COMMAND),
+        command::MEMORY
+    );
     let trace = machine.trace.borrow();
-    let ones = trace.iter().position(|t| t.contains("= 0xffffffff")).unwrap();
+    let ones = trace
+        .iter()
+        .position(|t| t.contains("= 0xffffffff"))
+        .unwrap();
     let off = trace.iter().position(|t| t == "00:04.0 0x4 = 0x0").unwrap();
     assert!(off < ones, "{trace:?}");
 }
@@ -96,7 +113,11 @@ fn numbers_bridges_that_the_firmware_left_alone() {
     assert_eq!(buses(at(1, 0, 0)), Some((2, 2)));
     assert_eq!(buses(at(0, 2, 0)), Some((3, 3)));
     assert_eq!(machine.read8(at(0, 1, 0), register::SUBORDINATE_BUS), 2);
-    assign(&machine, &mut topology, &[aperture(0xc000_0000, 0x1000_0000)]);
+    assign(
+        &machine,
+        &mut topology,
+        &[aperture(0xc000_0000, 0x1000_0000)],
+    );
     let mut taken = Vec::new();
     for f in &topology.functions {
         assert!(f.info.faults.is_empty(), "{:?}", f.info.faults);
@@ -108,7 +129,8 @@ fn numbers_bridges_that_the_firmware_left_alone() {
             // Every bridge above passes it on.
             for bridge in topology.bridges_above(f.info.address) {
                 let base = u64::from(machine.get16(bridge, register::MEMORY_BASE)) << 16;
-                let end = (u64::from(machine.get16(bridge, register::MEMORY_LIMIT)) << 16) + 0x10_0000;
+                let end =
+                    (u64::from(machine.get16(bridge, register::MEMORY_LIMIT)) << 16) + 0x10_0000;
                 assert!(base <= bar.base && bar.base + bar.len <= end, "{bridge}");
             }
             taken.push((bar.base, bar.base + bar.len));
@@ -126,7 +148,11 @@ fn keeps_what_is_assigned_and_moves_what_overlaps() {
         (at(0, 4, 0), FakeFunction::virtio(0xfeb0_0000, 0)),
     ]);
     let mut topology = enumerate(&machine, 0);
-    assign(&machine, &mut topology, &[aperture(0xfe00_0000, 0x100_0000)]);
+    assign(
+        &machine,
+        &mut topology,
+        &[aperture(0xfe00_0000, 0x100_0000)],
+    );
     let bases: Vec<u64> = topology
         .functions
         .iter()
@@ -160,7 +186,12 @@ fn loops_and_nonsense_in_config_space_are_told() {
         (at(7, 0, 0), FakeFunction::bridge(7, 7)),
         (at(0, 5, 0), FakeFunction::bridge(7, 9)),
     ]);
-    machine.functions.borrow_mut().get_mut(&at(0, 1, 0)).unwrap().bytes[0x61] = 0x50;
+    machine
+        .functions
+        .borrow_mut()
+        .get_mut(&at(0, 1, 0))
+        .unwrap()
+        .bytes[0x61] = 0x50;
     let topology = enumerate(&machine, 0);
     let faults = |a| topology.find(a).unwrap().info.faults.join("; ");
     assert_eq!(faults(at(0, 1, 0)), "capability list loops at 0x50");
@@ -185,9 +216,15 @@ fn programs_vectors_behind_the_function_mask() {
         data: 0x4041,
     };
     msix::program(&machine, &machine, &info, &[message]).unwrap();
-    assert_eq!(machine.get16(at(0, 4, 0), 0x9a), msix::ENABLE | msix::FUNCTION_MASK | 4);
+    assert_eq!(
+        machine.get16(at(0, 4, 0), 0x9a),
+        msix::ENABLE | msix::FUNCTION_MASK | 4
+    );
     let entry = |i: u64| DeviceMemory::read(&machine, 0xfeb0_0000 + i, Width::Dword).unwrap();
-    assert_eq!((entry(0), entry(4), entry(8), entry(12)), (0xfee0_1000, 0, 0x4041, 0));
+    assert_eq!(
+        (entry(0), entry(4), entry(8), entry(12)),
+        (0xfee0_1000, 0, 0x4041, 0)
+    );
     // The other four vectors are masked.
     assert_eq!(entry(16 + 12), 1);
     assert_eq!(entry(4 * 16 + 12), 1);
@@ -209,13 +246,21 @@ fn msix_tables_outside_of_their_bar_are_refused() {
     f.set32(0x98 + 4, 0xfc1);
     let (_, info) = one(f);
     assert_eq!(info.msix, None);
-    assert!(info.faults[0].contains("MSI-X table at 0xfc0 of BAR 1"), "{:?}", info.faults);
+    assert!(
+        info.faults[0].contains("MSI-X table at 0xfc0 of BAR 1"),
+        "{:?}",
+        info.faults
+    );
 }
 
 fn run_fence(machine: &Machine, info: &proto::bus::PciFunctionInfo) -> Vec<Result<(), BusError>> {
-    [FenceStep::MaskInterrupts, FenceStep::BusMasterOff, FenceStep::Reset]
-        .map(|step| fence::step(machine, machine, machine, info, None, step))
-        .to_vec()
+    [
+        FenceStep::MaskInterrupts,
+        FenceStep::BusMasterOff,
+        FenceStep::Reset,
+    ]
+    .map(|step| fence::step(machine, machine, machine, info, None, step))
+    .to_vec()
 }
 
 #[test]
@@ -228,7 +273,10 @@ fn the_fence_of_a_virtio_function_holds() {
     let off = machine.get16(at(0, 4, 0), register::COMMAND);
     assert_eq!(off & (command::BUS_MASTER | command::MEMORY), 0);
     assert_eq!(machine.get16(at(0, 4, 0), 0x9a) & msix::ENABLE, 0);
-    assert_eq!(DeviceMemory::read(&machine, 0xfe00_1014, Width::Byte), Some(0));
+    assert_eq!(
+        DeviceMemory::read(&machine, 0xfe00_1014, Width::Byte),
+        Some(0)
+    );
 }
 
 #[test]
@@ -238,16 +286,27 @@ fn a_device_that_does_not_reset_is_not_fenced() {
     machine.stuck.set(true);
     let results = run_fence(&machine, &info);
     assert_eq!(results[..2], [Ok(()), Ok(())]);
-    assert!(matches!(&results[2], Err(BusError::NotVerified { found: 0xf, .. })), "{results:?}");
+    assert!(
+        matches!(&results[2], Err(BusError::NotVerified { found: 0xf, .. })),
+        "{results:?}"
+    );
 }
 
 #[test]
 fn a_bus_master_bit_that_stays_set_is_not_fenced() {
     let (machine, info) = one(FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000));
     start(&machine, at(0, 4, 0));
-    machine.functions.borrow_mut().get_mut(&at(0, 4, 0)).unwrap().writable[4] = 0x03;
+    machine
+        .functions
+        .borrow_mut()
+        .get_mut(&at(0, 4, 0))
+        .unwrap()
+        .writable[4] = 0x03;
     let results = run_fence(&machine, &info);
-    assert!(matches!(&results[1], Err(BusError::NotVerified { .. })), "{results:?}");
+    assert!(
+        matches!(&results[1], Err(BusError::NotVerified { .. })),
+        "{results:?}"
+    );
 }
 
 #[test]
@@ -293,11 +352,17 @@ fn a_driver_writes_only_what_is_allowed() {
     }
     assert_eq!(check(0x55, 2), Err(BusError::BadAccess));
     assert_eq!(check(0xffff, 4), Err(BusError::BadAccess));
-    assert_eq!(filter::check_access(4096, 4, 4096), Err(BusError::BadAccess));
+    assert_eq!(
+        filter::check_access(4096, 4, 4096),
+        Err(BusError::BadAccess)
+    );
     let (machine, info) = one(FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000));
     let len = |at: u16| machine.read8(at2(), at + 2).into();
     // virtio's window into BARs.
-    assert_eq!(filter::check_write(&info, 0x94, 4, 4096, len), Err(BusError::Protected));
+    assert_eq!(
+        filter::check_write(&info, 0x94, 4, 4096, len),
+        Err(BusError::Protected)
+    );
 }
 
 /// Every function everywhere has the same bytes, and writes change nothing or everything.
@@ -320,7 +385,12 @@ impl ConfigSpace for Hostile {
     fn write(&self, address: PciAddress, offset: u16, width: Width, value: u32) {
         if self.takes_writes {
             let mut written = self.written.borrow_mut();
-            for (i, byte) in value.to_le_bytes().iter().take(width.bytes().into()).enumerate() {
+            for (i, byte) in value
+                .to_le_bytes()
+                .iter()
+                .take(width.bytes().into())
+                .enumerate()
+            {
                 written.insert((address, offset + i as u16), *byte);
             }
         }
