@@ -8,8 +8,7 @@
 //!
 //! [`BlockEndpointClient::open_session`] gives the session's channel, a VMO with both rings (submissions at
 //! offset 0, completions at [`SessionInfo::completion_offset`]), and two events. After publishing, the
-//! producer of a ring signals the [`DOORBELL`] bit of its event, if the ring says that the consumer sleeps:
-//! clear and set in one call, which counts as a new edge. Closing the session's channel ends the session;
+//! producer of a ring rings its event ([`Event::ring`]), if the ring says that the consumer sleeps. Closing the session's channel ends the session;
 //! its buffers are unpinned as soon as the device has finished with them.
 //!
 //! A client has at most [`SessionInfo::depth`] requests outstanding, counted from the submission to the
@@ -27,9 +26,6 @@ use alloc::string::String;
 use ipc::{Channel, Event, Vmo};
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-/// Bit of an event that serves as doorbell (`Signals`, the first one that is free for programs).
-pub const DOORBELL: u32 = 1 << 24;
 
 /// Most buffers registered with a session; slots are numbered below this.
 pub const BUFFERS_MAX: u16 = 256;

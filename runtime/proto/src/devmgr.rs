@@ -1,1 +1,312 @@
-//! The device manager: the device tree, class endpoints by name, drivers' reports.
+//! The device tree (`dev:`), class endpoints (`disk:`, `serial:`) and the channel between devmgr and a
+//! driver process.
+//!
+//! It does not say how a class works (see `block`) nor how a driver reaches its device (see `bus`).
+//!
+//! # Names
+//!
+//! A node has a stable path (`/pci/00:04.0`); an endpoint has a stable name within its class
+//! (`disk:/virtio0`, its first partition `disk:/virtio0p1`). A name stays when the driver behind it is
+//! replaced; the epoch changes.
+//!
+//! # Endpoints
+//!
+//! An endpoint is the client end of a channel that carries calls only. A driver publishes it once; devmgr
+//! hands a duplicate to everyone who opens the name. What belongs to one client (sessions, buffers) lives
+//! in channels of its own that the class protocol opens.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use ipc::Channel;
+use serde::{Deserialize, Serialize};
+
+/// State of a node's driver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+pub enum NodeState {
+    /// No driver matches, or none was looked for yet.
+    Unbound,
+    /// A driver is chosen and loaded, not started.
+    Loaded,
+    /// The driver's process runs and has not reported that it is ready.
+    Starting,
+    /// In service.
+    Running,
+    /// Asked to pause.
+    Suspended,
+    /// Asked to stop.
+    Stopping,
+    /// Stopped in good order, device fenced.
+    Stopped,
+    /// Between two incarnations of the driver.
+    Restarting,
+    /// Given up: fenced, endpoints withdrawn, no further attempt.
+    Quarantined,
+    /// The driver ended or reported an error; device fenced.
+    Failed,
+}
+
+impl NodeState {
+    /// The state in lower case, as tools print it.
+    pub const fn text(self) -> &'static str {
+        match self {
+            NodeState::Unbound => "unbound",
+            NodeState::Loaded => "loaded",
+            NodeState::Starting => "starting",
+            NodeState::Running => "running",
+            NodeState::Suspended => "suspended",
+            NodeState::Stopping => "stopping",
+            NodeState::Stopped => "stopped",
+            NodeState::Restarting => "restarting",
+            NodeState::Quarantined => "quarantined",
+            NodeState::Failed => "failed",
+        }
+    }
+}
+
+/// Class of an endpoint: which protocol its channel carries, and which scheme lists it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Class {
+    /// Block devices and partitions, scheme `disk`.
+    Block,
+    /// Byte streams of serial ports, scheme `serial`.
+    Serial,
+    /// A bus: its children are nodes, it has no endpoints.
+    Bus,
+    /// A class that this version has no scheme for.
+    Other,
+}
+
+impl Class {
+    /// The name in lower case.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Class::Block => "block",
+            Class::Serial => "serial",
+            Class::Bus => "bus",
+            Class::Other => "other",
+        }
+    }
+}
+
+/// A node as `lsdev` lists it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeSummary {
+    /// Stable path, for instance `/pci/00:04.0`.
+    pub path: String,
+    /// What it is, for people.
+    pub description: String,
+    /// State.
+    pub state: NodeState,
+    /// Driver bound to it.
+    pub driver: Option<String>,
+    /// Process ID of the driver.
+    pub pid: Option<u64>,
+    /// Incarnation of the driver, from 1; 0 before the first.
+    pub epoch: u32,
+    /// Starts after the first one.
+    pub restarts: u32,
+    /// Endpoints, as `disk:/virtio0`.
+    pub endpoints: Vec<String>,
+    /// Whether an IOMMU contains its DMA; `None` without a DMA domain.
+    pub dma_contained: Option<bool>,
+    /// Why it is in its state: error or exit of the driver.
+    pub reason: Option<String>,
+}
+
+/// All that is known of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// The line of the list.
+    pub summary: NodeSummary,
+    /// Names and values, in a stable order.
+    pub properties: Vec<(String, String)>,
+    /// Of a PCI function: its description.
+    pub pci: Option<crate::bus::PciFunctionInfo>,
+    /// Version of the driver.
+    pub driver_version: Option<String>,
+    /// Steps of the last teardown with their outcome.
+    pub teardown: Vec<String>,
+}
+
+/// What became of one driver when a node looked for its driver.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Name in the manifest.
+    pub driver: String,
+    /// Version in the manifest.
+    pub version: String,
+    /// Where the program is, for instance `bin/virtio-blk`.
+    pub program: String,
+    /// How specific the matching rule is; 0 if none matches.
+    pub specificity: u32,
+    /// Declared priority.
+    pub priority: i32,
+    /// Whether it is a fallback driver.
+    pub fallback: bool,
+    /// The rule that matched.
+    pub matched: Option<String>,
+    /// The first rule or need that failed, with what was expected and seen.
+    pub failed: Option<String>,
+    /// Whether it was chosen.
+    pub chosen: bool,
+}
+
+/// Answer to "why has this node this driver".
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WhyReport {
+    /// The node.
+    pub node: NodeSummary,
+    /// What rules look at, for instance `pci vendor=1af4 device=1042 class=01.00.00`.
+    pub identity: String,
+    /// Every driver that is known, best first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// Something changed in the tree or among the endpoints of a class.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Change {
+    /// A node or an endpoint appeared.
+    Added {
+        /// Path of the node or name of the endpoint.
+        name: String,
+    },
+    /// State, epoch or properties changed.
+    Changed {
+        /// Path of the node or name of the endpoint.
+        name: String,
+    },
+    /// It is gone.
+    Removed {
+        /// Path of the node or name of the endpoint.
+        name: String,
+    },
+    /// Every bus is enumerated, and every driver that was started is running or failed; partitions are
+    /// published. Sent once, at once to watchers that come later.
+    Settled,
+}
+
+/// An endpoint as `lsblk` lists it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EndpointInfo {
+    /// Name within the scheme, for instance `virtio0` or `virtio0p1`.
+    pub name: String,
+    /// Class.
+    pub class: Class,
+    /// For a partition: the endpoint that it is a part of.
+    pub parent: Option<String>,
+    /// Node of the driver that serves it.
+    pub node: String,
+    /// Name of the driver.
+    pub driver: String,
+    /// Incarnation of the driver.
+    pub epoch: u32,
+    /// Properties that the publisher gave, for instance `("type", "linux")` of a partition.
+    pub properties: Vec<(String, String)>,
+}
+
+/// Why devmgr refuses.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DevError {
+    /// No node or endpoint of that name.
+    NotFound,
+    /// The endpoint's driver is not running.
+    NotRunning,
+    /// The name is taken.
+    AlreadyExists,
+    /// An argument is malformed; says which.
+    Invalid(String),
+    /// The caller may not do this.
+    AccessDenied,
+    /// devmgr ran out of something.
+    NoResources,
+}
+
+impl core::fmt::Display for DevError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            DevError::NotFound => f.write_str("no such node or endpoint"),
+            DevError::NotRunning => f.write_str("the driver is not running"),
+            DevError::AlreadyExists => f.write_str("the name is taken"),
+            DevError::Invalid(what) => write!(f, "invalid {what}"),
+            DevError::AccessDenied => f.write_str("access denied"),
+            DevError::NoResources => f.write_str("out of resources"),
+        }
+    }
+}
+
+ipc::protocol! {
+    /// The device tree: scheme `dev`. Paths are those of nodes.
+    pub protocol DeviceTree("dev", version = 1, error = DevError) {
+        /// Nodes in the order of their paths, `limit` at most, after the node `after` (empty: from the
+        /// first); an empty answer ends the list.
+        1 = list(after: String, limit: u32) -> (nodes: Vec<NodeSummary>);
+        /// Everything about one node.
+        2 = node(path: String) -> (info: NodeInfo);
+        /// Which drivers were considered for a node and why.
+        3 = why(path: String) -> (report: WhyReport);
+        /// A channel on which [`ChangeEvents`] arrive; starts with what is there.
+        4 = watch() -> (; events: Channel);
+        /// Waits until enumeration has settled (see [`Change::Settled`]).
+        5 = wait_settled() -> ();
+        /// A raw look at a PCI function's configuration space.
+        6 = pci_config(path: String) -> (bytes: Vec<u8>);
+    }
+}
+
+ipc::protocol! {
+    /// The endpoints of one class: schemes `disk` and `serial`. Names are without the scheme.
+    pub protocol Endpoints("endpoints", version = 1, error = DevError) {
+        /// All endpoints in their stable order.
+        1 = list() -> (endpoints: Vec<EndpointInfo>);
+        /// A client end of the endpoint's channel.
+        2 = open(name: String) -> (info: EndpointInfo; endpoint: Channel);
+        /// A channel on which [`ChangeEvents`] arrive; starts with what is there.
+        3 = watch() -> (; events: Channel);
+        /// Waits until enumeration has settled (see [`Change::Settled`]).
+        4 = wait_settled() -> ();
+    }
+}
+
+ipc::protocol! {
+    /// Publishing of partitions, for the `part` service alone.
+    pub protocol Partitions("partitions", version = 1, error = DevError) {
+        /// Waits for the next whole disk that was not handed out yet.
+        1 = next_disk() -> (info: EndpointInfo; endpoint: Channel);
+        /// Publishes `disk:/{parent}p{number}`.
+        2 = publish(parent: String, epoch: u32, number: u32, properties: Vec<(String, String)>; endpoint: Channel) -> (name: String);
+        /// All partitions of this disk are published, or `problem` says why there are none.
+        3 = done(parent: String, epoch: u32, problem: Option<String>) -> ();
+    }
+}
+
+ipc::protocol! {
+    /// What a watcher gets; messages without an answer.
+    pub protocol ChangeEvents("changes", version = 1, error = DevError) {
+        /// One change.
+        1 = change(change: Change);
+    }
+}
+
+ipc::protocol! {
+    /// From a driver process to devmgr: its channel `devmgr`.
+    pub protocol DriverHost("driver-host", version = 1, error = DevError) {
+        /// Publishes an endpoint of the driver's class. `suffix` tells several endpoints of one driver
+        /// apart and is empty for a single one. The answer is the stable name, for instance `virtio0`.
+        1 = publish(class: Class, suffix: String, properties: Vec<(String, String)>; endpoint: Channel) -> (name: String);
+        /// The driver is in service: the node goes from `Starting` to `Running`.
+        2 = running() -> ();
+        /// The driver cannot serve its device; it exits after this.
+        3 = failed(reason: String) -> ();
+    }
+}
+
+ipc::protocol! {
+    /// From devmgr to a driver process: its channel `control`.
+    pub protocol DriverControl("driver-control", version = 1, error = DevError) {
+        /// Finish what is in flight, stop the device, exit.
+        1 = stop() -> ();
+        /// Answer at once: heartbeat.
+        2 = ping() -> ();
+    }
+}

@@ -1,1 +1,145 @@
-//! Processes: list, information, ending them, crash reports.
+//! Processes (scheme `proc`, served by init): list, details, kill, crash reports.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+/// How a process is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ProcessState {
+    /// On a CPU or ready for one.
+    Running,
+    /// Waits.
+    Blocked,
+    /// Stopped by a debugger.
+    Suspended,
+    /// Over, still referred to.
+    Ended,
+}
+
+/// A line of `ps`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProcessSummary {
+    /// Process ID: the kernel object's ID.
+    pub pid: u64,
+    /// That of its parent; 0 for init.
+    pub parent: u64,
+    /// Name.
+    pub name: String,
+    /// State.
+    pub state: ProcessState,
+    /// Priority of its first thread, 0 to 31.
+    pub priority: u8,
+    /// Threads.
+    pub threads: u32,
+    /// Handles.
+    pub handles: u32,
+    /// Memory charged to it and what it created, bytes.
+    pub memory_bytes: u64,
+    /// Memory mapped and present, bytes.
+    pub resident_bytes: u64,
+    /// Limit of the memory charged, bytes.
+    pub memory_limit_bytes: u64,
+    /// CPU time, nanoseconds.
+    pub cpu_time_ns: u64,
+    /// When it started, nanoseconds since boot.
+    pub start_time_ns: u64,
+    /// System calls made.
+    pub syscalls: u64,
+    /// Page faults served.
+    pub page_faults: u64,
+}
+
+/// Counts of the whole system.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SystemSummary {
+    /// Bytes of memory.
+    pub total_bytes: u64,
+    /// Of these, free.
+    pub free_bytes: u64,
+    /// In the kernel's heap and page tables.
+    pub kernel_bytes: u64,
+    /// Open handles.
+    pub handles: u64,
+    /// Live DMA pins.
+    pub pins: u64,
+    /// Bytes pinned.
+    pub pinned_bytes: u64,
+    /// Bytes in quarantine.
+    pub quarantined_bytes: u64,
+    /// Interrupt vectors that devices use.
+    pub vectors: u64,
+    /// Live objects: kind and count.
+    pub objects: Vec<(String, u64)>,
+    /// Context switches since boot.
+    pub context_switches: u64,
+    /// System calls since boot.
+    pub syscalls: u64,
+    /// Page faults since boot.
+    pub page_faults: u64,
+    /// Device interrupts since boot.
+    pub interrupts: u64,
+    /// Per CPU: nanoseconds idle.
+    pub idle_ns: Vec<u64>,
+}
+
+/// What a process that was ended by a fault, or an unexpected exit, left behind.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CrashSummary {
+    /// Process ID.
+    pub pid: u64,
+    /// Name.
+    pub name: String,
+    /// When, nanoseconds since boot.
+    pub time_ns: u64,
+    /// One line: what happened.
+    pub reason: String,
+    /// The whole report: registers and symbolized backtrace.
+    pub text: String,
+}
+
+/// Why a request failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ProcError {
+    /// No process of that ID.
+    NotFound,
+    /// The process may not be killed: the system cannot do without it.
+    Protected,
+    /// The kernel refused.
+    Kernel(i32),
+}
+
+impl core::fmt::Display for ProcError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            ProcError::NotFound => f.write_str("no such process"),
+            ProcError::Protected => f.write_str("the system cannot do without this process"),
+            ProcError::Kernel(code) => write!(f, "the kernel refused ({code})"),
+        }
+    }
+}
+
+ipc::protocol! {
+    /// Processes: scheme `proc`.
+    pub protocol Processes("proc", version = 1, error = ProcError) {
+        /// Processes with a PID above `after`, in the order of PIDs, `limit` at most.
+        1 = list(after: u64, limit: u32) -> (processes: Vec<ProcessSummary>);
+        /// One process.
+        2 = info(pid: u64) -> (process: ProcessSummary);
+        /// Ends a process; its exit code becomes `code`.
+        3 = kill(pid: u64, code: i32) -> ();
+        /// Crash reports, oldest first; the last 32 are kept.
+        4 = crashes() -> (crashes: Vec<CrashSummary>);
+        /// Counts of the whole system.
+        5 = system() -> (system: SystemSummary);
+    }
+}
+
+ipc::protocol! {
+    /// From a service that supervises processes of its own (devmgr) to init.
+    pub protocol CrashReports("crash-reports", version = 1, error = ProcError) {
+        /// Adds a report to what `crashes` lists.
+        1 = report(crash: CrashSummary);
+    }
+}

@@ -28,6 +28,7 @@ mod interrupt;
 mod ioport;
 mod log;
 mod mapping;
+pub mod marker;
 mod mmio;
 mod port;
 mod raw;

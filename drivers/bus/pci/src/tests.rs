@@ -1,0 +1,441 @@
+//! Enumeration, sizing, assignment, MSI-X and fence over the fake machine, and over hostile ones.
+
+use proptest::prelude::*;
+use proto::bus::{
+    Aperture, BarKind, BusError, FenceStep, Message, PciAddress, ResetMethod, VectorState,
+};
+
+use crate::assign::assign;
+use crate::config::{ConfigSpace, DeviceMemory, Width, command, id, register};
+use crate::enumerate::{FUNCTIONS_MAX, enumerate};
+use crate::fake::{FakeFunction, Machine, at, start};
+use crate::{fence, filter, msix};
+
+fn aperture(base: u64, len: u64) -> Aperture {
+    Aperture {
+        kind: BarKind::Memory32,
+        base,
+        len,
+    }
+}
+
+#[test]
+fn walks_bridges_and_functions() {
+    let machine = Machine::with([
+        (at(0, 0, 0), FakeFunction::device(0x8086, 0x29c0, [6, 0, 0])),
+        (at(0, 1, 0), FakeFunction::bridge(1, 2)),
+        (at(1, 0, 0), FakeFunction::bridge(2, 2)),
+        (at(2, 3, 0), FakeFunction::device(1, 2, [1, 8, 2])),
+        (
+            at(0, 31, 0),
+            FakeFunction::device(0x8086, 0x2918, [6, 1, 0]).multi(),
+        ),
+        (
+            at(0, 31, 2),
+            FakeFunction::device(0x8086, 0x2922, [1, 6, 1]),
+        ),
+        // Not multi-function: a ghost that must not be seen.
+        (at(0, 0, 3), FakeFunction::device(5, 5, [0, 0, 0])),
+        // A second root bus, which no bridge leads to.
+        (at(0x40, 0, 0), FakeFunction::device(7, 7, [2, 0, 0])),
+    ]);
+    let topology = enumerate(&machine, 0);
+    let found: Vec<String> = topology
+        .functions
+        .iter()
+        .map(|f| f.info.address.to_string())
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "00:00.0", "00:01.0", "00:1f.0", "00:1f.2", "01:00.0", "02:03.0", "40:00.0"
+        ]
+    );
+    assert_eq!(
+        topology.bridges_above(at(2, 3, 0)),
+        [at(1, 0, 0), at(0, 1, 0)]
+    );
+    assert_eq!(topology.find(at(0x40, 0, 0)).unwrap().bridge, None);
+    assert!(topology.functions.iter().all(|f| f.info.faults.is_empty()));
+}
+
+#[test]
+fn sizes_bars_of_every_kind_with_decoding_off_and_restores_them() {
+    let f = FakeFunction::device(1, 2, [1, 8, 2])
+        .bar(0, 0x4000, 0x4, 0x12_3456_4000)
+        .bar(2, 0x20, 0x1, 0xc040)
+        .bar(3, 0x1000, 0x8, 0xfeb0_0000);
+    let machine = Machine::with([(at(0, 4, 0), f)]);
+    start(&machine, at(0, 4, 0));
+    machine.trace.borrow_mut().clear();
+    let topology = enumerate(&machine, 0);
+    let bars = &topology.functions[0].info.bars;
+    let seen: Vec<_> = bars
+        .iter()
+        .map(|b| (b.index, b.kind, b.prefetchable, b.base, b.len))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (0, BarKind::Memory64, false, 0x12_3456_4000, 0x4000),
+            (2, BarKind::Io, false, 0xc040, 0x20),
+            (3, BarKind::Memory32, true, 0xfeb0_0000, 0x1000),
+        ]
+    );
+    assert_eq!(machine.read32(at(0, 4, 0), 0x10), 0x3456_4004);
+    assert_eq!(machine.read32(at(0, 4, 0), 0x14), 0x12);
+    // Decoding comes back, bus mastering does not.
+    assert_eq!(
+        machine.get16(at(0, 4, 0), register::COMMAND),
+        command::MEMORY
+    );
+    let trace = machine.trace.borrow();
+    let ones = trace
+        .iter()
+        .position(|t| t.contains("= 0xffffffff"))
+        .unwrap();
+    let off = trace.iter().position(|t| t == "00:04.0 0x4 = 0x0").unwrap();
+    assert!(off < ones, "{trace:?}");
+}
+
+#[test]
+fn numbers_bridges_that_the_firmware_left_alone() {
+    let machine = Machine::with([
+        (at(0, 1, 0), FakeFunction::bridge(0, 0)),
+        (at(0, 2, 0), FakeFunction::bridge(0, 0)),
+        (at(1, 0, 0), FakeFunction::bridge(0, 0)),
+        (at(2, 0, 0), FakeFunction::virtio(0, 0)),
+        (at(3, 0, 0), FakeFunction::virtio(0, 0)),
+    ]);
+    let mut topology = enumerate(&machine, 0);
+    let buses = |a: PciAddress| topology.find(a).unwrap().info.buses;
+    assert_eq!(buses(at(0, 1, 0)), Some((1, 2)));
+    assert_eq!(buses(at(1, 0, 0)), Some((2, 2)));
+    assert_eq!(buses(at(0, 2, 0)), Some((3, 3)));
+    assert_eq!(machine.read8(at(0, 1, 0), register::SUBORDINATE_BUS), 2);
+    assign(
+        &machine,
+        &mut topology,
+        &[aperture(0xc000_0000, 0x1000_0000)],
+    );
+    let mut taken = Vec::new();
+    for f in &topology.functions {
+        assert!(f.info.faults.is_empty(), "{:?}", f.info.faults);
+        for bar in &f.info.bars {
+            assert_ne!(bar.base, 0);
+            assert_eq!(bar.base % bar.len, 0);
+            let held = machine.read32(f.info.address, crate::bar::offset(bar.index));
+            assert_eq!(u64::from(held & !0xf), bar.base);
+            // Every bridge above passes it on.
+            for bridge in topology.bridges_above(f.info.address) {
+                let base = u64::from(machine.get16(bridge, register::MEMORY_BASE)) << 16;
+                let end =
+                    (u64::from(machine.get16(bridge, register::MEMORY_LIMIT)) << 16) + 0x10_0000;
+                assert!(base <= bar.base && bar.base + bar.len <= end, "{bridge}");
+            }
+            taken.push((bar.base, bar.base + bar.len));
+        }
+    }
+    taken.sort_unstable();
+    assert_eq!(taken.len(), 4);
+    assert!(taken.windows(2).all(|w| w[0].1 <= w[1].0));
+}
+
+#[test]
+fn keeps_what_is_assigned_and_moves_what_overlaps() {
+    let machine = Machine::with([
+        (at(0, 3, 0), FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000)),
+        (at(0, 4, 0), FakeFunction::virtio(0xfeb0_0000, 0)),
+    ]);
+    let mut topology = enumerate(&machine, 0);
+    assign(
+        &machine,
+        &mut topology,
+        &[aperture(0xfe00_0000, 0x100_0000)],
+    );
+    let bases: Vec<u64> = topology
+        .functions
+        .iter()
+        .flat_map(|f| f.info.bars.iter().map(|b| b.base))
+        .collect();
+    assert_eq!(bases, [0xfeb0_0000, 0xfe00_0000, 0xfe00_8000, 0xfe00_4000]);
+}
+
+#[test]
+fn a_full_aperture_is_a_fault_and_no_address() {
+    let machine = Machine::with([(at(0, 3, 0), FakeFunction::virtio(0, 0))]);
+    let mut topology = enumerate(&machine, 0);
+    assign(&machine, &mut topology, &[aperture(0xfe00_0000, 0x4000)]);
+    let info = &topology.functions[0].info;
+    assert_eq!(info.bars[1].base, 0xfe00_0000);
+    assert_eq!(info.bars[0].base, 0);
+    assert_eq!(info.faults, ["no room for BAR 1 of 0x1000 bytes"]);
+}
+
+#[test]
+fn loops_and_nonsense_in_config_space_are_told() {
+    let looping = FakeFunction::device(1, 2, [0, 0, 0])
+        .capability(0x60, 0x42, &[])
+        .capability(0x50, 0x43, &[])
+        .writable_at(0, &[]);
+    let machine = Machine::with([
+        (at(0, 1, 0), looping),
+        (at(0, 2, 0), FakeFunction::bridge(0, 3)),
+        (at(0, 3, 0), FakeFunction::bridge(5, 4)),
+        (at(0, 4, 0), FakeFunction::bridge(7, 7)),
+        (at(7, 0, 0), FakeFunction::bridge(7, 7)),
+        (at(0, 5, 0), FakeFunction::bridge(7, 9)),
+    ]);
+    machine
+        .functions
+        .borrow_mut()
+        .get_mut(&at(0, 1, 0))
+        .unwrap()
+        .bytes[0x61] = 0x50;
+    let topology = enumerate(&machine, 0);
+    let faults = |a| topology.find(a).unwrap().info.faults.join("; ");
+    assert_eq!(faults(at(0, 1, 0)), "capability list loops at 0x50");
+    assert!(faults(at(0, 3, 0)).contains("buses 0x05 to 0x04"));
+    assert!(faults(at(7, 0, 0)).contains("buses 0x07 to 0x07"));
+    assert!(faults(at(0, 5, 0)).contains("buses 0x07 to 0x09"));
+}
+
+fn one(f: FakeFunction) -> (Machine, proto::bus::PciFunctionInfo) {
+    let machine = Machine::with([(at(0, 4, 0), f)]);
+    let topology = enumerate(&machine, 0);
+    let info = topology.functions[0].info.clone();
+    machine.trace.borrow_mut().clear();
+    (machine, info)
+}
+
+#[test]
+fn programs_vectors_behind_the_function_mask() {
+    let (machine, info) = one(FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000));
+    let message = Message {
+        address: 0xfee0_1000,
+        data: 0x4041,
+    };
+    msix::program(&machine, &machine, &info, &[message]).unwrap();
+    assert_eq!(
+        machine.get16(at(0, 4, 0), 0x9a),
+        msix::ENABLE | msix::FUNCTION_MASK | 4
+    );
+    let entry = |i: u64| DeviceMemory::read(&machine, 0xfeb0_0000 + i, Width::Dword).unwrap();
+    assert_eq!(
+        (entry(0), entry(4), entry(8), entry(12)),
+        (0xfee0_1000, 0, 0x4041, 0)
+    );
+    // The other four vectors are masked.
+    assert_eq!(entry(16 + 12), 1);
+    assert_eq!(entry(4 * 16 + 12), 1);
+    msix::set_function(&machine, &info, VectorState::Unmasked).unwrap();
+    assert_eq!(machine.get16(at(0, 4, 0), 0x9a), msix::ENABLE | 4);
+    assert_eq!(
+        msix::program(&machine, &machine, &info, &[message; 6]),
+        Err(BusError::BadAccess)
+    );
+    assert_eq!(
+        msix::set_vector(&machine, &info, 5, VectorState::Masked),
+        Err(BusError::BadAccess)
+    );
+}
+
+#[test]
+fn msix_tables_outside_of_their_bar_are_refused() {
+    let mut f = FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000);
+    f.set32(0x98 + 4, 0xfc1);
+    let (_, info) = one(f);
+    assert_eq!(info.msix, None);
+    assert!(
+        info.faults[0].contains("MSI-X table at 0xfc0 of BAR 1"),
+        "{:?}",
+        info.faults
+    );
+}
+
+fn run_fence(machine: &Machine, info: &proto::bus::PciFunctionInfo) -> Vec<Result<(), BusError>> {
+    [
+        FenceStep::MaskInterrupts,
+        FenceStep::BusMasterOff,
+        FenceStep::Reset,
+    ]
+    .map(|step| fence::step(machine, machine, machine, info, None, step))
+    .to_vec()
+}
+
+#[test]
+fn the_fence_of_a_virtio_function_holds() {
+    let (machine, info) = one(FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000));
+    assert_eq!(info.reset, ResetMethod::Virtio);
+    start(&machine, at(0, 4, 0));
+    DeviceMemory::write(&machine, 0xfe00_0000 + 0x1000 + 20, Width::Byte, 0xf).unwrap();
+    assert_eq!(run_fence(&machine, &info), [Ok(()), Ok(()), Ok(())]);
+    let off = machine.get16(at(0, 4, 0), register::COMMAND);
+    assert_eq!(off & (command::BUS_MASTER | command::MEMORY), 0);
+    assert_eq!(machine.get16(at(0, 4, 0), 0x9a) & msix::ENABLE, 0);
+    assert_eq!(
+        DeviceMemory::read(&machine, 0xfe00_1014, Width::Byte),
+        Some(0)
+    );
+}
+
+#[test]
+fn a_device_that_does_not_reset_is_not_fenced() {
+    let (machine, info) = one(FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000));
+    DeviceMemory::write(&machine, 0xfe00_1014, Width::Byte, 0xf).unwrap();
+    machine.stuck.set(true);
+    let results = run_fence(&machine, &info);
+    assert_eq!(results[..2], [Ok(()), Ok(())]);
+    assert!(
+        matches!(&results[2], Err(BusError::NotVerified { found: 0xf, .. })),
+        "{results:?}"
+    );
+}
+
+#[test]
+fn a_bus_master_bit_that_stays_set_is_not_fenced() {
+    let (machine, info) = one(FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000));
+    start(&machine, at(0, 4, 0));
+    machine
+        .functions
+        .borrow_mut()
+        .get_mut(&at(0, 4, 0))
+        .unwrap()
+        .writable[4] = 0x03;
+    let results = run_fence(&machine, &info);
+    assert!(
+        matches!(&results[1], Err(BusError::NotVerified { .. })),
+        "{results:?}"
+    );
+}
+
+#[test]
+fn function_level_reset_restores_bars() {
+    let mut f = FakeFunction::virtio(0xfeb0_0000, 0x8_fe00_0000).capability(
+        0xb0,
+        id::EXPRESS,
+        &[2, 0, 0, 0, 0, 0x10],
+    );
+    f.on_flr = true;
+    let (machine, info) = one(f);
+    assert_eq!(info.reset, ResetMethod::FunctionLevel);
+    start(&machine, at(0, 4, 0));
+    assert_eq!(run_fence(&machine, &info), [Ok(()), Ok(()), Ok(())]);
+    assert!(machine.trace.borrow().iter().any(|t| t.contains("(FLR)")));
+    assert_eq!(machine.read32(at(0, 4, 0), 0x14), 0xfeb0_0000);
+    assert_eq!(machine.read32(at(0, 4, 0), 0x24), 8);
+    assert!(machine.now_ms.get() >= 100);
+}
+
+#[test]
+fn a_function_that_is_gone_is_fenced() {
+    let (machine, info) = one(FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000));
+    machine.functions.borrow_mut().clear();
+    assert_eq!(run_fence(&machine, &info), [Ok(()), Ok(()), Ok(())]);
+}
+
+#[test]
+fn a_driver_writes_only_what_is_allowed() {
+    let f = FakeFunction::device(0x8086, 1, [2, 0, 0])
+        .capability(0x60, id::MSIX, &[0; 10])
+        .capability(0x50, id::VENDOR, &[0xff]);
+    let (machine, info) = one(f);
+    let len = |at: u16| machine.read8(at2(), at + 2).into();
+    fn at2() -> PciAddress {
+        at(0, 4, 0)
+    }
+    let check = |offset, width| filter::check_write(&info, offset, width, 4096, len);
+    assert!(check(register::INTERRUPT_LINE, 1).is_ok());
+    assert!(check(0x54, 4).is_ok());
+    for offset in [0x04, 0x10, 0x24, 0x34, 0x50, 0x60, 0x64, 0x100] {
+        assert_eq!(check(offset, 4), Err(BusError::Protected), "{offset:#x}");
+    }
+    assert_eq!(check(0x55, 2), Err(BusError::BadAccess));
+    assert_eq!(check(0xffff, 4), Err(BusError::BadAccess));
+    assert_eq!(
+        filter::check_access(4096, 4, 4096),
+        Err(BusError::BadAccess)
+    );
+    let (machine, info) = one(FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000));
+    let len = |at: u16| machine.read8(at2(), at + 2).into();
+    // virtio's window into BARs.
+    assert_eq!(
+        filter::check_write(&info, 0x94, 4, 4096, len),
+        Err(BusError::Protected)
+    );
+}
+
+/// Every function everywhere has the same bytes, and writes change nothing or everything.
+struct Hostile {
+    bytes: Vec<u8>,
+    takes_writes: bool,
+    written: std::cell::RefCell<std::collections::HashMap<(PciAddress, u16), u8>>,
+}
+
+impl ConfigSpace for Hostile {
+    fn read(&self, address: PciAddress, offset: u16, width: Width) -> u32 {
+        let written = self.written.borrow();
+        (0..width.bytes()).rev().fold(0, |value, i| {
+            let byte = written
+                .get(&(address, offset + i))
+                .unwrap_or(&self.bytes[usize::from(offset + i) % self.bytes.len()]);
+            value << 8 | u32::from(*byte)
+        })
+    }
+    fn write(&self, address: PciAddress, offset: u16, width: Width, value: u32) {
+        if self.takes_writes {
+            let mut written = self.written.borrow_mut();
+            for (i, byte) in value
+                .to_le_bytes()
+                .iter()
+                .take(width.bytes().into())
+                .enumerate()
+            {
+                written.insert((address, offset + i as u16), *byte);
+            }
+        }
+    }
+    fn size(&self) -> u16 {
+        4096
+    }
+    fn buses(&self) -> (u8, u8) {
+        (0, 7)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn hostile_configuration_space_ends_and_stays_inside(
+        mut bytes in prop::collection::vec(any::<u8>(), 512),
+        header in prop_oneof![Just(0u8), Just(1), Just(0x81), any::<u8>()],
+        buses in (0u8..9, 0u8..9),
+        takes_writes: bool,
+        list in any::<bool>(),
+    ) {
+        bytes[0x0e] = header;
+        if header & 0x7f == 1 { bytes[0x19] = buses.0; bytes[0x1a] = buses.1; }
+        if list { bytes[6] |= 0x10; }
+        let config = Hostile { bytes, takes_writes, written: Default::default() };
+        let mut topology = enumerate(&config, 0);
+        prop_assert!(topology.functions.len() <= FUNCTIONS_MAX);
+        let window = aperture(0xe000_0000, 0x1000_0000);
+        let before: Vec<Vec<u64>> = topology.functions.iter()
+            .map(|f| f.info.bars.iter().map(|b| b.base).collect()).collect();
+        assign(&config, &mut topology, &[window]);
+        for (f, before) in topology.functions.iter().zip(before) {
+            prop_assert!(f.info.capabilities.len() <= 64 + 1024);
+            for (bar, before) in f.info.bars.iter().zip(before) {
+                prop_assert!(bar.len.is_power_of_two());
+                // What was given out comes from the aperture.
+                if bar.base != before && bar.base != 0 && bar.kind != BarKind::Io && f.bridge.is_none() {
+                    prop_assert!(bar.base >= window.base && bar.base + bar.len <= window.base + window.len);
+                }
+            }
+            if let Some(msix) = f.info.msix {
+                prop_assert!(f.info.bars.iter().any(|b| b.index == msix.table_bar));
+            }
+        }
+    }
+}

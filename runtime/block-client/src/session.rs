@@ -1,0 +1,255 @@
+//! A session: rings, doorbells, buffers, the ledger.
+
+use proto::block::{
+    BUFFERS_MAX, BlockEndpointClient, BlockInfo, BlockSessionClient, BufferAccess, Completion,
+    SessionInfo, Status, Submission,
+};
+use ring::{Consumer, Layout, Producer};
+use sys::{
+    AsHandle, Channel, Deadline, Event, MapAccess, Mapping, Packet, Port, Rights, SharedMapping,
+    Signals, Vmo, Watch,
+};
+
+use crate::{Buffer, Done, Ledger, Request, SessionError};
+
+const KEY_COMPLETED: u64 = 1;
+const KEY_CLOSED: u64 = 2;
+
+/// A queue of requests to a disk. Not for several threads: each opens its own.
+pub struct Session {
+    control: BlockSessionClient,
+    info: SessionInfo,
+    submissions: Producer<Submission, SharedMapping>,
+    completions: Consumer<Completion, SharedMapping>,
+    submitted: Event,
+    completed: Event,
+    ledger: Ledger,
+    /// A bit for each slot in use.
+    slots: [u64; BUFFERS_MAX as usize / 64],
+    /// Made at the first wait: one who uses an executor needs none.
+    port: Option<Port>,
+    max_transfer: u32,
+}
+
+impl Session {
+    pub(crate) fn open(
+        endpoint: &BlockEndpointClient,
+        disk: &BlockInfo,
+        depth: u16,
+        cpu: Option<u32>,
+    ) -> Result<Session, SessionError> {
+        let cpu = cpu.unwrap_or(u32::MAX);
+        let (info, session, rings, submitted, completed) = endpoint.open_session(depth, cpu)?;
+        let at = info.completion_offset as usize;
+        let completions_len = Layout::of::<Completion>(info.depth.into())?.size_bytes();
+        let len = at
+            .checked_add(completions_len)
+            .ok_or(SessionError::Corrupt)?;
+        let memory = SharedMapping::new(Mapping::map(&rings, 0, len, MapAccess::ReadWrite)?);
+        Ok(Session {
+            control: BlockSessionClient::new(session),
+            submissions: Producer::new(memory.clone(), 0, info.depth.into())?,
+            completions: Consumer::new(memory, at, info.depth.into())?,
+            submitted,
+            completed,
+            ledger: Ledger::new(info.depth, info.epoch),
+            slots: [0; BUFFERS_MAX as usize / 64],
+            port: None,
+            max_transfer: disk.max_transfer,
+            info,
+        })
+    }
+
+    /// What the driver said of the session.
+    pub fn info(&self) -> &SessionInfo {
+        &self.info
+    }
+
+    /// Most requests in flight.
+    pub fn depth(&self) -> usize {
+        self.info.depth.into()
+    }
+
+    /// Longest read or write in bytes.
+    pub fn max_transfer(&self) -> u32 {
+        self.max_transfer
+    }
+
+    /// What is in flight.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Registers a part of a VMO (whole pages) as a buffer. The driver gets a handle that can be pinned and
+    /// not mapped; `vmo` needs the rights DUPLICATE, TRANSFER, PIN, and READ or WRITE as the device needs.
+    ///
+    /// # Errors
+    /// When all slots are in use, or the driver or the system refuses.
+    pub fn register(
+        &mut self,
+        vmo: &Vmo,
+        offset: u64,
+        length: u64,
+        access: BufferAccess,
+    ) -> Result<Buffer, SessionError> {
+        let free = self.slots.iter().position(|word| *word != u64::MAX);
+        let word = free.ok_or(SessionError::Full)?;
+        let bit = self.slots.get(word).map_or(0, |w| w.trailing_ones());
+        let slot = (word * 64) as u16 + bit as u16;
+        let needed = match access {
+            BufferAccess::DeviceReads => Rights::READ,
+            BufferAccess::DeviceWrites => Rights::WRITE,
+            BufferAccess::Both => Rights::READ | Rights::WRITE,
+        };
+        let vmo = vmo.duplicate_with(Rights::PIN | Rights::TRANSFER | needed)?;
+        self.control
+            .register_buffer(slot, access, offset, length, vmo)?;
+        if let Some(word) = self.slots.get_mut(word) {
+            *word |= 1 << bit;
+        }
+        Ok(Buffer(slot))
+    }
+
+    /// Ends the use of a buffer, once no request uses it. Afterwards its pages are not pinned any more.
+    ///
+    /// # Errors
+    /// When it is not registered.
+    pub fn unregister(&mut self, buffer: Buffer) -> Result<(), SessionError> {
+        self.control.unregister_buffer(buffer.0)?;
+        if let Some(word) = self.slots.get_mut(usize::from(buffer.0) / 64) {
+            *word &= !(1 << (buffer.0 % 64));
+        }
+        Ok(())
+    }
+
+    /// Queues a request. The driver sees it with [`Session::kick`]; `token` comes back with the completion.
+    ///
+    /// # Errors
+    /// [`SessionError::Full`]: poll completions first.
+    #[inline]
+    pub fn submit(&mut self, request: &Request, token: u64) -> Result<(), SessionError> {
+        let id = self.ledger.add(*request, token)?;
+        // The ledger has as many entries as the ring, so the ring has room unless the driver broke it.
+        match self.submissions.push(&request.submission(id)) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let _ = self.ledger.remove(id);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Shows the driver what was queued, and wakes it if it sleeps.
+    ///
+    /// # Errors
+    /// When its doorbell is gone.
+    #[inline]
+    pub fn kick(&mut self) -> Result<(), SessionError> {
+        if self.submissions.publish() {
+            self.submitted.ring()?;
+        }
+        Ok(())
+    }
+
+    /// The next completion that is there.
+    ///
+    /// # Errors
+    /// [`SessionError::Corrupt`] when the driver breaks the protocol.
+    #[inline]
+    pub fn poll(&mut self) -> Result<Option<Done>, SessionError> {
+        let Some(completion) = self.completions.pop()? else {
+            return Ok(None);
+        };
+        let entry = self.ledger.remove(completion.id)?;
+        let status = Status(completion.status);
+        let whole = completion.length == entry.request.length;
+        if status == Status::OK && !whole {
+            return Err(SessionError::Corrupt);
+        }
+        Ok(Some(Done {
+            token: entry.token,
+            request: entry.request,
+            status,
+        }))
+    }
+
+    /// Asks for the event to be rung with the next completion. `true`: there is one already, poll again.
+    ///
+    /// # Errors
+    /// As [`Session::poll`].
+    #[inline]
+    pub fn arm(&mut self) -> Result<bool, SessionError> {
+        Ok(self.completions.arm()?)
+    }
+
+    /// The event that is rung with a completion after [`Session::arm`]: `SIGNALED`, a new edge each time.
+    pub fn completed_event(&self) -> &Event {
+        &self.completed
+    }
+
+    /// The session's channel: `PEER_CLOSED` when the driver is gone.
+    pub fn channel(&self) -> &Channel {
+        self.control.channel()
+    }
+
+    /// Sleeps until there is a completion to poll. May return early.
+    ///
+    /// # Errors
+    /// [`SessionError::TimedOut`], or [`SessionError::Closed`] when the driver is gone.
+    pub fn wait(&mut self, deadline: Deadline) -> Result<(), SessionError> {
+        if self.completions.arm()? {
+            return Ok(());
+        }
+        let port = match self.port.take() {
+            Some(port) => port,
+            None => self.watch()?,
+        };
+        let mut packets = [Packet::default(); 2];
+        let count = port.wait(&mut packets, deadline);
+        self.port = Some(port);
+        let closed = packets.iter().take(count?).any(|p| p.key == KEY_CLOSED);
+        // What the driver completed before it went counts.
+        if closed && self.completions.available()? == 0 {
+            return Err(SessionError::Closed);
+        }
+        Ok(())
+    }
+
+    fn watch(&self) -> Result<Port, SessionError> {
+        let port = Port::create()?;
+        self.completed
+            .wait_async(&port, KEY_COMPLETED, Signals::SIGNALED, Watch::Persistent)?;
+        self.channel()
+            .wait_async(&port, KEY_CLOSED, Signals::PEER_CLOSED, Watch::Persistent)?;
+        Ok(port)
+    }
+
+    /// Runs one request to its end, with nothing else in flight.
+    ///
+    /// # Errors
+    /// [`SessionError::Refused`] with the driver's status, or why there is no answer.
+    pub fn run(&mut self, request: &Request, deadline: Deadline) -> Result<(), SessionError> {
+        if !self.ledger.is_empty() {
+            return Err(SessionError::Full);
+        }
+        self.submit(request, 0)?;
+        self.kick()?;
+        loop {
+            if let Some(done) = self.poll()? {
+                return done.outcome();
+            }
+            self.wait(deadline)?;
+        }
+    }
+}
+
+impl core::fmt::Debug for Session {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "Session {{ {:?}, in flight: {} }}",
+            self.info,
+            self.ledger.len()
+        )
+    }
+}
