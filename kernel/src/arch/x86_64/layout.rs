@@ -1,0 +1,77 @@
+//! The kernel's address space and the arithmetic on it.
+//!
+//! | from | what |
+//! |---|---|
+//! | [`USER_MIN`] | the process, up to [`USER_MAX`] |
+//! | [`DIRECT_MAP`] | all physical memory, at least 4 GiB |
+//! | [`REGION`] | kernel stacks between unmapped pages, device registers |
+//! | [`IMAGE`] | the kernel's image |
+
+/// Bytes in a page.
+pub const PAGE_SIZE: usize = 4096;
+/// The lowest address that a process may map; null pointers fault below it.
+pub const USER_MIN: usize = 0x1_0000;
+/// The end of a process' addresses. The last 64 KiB of the lower half stay
+/// unmapped, so that a system call cannot return to a non-canonical address (SYSRET
+/// would fault in the kernel then).
+pub const USER_MAX: usize = 0x7fff_ffff_0000;
+/// Where physical address 0 is mapped.
+pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
+/// Stacks and device registers.
+pub const REGION: u64 = 0xffff_c000_0000_0000;
+/// Where physical address 0 would be, seen from the kernel's image.
+pub const IMAGE: u64 = 0xffff_ffff_8000_0000;
+
+/// The direct map's address of a physical address.
+#[inline]
+pub fn phys_to_virt(pa: u64) -> *mut u8 {
+    (DIRECT_MAP + pa) as *mut u8
+}
+
+/// The index into the table of `level` (4 = root, 1 = the last) for `va`.
+#[inline]
+pub const fn index(va: usize, level: u32) -> usize {
+    (va >> (12 + 9 * (level - 1))) & 511
+}
+
+/// The bytes that one entry of a table of `level` maps.
+#[inline]
+pub const fn entry_span(level: u32) -> usize {
+    1 << (12 + 9 * (level - 1))
+}
+
+/// The first address behind `va` that another entry of `level` maps, at most `end`.
+#[inline]
+pub const fn next_entry(va: usize, level: u32, end: usize) -> usize {
+    let span = entry_span(level);
+    match (va & !(span - 1)).checked_add(span) {
+        Some(next) if next < end => next,
+        _ => end,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_select_nine_bits_each() {
+        let va = (1 << 39) * 3 + (1 << 30) * 5 + (1 << 21) * 7 + (1 << 12) * 9 + 11;
+        assert_eq!([4, 3, 2, 1].map(|level| index(va, level)), [3, 5, 7, 9]);
+        assert_eq!(index(DIRECT_MAP as usize, 4), 256);
+        assert_eq!(index(REGION as usize, 4), 384);
+        assert_eq!(
+            (index(IMAGE as usize, 4), index(IMAGE as usize, 3)),
+            (511, 510)
+        );
+        assert_eq!(index(USER_MAX - 1, 4), 255);
+    }
+
+    #[test]
+    fn the_next_entry_starts_on_its_boundary_and_stops_at_the_end() {
+        assert_eq!(next_entry(0x1234, 1, usize::MAX), 0x2000);
+        assert_eq!(next_entry(0x20_0000, 2, usize::MAX), 0x40_0000);
+        assert_eq!(next_entry(0x20_1000, 2, 0x30_0000), 0x30_0000);
+        assert_eq!(next_entry(usize::MAX - 5, 4, usize::MAX), usize::MAX);
+    }
+}

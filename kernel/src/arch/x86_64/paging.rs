@@ -1,0 +1,355 @@
+//! The page tables of processes (SDM volume 3A, chapter 4: 4-level paging).
+//!
+//! Only 4 KiB pages; the kernel's half is shared by all tables and never changes
+//! at the top level. Accessed and dirty bits are set from the start, so that the
+//! processor does not write to the tables.
+
+use core::arch::asm;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::boot::kernel_root;
+use super::cpu;
+use super::features::cpu_features;
+use super::layout::{PAGE_SIZE, USER_MAX, entry_span, index, next_entry, phys_to_virt};
+use crate::arch::{CacheMode, MapFlags, NoMemory};
+use crate::memory::frames;
+
+pub const PRESENT: u64 = 1 << 0;
+pub const WRITE: u64 = 1 << 1;
+pub const USER: u64 = 1 << 2;
+const WRITE_THROUGH: u64 = 1 << 3;
+const CACHE_DISABLE: u64 = 1 << 4;
+pub const ACCESSED: u64 = 1 << 5;
+pub const DIRTY: u64 = 1 << 6;
+/// In an entry that maps 2 MiB or 1 GiB.
+pub const LARGE: u64 = 1 << 7;
+/// In an entry that maps 4 KiB, the same bit belongs to the memory type.
+const PAT: u64 = 1 << 7;
+pub const GLOBAL: u64 = 1 << 8;
+pub const NO_EXECUTE: u64 = 1 << 63;
+pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// Entry 3 of the PAT, see [`cpu::set_control_registers`].
+pub const UNCACHED: u64 = WRITE_THROUGH | CACHE_DISABLE;
+const CACHE_BITS: u64 = UNCACHED | PAT;
+const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED;
+
+const KEEP_TRANSLATIONS: u64 = 1 << 63;
+/// Address spaces whose translations a processor keeps, if it has PCIDs. They are
+/// numbered from 1; 0 are the kernel's own tables.
+const CONTEXTS: usize = 7;
+
+/// What a processor has loaded.
+pub struct Loaded {
+    /// [`PageTable::id`], or 0 for the kernel's own tables.
+    id: Cell<u64>,
+    next: Cell<usize>,
+    contexts: [(Cell<u64>, Cell<u64>); CONTEXTS],
+}
+
+impl Loaded {
+    /// The kernel's own tables.
+    pub const fn new() -> Loaded {
+        Loaded {
+            id: Cell::new(0),
+            next: Cell::new(0),
+            contexts: [const { (Cell::new(0), Cell::new(0)) }; CONTEXTS],
+        }
+    }
+
+    /// The low bits of CR3 for a table: its context, and whether what the processor
+    /// knows of it is still true.
+    fn context(&self, id: u64, generation: u64) -> u64 {
+        let known = self
+            .contexts
+            .iter()
+            .position(|context| context.0.get() == id);
+        let slot = known.unwrap_or_else(|| {
+            let victim = self.next.get();
+            self.next.set((victim + 1) % CONTEXTS);
+            victim
+        });
+        let context = &self.contexts[slot];
+        let fresh = known.is_some() && context.1.get() == generation;
+        context.0.set(id);
+        context.1.set(generation);
+        (slot as u64 + 1) | if fresh { KEEP_TRANSLATIONS } else { 0 }
+    }
+}
+
+/// The lower half of an address space. Dropping it frees its tables, not the pages;
+/// no processor may have it loaded then.
+#[derive(Debug)]
+pub struct PageTable {
+    root: u64,
+    id: u64,
+    /// Counts the changes that make cached translations wrong.
+    generation: u64,
+    /// Tables that were taken out of the tree, linked through their first entry.
+    /// They are freed at the next change, when translations through them are gone.
+    retired: u64,
+}
+
+impl PageTable {
+    /// An empty lower half; `None` if no frame is left.
+    pub fn new() -> Option<PageTable> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let root = frames::alloc_zeroed()?;
+        for slot in 256..512 {
+            write(root, slot, read(kernel_root(), slot));
+        }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Some(PageTable {
+            root,
+            id,
+            generation: 0,
+            retired: 0,
+        })
+    }
+
+    /// Maps the page at `va` (a multiple of the page size below [`USER_MAX`], not
+    /// mapped) to the frame `pa`.
+    ///
+    /// # Errors
+    /// [`NoMemory`], and nothing is mapped.
+    pub fn map(&mut self, va: usize, pa: u64, flags: MapFlags) -> Result<(), NoMemory> {
+        assert!(
+            va < USER_MAX && va.is_multiple_of(PAGE_SIZE),
+            "not a user page: {va:#x}"
+        );
+        let mut table = self.root;
+        for level in [4, 3, 2] {
+            let slot = index(va, level);
+            let entry = read(table, slot);
+            table = if entry & PRESENT != 0 {
+                entry & ADDRESS
+            } else {
+                let new = frames::alloc_zeroed().ok_or(NoMemory)?;
+                write(table, slot, new | TABLE);
+                new
+            };
+        }
+        debug_assert!(
+            read(table, index(va, 1)) & PRESENT == 0,
+            "mapped twice: {va:#x}"
+        );
+        write(table, index(va, 1), (pa & ADDRESS) | leaf(flags));
+        Ok(())
+    }
+
+    /// Removes the page at `va` and returns its frame. The caller invalidates the
+    /// translation ([`super::flush_page`], [`super::shootdown`]).
+    pub fn unmap(&mut self, va: usize) -> Option<u64> {
+        let (table, slot) = self.leaf_slot(va)?;
+        let entry = read(table, slot);
+        if entry & PRESENT == 0 {
+            return None;
+        }
+        write(table, slot, 0);
+        self.generation += 1;
+        Some(entry & ADDRESS)
+    }
+
+    /// Removes all pages that start in `len` bytes from `va`. The caller invalidates
+    /// the translations before it changes this table again.
+    pub fn unmap_range(&mut self, va: usize, len: usize) {
+        self.free_retired();
+        let end = va.saturating_add(len).min(USER_MAX);
+        let mut at = va & !(PAGE_SIZE - 1);
+        while at < end {
+            let (level, table) = self.descend(at);
+            let next = next_entry(at, level, end);
+            let entry = read(table, index(at, level));
+            if level == 2 && entry & PRESENT != 0 {
+                let last = entry & ADDRESS;
+                if next - at == entry_span(2) {
+                    // Nothing of the last table is left. The link has the present
+                    // bit clear, so that a late walk takes it for an absent page.
+                    write(table, index(at, 2), 0);
+                    write(last, 0, self.retired);
+                    self.retired = last;
+                } else {
+                    for page in (at..next).step_by(PAGE_SIZE) {
+                        write(last, index(page, 1), 0);
+                    }
+                }
+            }
+            at = next;
+        }
+        self.generation += 1;
+    }
+
+    /// Changes the rights of the page at `va`; false if none is mapped. The caller
+    /// invalidates the translation unless rights were only added.
+    pub fn protect(&mut self, va: usize, flags: MapFlags) -> bool {
+        let Some((table, slot)) = self.leaf_slot(va) else {
+            return false;
+        };
+        let entry = read(table, slot);
+        if entry & PRESENT == 0 {
+            return false;
+        }
+        write(table, slot, (entry & ADDRESS) | leaf(flags));
+        self.generation += 1;
+        true
+    }
+
+    /// The frame and rights of the page that contains `va`.
+    #[inline]
+    pub fn query(&self, va: usize) -> Option<(u64, MapFlags)> {
+        let (table, slot) = self.leaf_slot(va)?;
+        let entry = read(table, slot);
+        if entry & PRESENT == 0 {
+            return None;
+        }
+        let cache = match entry & CACHE_BITS {
+            0 => CacheMode::WriteBack,
+            PAT => CacheMode::WriteCombining,
+            _ => CacheMode::Uncached,
+        };
+        let flags = MapFlags {
+            write: entry & WRITE != 0,
+            exec: entry & NO_EXECUTE == 0,
+            cache,
+        };
+        Some((entry & ADDRESS, flags))
+    }
+
+    /// Makes this processor use the table.
+    #[inline]
+    pub fn activate(&self) {
+        let loaded = &cpu::this().address_space;
+        if loaded.id.get() == self.id {
+            return;
+        }
+        loaded.id.set(self.id);
+        let context = if cpu_features().pcid {
+            loaded.context(self.id, self.generation)
+        } else {
+            0
+        };
+        // SAFETY: the upper half is the kernel's, as in every table.
+        unsafe { load_cr3(self.root | context) };
+    }
+
+    /// A number that no other table has or had; not 0.
+    #[inline]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The last table on the way to `va` and the entry's index there.
+    #[inline]
+    fn leaf_slot(&self, va: usize) -> Option<(u64, usize)> {
+        if va >= USER_MAX {
+            return None;
+        }
+        let mut table = self.root;
+        for level in [4, 3, 2] {
+            let entry = read(table, index(va, level));
+            if entry & PRESENT == 0 {
+                return None;
+            }
+            table = entry & ADDRESS;
+        }
+        Some((table, index(va, 1)))
+    }
+
+    /// The last existing table above level 1 on the way to `va`, with its level.
+    fn descend(&self, va: usize) -> (u32, u64) {
+        let mut table = self.root;
+        for level in [4, 3] {
+            let entry = read(table, index(va, level));
+            if entry & PRESENT == 0 {
+                return (level, table);
+            }
+            table = entry & ADDRESS;
+        }
+        (2, table)
+    }
+
+    fn free_retired(&mut self) {
+        while self.retired != 0 {
+            let table = self.retired;
+            self.retired = read(table, 0);
+            frames::free(table);
+        }
+    }
+}
+
+impl Drop for PageTable {
+    fn drop(&mut self) {
+        self.free_retired();
+        free_below(self.root, 4);
+    }
+}
+
+/// Frees `table` of `level` and the tables below it, in the user's half.
+fn free_below(table: u64, level: u32) {
+    if level > 1 {
+        let slots = if level == 4 { 256 } else { 512 };
+        for slot in 0..slots {
+            let entry = read(table, slot);
+            if entry & PRESENT != 0 {
+                free_below(entry & ADDRESS, level - 1);
+            }
+        }
+    }
+    frames::free(table);
+}
+
+/// Makes this processor use the kernel's own tables, which map no user page.
+pub fn activate_kernel() {
+    let loaded = &cpu::this().address_space;
+    if loaded.id.replace(0) != 0 {
+        // SAFETY: the kernel's tables.
+        unsafe { load_cr3(kernel_root()) };
+    }
+}
+
+/// The bits of a user page's entry.
+#[inline]
+fn leaf(flags: MapFlags) -> u64 {
+    let cache = match flags.cache {
+        CacheMode::WriteBack => 0,
+        CacheMode::Uncached => UNCACHED,
+        CacheMode::WriteCombining => PAT,
+    };
+    let write = if flags.write { WRITE } else { 0 };
+    let no_execute = if flags.exec { 0 } else { NO_EXECUTE };
+    PRESENT | USER | ACCESSED | DIRTY | cache | write | no_execute
+}
+
+/// Entry `slot` (below 512) of the table in the frame `table`.
+#[inline]
+pub fn read(table: u64, slot: usize) -> u64 {
+    // SAFETY: `table` is the frame of a page table and the direct map covers it;
+    // volatile, because the processor reads the same memory.
+    unsafe {
+        phys_to_virt(table)
+            .cast::<u64>()
+            .add(slot & 511)
+            .read_volatile()
+    }
+}
+
+/// Changes an entry.
+#[inline]
+pub fn write(table: u64, slot: usize, entry: u64) {
+    // SAFETY: as for `read`; one 64-bit store, so that a walk sees the old entry or
+    // the new one.
+    unsafe {
+        phys_to_virt(table)
+            .cast::<u64>()
+            .add(slot & 511)
+            .write_volatile(entry)
+    };
+}
+
+/// # Safety
+/// `value` names a table whose upper half is the kernel's.
+#[inline]
+pub unsafe fn load_cr3(value: u64) {
+    // SAFETY: the code, the stack and all data of the kernel stay mapped.
+    unsafe { asm!("mov cr3, {}", in(reg) value, options(nostack, preserves_flags)) };
+}
