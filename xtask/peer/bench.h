@@ -32,6 +32,7 @@ enum section {
     SECTION_EXT4_READ_4K_QD32,
     SECTION_EXT4_SEQ_128K,
     SECTION_EXT4_SEQ_1M,
+    SECTION_EXT4_CACHED_4K,
 };
 
 /*
@@ -73,6 +74,7 @@ int wanted(const char *row);
 void bench_ipc(void);
 void bench_process(void);
 void bench_irq(void);
-void bench_block(const char *prefix, const char *path, int first_section, int with_writes);
+void bench_raw(void);
+void bench_ext4(void);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * Block reads and writes, O_DIRECT. Random at depth 1: pread and pwrite. All others:
+ * Block reads and writes, O_DIRECT except for the row of the page cache. Random at depth 1: pread and pwrite. All others:
  * io_uring with registered file and buffers, which spares Linux looking up the pages;
  * at depth 32 in the way of fio, where whatever has completed is reaped and replaced
  * in one batch; sequential at depth 1, for which it was measured cheaper than pread.
@@ -24,21 +24,21 @@
 #define RANDOM_OPERATIONS 2000
 #define DEPTH 32
 #define BUFFER (1u << 20)
-#define SEQUENTIAL_BYTES (32u << 20)
+#define SEQUENTIAL_BYTES (8u << 20) /* in each pass, from where the last one ended */
 
 static int file;
 static uint64_t blocks;
 static unsigned char *buffer;
 
-/* xorshift64*: the same offsets in each run, on either system. */
-static uint64_t random_state;
+/*
+ * Offsets that look random and do not repeat before each block was read once, so that
+ * no cache can answer. The number of blocks is a power of two; the factor is odd.
+ */
+static uint64_t next_block;
 
 static uint64_t random_offset(void)
 {
-    random_state ^= random_state >> 12;
-    random_state ^= random_state << 25;
-    random_state ^= random_state >> 27;
-    return (random_state * 0x2545f4914f6cdd1dull >> 32) % blocks * SMALL;
+    return next_block++ * 0x9e3779b1u % blocks * SMALL;
 }
 
 static void random_at_depth_1(int write)
@@ -144,12 +144,14 @@ static void random_at_depth_32(int write)
     }
 }
 
+static uint64_t next_byte;
+
 static void sequential(uint32_t size)
 {
     uint32_t tail = atomic_load(ring.sq_tail), head = atomic_load(ring.cq_head);
 
-    for (uint64_t at = 0; at < SEQUENTIAL_BYTES; at += size) {
-        prepare(tail++, IORING_OP_READ_FIXED, 0, at, size);
+    for (uint64_t end = next_byte + SEQUENTIAL_BYTES; next_byte < end; next_byte += size) {
+        prepare(tail++, IORING_OP_READ_FIXED, 0, next_byte, size);
         if (submit_and_wait(tail, 1) == head)
             fail("io_uring");
         if (ring.cqes[head++ & ring.cq_mask].res != (int)size)
@@ -158,76 +160,82 @@ static void sequential(uint32_t size)
     }
 }
 
-static uint64_t size_of(void)
+static void open_file(const char *path, int flags)
 {
     uint64_t size;
     struct stat s;
 
-    if (fstat(file, &s))
-        fail("fstat");
-    if (S_ISREG(s.st_mode))
-        return (uint64_t)s.st_size;
-    if (ioctl(file, BLKGETSIZE64, &size))
-        fail("BLKGETSIZE64");
-    return size;
-}
-
-/* The full name of a row: what it reads from, and how. */
-static const char *name(const char *prefix, const char *row)
-{
-    static char full[64];
-
-    snprintf(full, sizeof full, "%s-%s", prefix, row);
-    return full;
-}
-
-#define SEED random_state = 0x9e3779b97f4a7c15ull
-
-/* One set of rows; a macro because a marker needs a constant section. */
-#define ROWS(BASE)                                                                              \
-    do {                                                                                        \
-        if (wanted(name(prefix, "read-4k-qd1")))                                                \
-            MEASURE(name(prefix, "read-4k-qd1"), (BASE), RANDOM_OPERATIONS, SEED,               \
-                    random_at_depth_1(0));                                                      \
-        if (wanted(name(prefix, "read-4k-qd32")))                                               \
-            MEASURE(name(prefix, "read-4k-qd32"), (BASE) + 1, RANDOM_OPERATIONS, SEED,          \
-                    random_at_depth_32(0));                                                     \
-    } while (0)
-
-#define SEQUENTIAL_ROWS(BASE)                                                                   \
-    do {                                                                                        \
-        if (wanted(name(prefix, "seq-read-128k")))                                              \
-            MEASURE(name(prefix, "seq-read-128k"), (BASE), SEQUENTIAL_BYTES >> 17, (void)0,     \
-                    sequential(1 << 17));                                                       \
-        if (wanted(name(prefix, "seq-read-1m")))                                                \
-            MEASURE(name(prefix, "seq-read-1m"), (BASE) + 1, SEQUENTIAL_BYTES >> 20, (void)0,   \
-                    sequential(1 << 20));                                                       \
-    } while (0)
-
-void bench_block(const char *prefix, const char *path, int first_section, int with_writes)
-{
-    file = open(path, (with_writes ? O_RDWR : O_RDONLY) | O_DIRECT);
-    if (file < 0)
+    file = open(path, flags);
+    if (file < 0 || fstat(file, &s))
         fail(path);
-    blocks = size_of() / SMALL;
-    buffer = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    size = (uint64_t)s.st_size;
+    if (!S_ISREG(s.st_mode) && ioctl(file, BLKGETSIZE64, &size))
+        fail(path);
+    blocks = size / SMALL;
+    if (!blocks || blocks & (blocks - 1))
+        fail("not a power of two");
+    next_block = next_byte = 0;
+    if (!buffer)
+        buffer = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (buffer == MAP_FAILED)
         fail("mmap");
     open_ring();
-    if (first_section == SECTION_RAW_READ_4K_QD1) {
-        ROWS(SECTION_RAW_READ_4K_QD1);
-        if (wanted(name(prefix, "write-4k-qd1")))
-            MEASURE(name(prefix, "write-4k-qd1"), SECTION_RAW_WRITE_4K_QD1, RANDOM_OPERATIONS,
-                    SEED, random_at_depth_1(1));
-        if (wanted(name(prefix, "write-4k-qd32")))
-            MEASURE(name(prefix, "write-4k-qd32"), SECTION_RAW_WRITE_4K_QD32, RANDOM_OPERATIONS,
-                    SEED, random_at_depth_32(1));
-        SEQUENTIAL_ROWS(SECTION_RAW_SEQ_128K);
-    } else {
-        ROWS(SECTION_EXT4_READ_4K_QD1);
-        SEQUENTIAL_ROWS(SECTION_EXT4_SEQ_128K);
-    }
+}
+
+static void close_file(void)
+{
     close(ring.fd);
     close(file);
+}
+
+/* A row on a file of its own; a macro because a marker needs a constant section. */
+#define ROW(row, section, path, flags, count, operation)              \
+    do {                                                              \
+        if (wanted(row)) {                                            \
+            open_file(path, flags);                                   \
+            MEASURE(row, section, count, (void)0, operation);         \
+            close_file();                                             \
+        }                                                             \
+    } while (0)
+
+#define COUNT_128K (SEQUENTIAL_BYTES >> 17)
+#define COUNT_1M (SEQUENTIAL_BYTES >> 20)
+
+void bench_raw(void)
+{
+    const char *disk = "/dev/vda";
+    int flags = O_RDWR | O_DIRECT;
+
+    ROW("raw-read-4k-qd1", SECTION_RAW_READ_4K_QD1, disk, flags, RANDOM_OPERATIONS,
+        random_at_depth_1(0));
+    ROW("raw-read-4k-qd32", SECTION_RAW_READ_4K_QD32, disk, flags, RANDOM_OPERATIONS,
+        random_at_depth_32(0));
+    ROW("raw-write-4k-qd1", SECTION_RAW_WRITE_4K_QD1, disk, flags, RANDOM_OPERATIONS,
+        random_at_depth_1(1));
+    ROW("raw-write-4k-qd32", SECTION_RAW_WRITE_4K_QD32, disk, flags, RANDOM_OPERATIONS,
+        random_at_depth_32(1));
+    ROW("raw-seq-read-128k", SECTION_RAW_SEQ_128K, disk, flags, COUNT_128K, sequential(1 << 17));
+    ROW("raw-seq-read-1m", SECTION_RAW_SEQ_1M, disk, flags, COUNT_1M, sequential(1 << 20));
+}
+
+void bench_ext4(void)
+{
+    int flags = O_RDONLY | O_DIRECT;
+
+    ROW("ext4-read-4k-qd1", SECTION_EXT4_READ_4K_QD1, "/mnt/qd1.bin", flags, RANDOM_OPERATIONS,
+        random_at_depth_1(0));
+    ROW("ext4-read-4k-qd32", SECTION_EXT4_READ_4K_QD32, "/mnt/qd32.bin", flags,
+        RANDOM_OPERATIONS, random_at_depth_32(0));
+    ROW("ext4-seq-read-128k", SECTION_EXT4_SEQ_128K, "/mnt/128k.bin", flags, COUNT_128K,
+        sequential(1 << 17));
+    ROW("ext4-seq-read-1m", SECTION_EXT4_SEQ_1M, "/mnt/1m.bin", flags, COUNT_1M,
+        sequential(1 << 20));
+    /* The same blocks in each pass: all but the first, which is not counted, find them cached. */
+    if (wanted("ext4-cached-4k")) {
+        open_file("/mnt/cached.bin", O_RDONLY);
+        MEASURE("ext4-cached-4k", SECTION_EXT4_CACHED_4K, RANDOM_OPERATIONS, next_block = 0,
+                random_at_depth_1(0));
+        close_file();
+    }
 }

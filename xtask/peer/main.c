@@ -168,13 +168,13 @@ int main(void)
     load_modules();
     if (exists("/dev/vda")) {
         use_no_io_scheduler("vda");
-        bench_block("raw", "/dev/vda", SECTION_RAW_READ_4K_QD1, 1);
+        bench_raw();
     }
     if (exists("/dev/vdb")) {
         use_no_io_scheduler("vdb");
         if (mount("/dev/vdb", "/mnt", "ext4", MS_RDONLY | MS_NOATIME, NULL))
             fail("/mnt");
-        bench_block("ext4", "/mnt/bench.bin", SECTION_EXT4_READ_4K_QD1, 0);
+        bench_ext4();
     }
     bench_irq();
     power_off(0);

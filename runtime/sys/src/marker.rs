@@ -6,6 +6,7 @@
 /// Bit of the number that tells the end of a section from its start.
 const END: u32 = 0x8000;
 /// What sets a marker apart from other instructions that do nothing.
+#[cfg(target_os = "none")]
 const TAG: u32 = 0x5242_0000;
 
 /// Starts the section `SECTION`, 0 to 0x7fff.

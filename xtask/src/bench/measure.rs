@@ -24,9 +24,12 @@ const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// so that the host's disk has no part in the result.
 const RAW_DISK: u64 = 1 << 30;
 
-/// Size in bytes of `bench.bin` in the root of the ext4 disk, and of that disk.
-const EXT4_FILE: usize = 128 << 20;
-const EXT4_DISK: u64 = 256 << 20;
+/// Files in the root of the ext4 disk: one for each row, so that no row finds in a cache
+/// what another one read. Their size is a power of two that no row reads to the end.
+const FILES: [&str; 5] = ["qd1.bin", "qd32.bin", "128k.bin", "1m.bin", "cached.bin"];
+const FILE_BYTES: u64 = 64 << 20;
+/// Size of the ext4 disk in bytes.
+const EXT4_DISK: u64 = 384 << 20;
 
 /// On which serial line a system prints its results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,10 +91,12 @@ impl Devices {
         }
         let contents = tempfile::tempdir_in(&folder)?;
         // No two blocks alike, and the same in each image.
-        let bytes: Vec<u8> = (0..EXT4_FILE as u64 / 8)
+        let bytes: Vec<u8> = (0..FILE_BYTES / 8)
             .flat_map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
             .collect();
-        std::fs::write(contents.path().join("bench.bin"), bytes)?;
+        for file in FILES {
+            std::fs::write(contents.path().join(file), &bytes)?;
+        }
         let image = tempfile::NamedTempFile::new_in(&folder)?;
         image.as_file().set_len(EXT4_DISK)?;
         tool::run(
