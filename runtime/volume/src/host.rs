@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs::File,
     future::Future,
     io,
@@ -37,6 +37,32 @@ impl Bytes for Vec<u8> {
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let part = self.get(start..).and_then(|rest| rest.get(..into.len()));
         into.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+/// Bytes of which some were changed.
+pub struct Patched {
+    /// What they were.
+    pub base: &'static [u8],
+    /// Offsets and what stands there instead.
+    pub patches: BTreeMap<u64, u8>,
+}
+
+impl Bytes for Patched {
+    fn len_bytes(&self) -> u64 {
+        self.base.len() as u64
+    }
+    fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let part = self
+            .base
+            .get(start..)
+            .and_then(|rest| rest.get(..into.len()));
+        into.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        for (at, value) in self.patches.range(offset..offset + into.len() as u64) {
+            into[(at - offset) as usize] = *value;
+        }
         Ok(())
     }
 }

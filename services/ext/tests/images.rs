@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use volume::{
     FsError, Tree,
     compare::{Keeps, read_everything, same_as_folder},
-    host::{self, HostCache},
+    host,
 };
 
 /// Bytes that differ from file to file and from block to block.
@@ -270,8 +270,8 @@ impl Small {
 }
 
 /// Everything that goes wrong when all of an image is read.
-fn errors(bytes: Vec<u8>) -> String {
-    let cache: std::rc::Rc<HostCache> = host::cache(bytes, 1 << 20);
+fn errors(bytes: impl host::Bytes + 'static) -> String {
+    let cache = host::cache(bytes, 128 << 10);
     host::run(&cache, async {
         match Ext::mount(cache.clone()).await {
             Ok(ext) => read_everything(&ext, &cache).await,
@@ -493,16 +493,17 @@ mod any_damage {
             // Metadata lies mostly at the front.
             damage in proptest::collection::vec((0usize..4 << 20, any::<u8>(), 0u32..3), 1..40),
         ) {
-            let mut bytes = images()[image].clone();
+            let base = &images()[image];
+            let mut patches = std::collections::BTreeMap::new();
             for (offset, value, near) in damage {
-                let range = [300 << 10, 40 << 10, bytes.len()][near as usize];
+                let range = [300 << 10, 40 << 10, base.len()][near as usize];
                 // Not the signature, so that most cases get past it.
                 let offset = offset % range;
                 if !(1080..1082).contains(&offset) {
-                    bytes[offset] = value;
+                    patches.insert(offset as u64, value);
                 }
             }
-            errors(bytes);
+            errors(host::Patched { base, patches });
         }
 
         #[test]
