@@ -43,8 +43,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Build the kernel, all programs and the boot archive.
     Build(build::BuildArgs),
-    /// Make the demo disk image and print its path.
-    Image,
+    /// Make the demo disk image, or one of the tests', and print its path.
+    Image(image::ImageArgs),
     /// Measure, and compare with Linux in the same QEMU.
     Bench(bench::BenchArgs),
     /// Build the documentation of all packages.
@@ -54,10 +54,22 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            // One clear line; `--help` has the rest.
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            eprintln!("xtask: {}", line.strip_prefix("error: ").unwrap_or(line));
+            return ExitCode::from(STATUS_USAGE);
+        }
+        // Help and version.
+        Err(error) => error.exit(),
+    };
+    let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Image => image::run().map(|()| ExitCode::SUCCESS),
+        Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Doc => build::documentation(tool::Output::Inherit).map(|()| ExitCode::SUCCESS),
         Command::Clean => clean().map(|()| ExitCode::SUCCESS),

@@ -94,7 +94,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let build::Architecture::X86_64 = args.arch;
     let built = build::build(args.profile.profile())?;
     if disks.is_empty() {
-        disks.extend(image::demo()?.map(|file| Disk::new(file, Access::Snapshot)));
+        disks.push(Disk::new(image::demo()?, Access::Snapshot));
     }
 
     // A folder of its own, so that several runs do not disturb each other.
