@@ -159,7 +159,7 @@ impl<const N: usize> MemoryMap<N> {
         let end = start.saturating_add(len);
         let (start, end) = match kind {
             MemoryKind::Usable => (
-                start.checked_add(mask).unwrap_or(u64::MAX) & !mask,
+                start.saturating_add(mask) & !mask,
                 end & !mask,
             ),
             _ => (
