@@ -13,5 +13,6 @@ pub mod devmgr;
 pub mod fs;
 pub mod power;
 pub mod proc;
+pub mod serial;
 pub mod startup;
 pub mod stream;
