@@ -1,12 +1,15 @@
 //! Owned handles, and what every kind of them can do.
 
 use core::mem;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::abi::{
     Error, HandleInfo, ObjectKind, Property, RawHandle, Result, Rights, Signals, Syscall, Topic,
 };
-use crate::port::{Port, Watch};
+use crate::port::{Packet, Port, Watch};
 use crate::raw::syscall;
+use crate::sync::Mutex;
+use crate::time::Deadline;
 
 /// A handle of any kind; closed when dropped.
 #[derive(PartialEq, Eq, Debug, Hash)]
@@ -57,6 +60,8 @@ pub trait HandleType: AsHandle + Sized {
     fn from_handle(handle: Handle) -> Self;
     /// Unwraps the handle.
     fn into_handle(self) -> Handle;
+    /// Looks at a borrowed handle as one of this kind.
+    fn from_ref(handle: &Handle) -> &Self;
 }
 
 /// What can be done with a handle of any kind.
@@ -128,7 +133,37 @@ pub trait AsHandle {
         }
         .unit()
     }
+
+    /// Waits until one of `signals` is set and tells which of them are. For one-off waits; a loop
+    /// over several sources wants a port of its own.
+    fn wait_one(&self, signals: Signals, deadline: Deadline) -> Result<Signals> {
+        let port = WAITING_PORT.lock().take();
+        let port = match port {
+            Some(port) => port,
+            None => Port::create()?,
+        };
+        // A new key each time: a packet of an earlier wait cannot be taken for one of this.
+        let key = WAIT_KEY.fetch_add(1, Ordering::Relaxed);
+        self.wait_async(&port, key, signals, Watch::Once)?;
+        let mut packet = [Packet::default()];
+        let result = loop {
+            match port.wait(&mut packet, deadline) {
+                Ok(_) if packet[0].key == key => break Ok(Signals(packet[0].signals)),
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        if result.is_err() {
+            let _ = port.cancel(self.as_handle(), key);
+        }
+        *WAITING_PORT.lock() = Some(port);
+        result
+    }
 }
+
+/// A port kept for the next [`AsHandle::wait_one`].
+static WAITING_PORT: Mutex<Option<Port>> = Mutex::new(None);
+static WAIT_KEY: AtomicU64 = AtomicU64::new(1);
 
 /// Asks for the record of a topic.
 pub(crate) fn object_info<T: Info>(handle: &Handle, topic: Topic) -> Result<T> {
@@ -255,6 +290,10 @@ impl HandleType for Handle {
     fn into_handle(self) -> Handle {
         self
     }
+    #[inline]
+    fn from_ref(handle: &Handle) -> &Handle {
+        handle
+    }
 }
 
 /// Declares an owned handle type of one kind.
@@ -304,6 +343,11 @@ macro_rules! handle_type {
             #[inline]
             fn into_handle(self) -> $crate::handle::Handle {
                 self.0
+            }
+            #[inline]
+            fn from_ref(handle: &$crate::handle::Handle) -> &$name {
+                // SAFETY: the type is a transparent wrapper of `Handle`.
+                unsafe { &*(handle as *const $crate::handle::Handle).cast::<$name>() }
             }
         }
 

@@ -88,26 +88,26 @@ pub enum SegmentAccess {
     ReadExecute,
 }
 
-/// Maps a VMO into another process at exactly `address`. For loaders of programs; `own` is refused,
-/// because the caller's own memory is not to be overwritten by safe code.
+/// Maps a VMO into another process, at exactly `address` if one is given. For loaders of programs;
+/// the own process is refused.
 pub(crate) fn map_into(
     process: RawHandle,
     vmo: &Vmo,
     offset: u64,
     len: usize,
     access: SegmentAccess,
-    address: usize,
-) -> Result<()> {
+    address: Option<usize>,
+) -> Result<usize> {
     if process == RawHandle::SELF_PROCESS {
         return Err(Error::InvalidArgument);
     }
-    let flags = MAP_FIXED
-        | MAP_READ
-        | match access {
-            SegmentAccess::Read => 0,
-            SegmentAccess::ReadWrite => MAP_WRITE,
-            SegmentAccess::ReadExecute => MAP_EXEC,
-        };
+    let access = match access {
+        SegmentAccess::Read => MAP_READ,
+        SegmentAccess::ReadWrite => MAP_READ | MAP_WRITE,
+        SegmentAccess::ReadExecute => MAP_READ | MAP_EXEC,
+    };
+    let fixed = if address.is_some() { MAP_FIXED } else { 0 };
+    let flags = access | fixed;
     // SAFETY: with MAP_FIXED the range must be free, so even a handle to the own process overlays
     // nothing that is in use.
     unsafe {
@@ -119,11 +119,11 @@ pub(crate) fn map_into(
                 offset as usize,
                 len,
                 flags,
-                address,
+                address.unwrap_or(0),
             ],
         )
     }
-    .unit()
+    .result()
 }
 
 /// A part of a VMO in the own address space; unmapped on drop. Its bytes may be changed by others

@@ -78,7 +78,19 @@ impl Process {
         access: SegmentAccess,
         address: usize,
     ) -> Result<()> {
-        map_into(self.raw(), vmo, offset, len, access, address)
+        map_into(self.raw(), vmo, offset, len, access, Some(address)).map(|_| ())
+    }
+
+    /// Maps a part of a VMO into the (other) process where the kernel chooses, with an unmapped
+    /// guard page on both sides; tells the address.
+    pub fn map_anywhere(
+        &self,
+        vmo: &Vmo,
+        offset: u64,
+        len: usize,
+        access: SegmentAccess,
+    ) -> Result<usize> {
+        map_into(self.raw(), vmo, offset, len, access, None)
     }
 
     /// Starts a thread in the (other) process.

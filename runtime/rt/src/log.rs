@@ -1,0 +1,123 @@
+//! The system's log: one line for each [`info!`](crate::info!), [`warn!`](crate::warn!),
+//! [`error!`](crate::error!), [`debug!`](crate::debug!). The kernel adds time and process. Needs the
+//! start-up handle `log`; without it lines vanish.
+
+use alloc::string::String;
+use core::fmt::{Arguments, Write};
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use sys::{Once, Resource};
+
+use crate::startup;
+
+/// How important a line is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Level {
+    /// Something failed.
+    Error = 1,
+    /// Something is not as it should be.
+    Warn = 2,
+    /// What one wants to know of a normal run.
+    Info = 3,
+    /// What one wants to know when looking for a fault.
+    Debug = 4,
+}
+
+static MAX: AtomicU8 = AtomicU8::new(Level::Info as u8);
+
+/// Lines less important than this are not written; `Info` at the start.
+pub fn set_max_level(level: Level) {
+    MAX.store(level as u8, Ordering::Relaxed);
+}
+
+/// Whether lines of this level are written.
+#[inline]
+pub fn enabled(level: Level) -> bool {
+    level as u8 <= MAX.load(Ordering::Relaxed)
+}
+
+fn resource() -> Option<&'static Resource> {
+    static LOG: Once<Option<&'static Resource>> = Once::new();
+    *LOG.get_or_init(|| startup::handle(startup::name::LOG))
+}
+
+/// Writes a line; what the macros do.
+pub fn write(level: Level, target: Option<&str>, message: Arguments<'_>) {
+    if !enabled(level) {
+        return;
+    }
+    let Some(log) = resource() else { return };
+    let mut line = String::new();
+    let prefix = match level {
+        Level::Error => "error: ",
+        Level::Warn => "warning: ",
+        Level::Info => "",
+        Level::Debug => "debug: ",
+    };
+    line.push_str(prefix);
+    if let Some(target) = target {
+        let _ = write!(line, "{target}: ");
+    }
+    let _ = line.write_fmt(message);
+    let _ = sys::log_write(log, line.as_bytes());
+}
+
+/// Writes a line as it is, without allocating, if the start-up message has been read; for panics.
+#[cfg_attr(
+    not(target_os = "none"),
+    expect(dead_code, reason = "a host has its own panics")
+)]
+pub(crate) fn write_line(line: &[u8]) {
+    if let Some(log) = startup::handle_if_known::<Resource>(startup::name::LOG) {
+        let _ = sys::log_write(log, line);
+    }
+}
+
+/// Logs an error: `error!("text {}", value)`, `error!(target: "name", "text")`.
+#[macro_export]
+macro_rules! error {
+    (target: $target:expr, $($arg:tt)*) => {
+        $crate::log::write($crate::log::Level::Error, Some($target), ::core::format_args!($($arg)*))
+    };
+    ($($arg:tt)*) => {
+        $crate::log::write($crate::log::Level::Error, None, ::core::format_args!($($arg)*))
+    };
+}
+
+/// Logs a warning; see [`error!`](crate::error!).
+#[macro_export]
+macro_rules! warn {
+    (target: $target:expr, $($arg:tt)*) => {
+        $crate::log::write($crate::log::Level::Warn, Some($target), ::core::format_args!($($arg)*))
+    };
+    ($($arg:tt)*) => {
+        $crate::log::write($crate::log::Level::Warn, None, ::core::format_args!($($arg)*))
+    };
+}
+
+/// Logs a line; see [`error!`](crate::error!).
+#[macro_export]
+macro_rules! info {
+    (target: $target:expr, $($arg:tt)*) => {
+        $crate::log::write($crate::log::Level::Info, Some($target), ::core::format_args!($($arg)*))
+    };
+    ($($arg:tt)*) => {
+        $crate::log::write($crate::log::Level::Info, None, ::core::format_args!($($arg)*))
+    };
+}
+
+/// Logs a line that is off unless asked for; see [`error!`](crate::error!).
+#[macro_export]
+macro_rules! debug {
+    (target: $target:expr, $($arg:tt)*) => {
+        if $crate::log::enabled($crate::log::Level::Debug) {
+            $crate::log::write($crate::log::Level::Debug, Some($target), ::core::format_args!($($arg)*))
+        }
+    };
+    ($($arg:tt)*) => {
+        if $crate::log::enabled($crate::log::Level::Debug) {
+            $crate::log::write($crate::log::Level::Debug, None, ::core::format_args!($($arg)*))
+        }
+    };
+}
