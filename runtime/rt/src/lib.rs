@@ -34,7 +34,7 @@
 //! - [`info!`], [`warn!`], [`error!`], [`debug!`]: the system's log.
 //! - [`thread`], and [`sync`] for locks; [`time`] for clocks and sleeping.
 //! - [`process`]: starting programs; [`symbols`]: names for addresses in crash reports.
-//! - [`marker!`]: marks for the instruction counter.
+//! - [`marker`]: marks for the instruction counter.
 #![cfg_attr(target_os = "none", no_std)]
 
 extern crate alloc;
@@ -44,9 +44,6 @@ pub mod entry;
 mod heap;
 pub mod io;
 pub mod log;
-mod marker;
-#[doc(hidden)]
-pub use marker::{Marker, marker_word};
 pub mod process;
 pub mod startup;
 pub mod stream;
