@@ -18,7 +18,7 @@ pub fn check_access(offset: u16, width: u8, size: u16) -> Result<Width, BusError
     let end = offset
         .checked_add(width.bytes())
         .ok_or(BusError::BadAccess)?;
-    if offset % width.bytes() != 0 || end > size {
+    if !offset.is_multiple_of(width.bytes()) || end > size {
         return Err(BusError::BadAccess);
     }
     Ok(width)

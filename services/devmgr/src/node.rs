@@ -1,0 +1,249 @@
+//! Nodes of the device tree and the states that they go through.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use ddk_manifest::{Identity, PciIdentity};
+use proto::bus::PciFunctionInfo;
+use proto::devmgr::NodeState;
+
+use crate::pci_names::PciNames;
+
+/// A device that the platform has without a bus that could be asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlatformDevice {
+    /// What drivers match, for instance `uart16550`.
+    pub compatible: String,
+    /// Ranges of I/O ports: first and count.
+    pub ports: Vec<(u16, u16)>,
+    /// ISA interrupt numbers.
+    pub interrupts: Vec<u8>,
+    /// For people.
+    pub description: String,
+}
+
+/// What a node stands for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Device {
+    /// A bus: its children have nodes of their own.
+    Bus {
+        /// For people.
+        description: String,
+    },
+    /// A PCI function.
+    Pci(PciFunctionInfo),
+    /// A platform device.
+    Platform(PlatformDevice),
+}
+
+impl Device {
+    /// What match rules look at; `None` for a bus, which no driver is looked for.
+    pub fn identity(&self) -> Option<Identity<'_>> {
+        match self {
+            Device::Bus { .. } => None,
+            Device::Pci(info) => Some(Identity::Pci(PciIdentity {
+                vendor: info.vendor,
+                device: info.device,
+                subsystem_vendor: info.subsystem_vendor,
+                subsystem: info.subsystem,
+                class: info.class,
+                subclass: info.subclass,
+                interface: info.interface,
+            })),
+            Device::Platform(device) => Some(Identity::Platform(&device.compatible)),
+        }
+    }
+
+    /// The identity for people.
+    pub fn identity_text(&self) -> String {
+        match self {
+            Device::Bus { .. } => String::from("bus"),
+            Device::Pci(i) => format!(
+                "pci vendor={:04x} device={:04x} subsystem={:04x}:{:04x} class={:02x}/{:02x}/{:02x}",
+                i.vendor,
+                i.device,
+                i.subsystem_vendor,
+                i.subsystem,
+                i.class,
+                i.subclass,
+                i.interface
+            ),
+            Device::Platform(device) => format!("platform {}", device.compatible),
+        }
+    }
+
+    /// What the device is, for people.
+    pub fn description(&self, names: &PciNames<'_>) -> String {
+        match self {
+            Device::Bus { description } => description.clone(),
+            Device::Pci(info) => format!(
+                "{}: {}",
+                names.class(info.class, info.subclass),
+                names.device(info.vendor, info.device)
+            ),
+            Device::Platform(device) => device.description.clone(),
+        }
+    }
+
+    /// Names and values for `lsdev -v`.
+    pub fn properties(&self, names: &PciNames<'_>) -> Vec<(String, String)> {
+        let mut list = Vec::new();
+        let mut add = |name: &str, value: String| list.push((name.to_string(), value));
+        match self {
+            Device::Bus { .. } => {}
+            Device::Pci(i) => {
+                add("vendor", format!("{:04x}", i.vendor));
+                add("device", format!("{:04x}", i.device));
+                add(
+                    "class",
+                    format!("{:02x}{:02x}{:02x}", i.class, i.subclass, i.interface),
+                );
+                add("revision", format!("{:02x}", i.revision));
+                add("class-name", names.class(i.class, i.subclass).to_string());
+                add("vendor-name", names.vendor(i.vendor));
+                add("device-name", names.device(i.vendor, i.device));
+                add("reset", format!("{:?}", i.reset));
+                for fault in &i.faults {
+                    add("fault", fault.clone());
+                }
+            }
+            Device::Platform(device) => {
+                add("compatible", device.compatible.clone());
+                for (first, count) in &device.ports {
+                    let last = first.saturating_add(count.saturating_sub(1));
+                    add("ports", format!("{first:#x}-{last:#x}"));
+                }
+                for irq in &device.interrupts {
+                    add("irq", format!("{irq}"));
+                }
+            }
+        }
+        list
+    }
+}
+
+/// What happens to a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NodeEvent {
+    /// A driver is chosen.
+    Bound,
+    /// Its process was started.
+    Started,
+    /// The driver reported that it serves.
+    Running,
+    /// It is asked to stop.
+    StopAsked,
+    /// It ended after it was asked to, and the device is fenced.
+    Stopped,
+    /// It ended or failed otherwise, and the device is fenced.
+    Failed,
+    /// The device could not be fenced, or the policy gave up.
+    GivenUp,
+    /// Another incarnation is to be started.
+    Restart,
+    /// It was asked to pause, and did.
+    Suspended,
+    /// It was asked to go on, and did.
+    Resumed,
+}
+
+/// An event that a state does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadTransition {
+    /// The state.
+    pub state: NodeState,
+    /// What should have happened in it.
+    pub event: NodeEvent,
+}
+
+/// The state after an event.
+///
+/// # Errors
+/// [`BadTransition`], which leaves the node as it is.
+pub fn next(state: NodeState, event: NodeEvent) -> Result<NodeState, BadTransition> {
+    use NodeEvent as E;
+    use NodeState as S;
+    Ok(match (state, event) {
+        (S::Unbound | S::Stopped | S::Failed | S::Restarting, E::Bound) => S::Loaded,
+        (S::Loaded, E::Started) => S::Starting,
+        (S::Starting, E::Running) => S::Running,
+        (S::Running, E::Suspended) => S::Suspended,
+        (S::Suspended, E::Resumed) => S::Running,
+        (S::Starting | S::Running | S::Suspended, E::StopAsked) => S::Stopping,
+        (S::Stopping, E::Stopped) => S::Stopped,
+        (S::Failed | S::Stopped, E::Restart) => S::Restarting,
+        (S::Loaded | S::Starting | S::Running | S::Suspended | S::Stopping, E::Failed) => S::Failed,
+        // A device that cannot be fenced is not touched again, whatever it was doing.
+        (s, E::GivenUp) if s != S::Unbound => S::Quarantined,
+        (state, event) => return Err(BadTransition { state, event }),
+    })
+}
+
+/// Whether a node in this state keeps the tree from being settled.
+pub const fn is_on_its_way(state: NodeState) -> bool {
+    matches!(
+        state,
+        NodeState::Loaded | NodeState::Starting | NodeState::Restarting
+    )
+}
+
+/// Whether a driver process exists in this state.
+pub const fn has_process(state: NodeState) -> bool {
+    matches!(
+        state,
+        NodeState::Starting | NodeState::Running | NodeState::Suspended | NodeState::Stopping
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_of_a_driver() {
+        let mut state = NodeState::Unbound;
+        for (event, expected) in [
+            (NodeEvent::Bound, NodeState::Loaded),
+            (NodeEvent::Started, NodeState::Starting),
+            (NodeEvent::Running, NodeState::Running),
+            (NodeEvent::Failed, NodeState::Failed),
+            (NodeEvent::Restart, NodeState::Restarting),
+            (NodeEvent::Bound, NodeState::Loaded),
+            (NodeEvent::Started, NodeState::Starting),
+            (NodeEvent::StopAsked, NodeState::Stopping),
+            (NodeEvent::Stopped, NodeState::Stopped),
+        ] {
+            state = next(state, event).unwrap();
+            assert_eq!(state, expected);
+        }
+    }
+
+    #[test]
+    fn quarantine_is_final() {
+        use NodeEvent as E;
+        for event in [
+            E::Bound,
+            E::Started,
+            E::Running,
+            E::Stopped,
+            E::Failed,
+            E::Restart,
+        ] {
+            assert!(next(NodeState::Quarantined, event).is_err());
+        }
+        assert!(next(NodeState::Unbound, E::GivenUp).is_err());
+    }
+
+    #[test]
+    fn only_states_with_a_process_can_report_one_running() {
+        for state in [
+            NodeState::Unbound,
+            NodeState::Loaded,
+            NodeState::Failed,
+            NodeState::Running,
+        ] {
+            assert!(next(state, NodeEvent::Running).is_err(), "{state:?}");
+        }
+    }
+}
