@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use boot::archive::Archive;
 use boot::info::BootInfo;
 use bulkhead_abi::{
-    ABI_VERSION, AcpiTable, InitMessage, MAP_EXEC, MAP_READ, MAP_WRITE, NAME_MAX, PAGE_SIZE, PRIORITY_MANAGER,
-    PRIORITY_MAX, Quota, Rights, USER_MAX,
+    ABI_VERSION, AcpiTable, InitMessage, MAP_EXEC, MAP_READ, MAP_WRITE, NAME_MAX, PAGE_SIZE,
+    PRIORITY_MANAGER, PRIORITY_MAX, Quota, Rights, USER_MAX,
 };
 use elf::ElfBytes;
 use elf::abi::{PF_W, PF_X, PT_LOAD};
@@ -44,7 +44,9 @@ pub enum StartError {
 impl core::fmt::Display for StartError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            StartError::Archive => write!(f, "no boot archive, or a damaged one (pass it as initrd)"),
+            StartError::Archive => {
+                write!(f, "no boot archive, or a damaged one (pass it as initrd)")
+            }
             StartError::NoInit => write!(f, "the boot archive has no {INIT}"),
             StartError::BadProgram => write!(f, "{INIT} is not a program for this machine"),
             StartError::Kernel(error) => write!(f, "{error}"),
@@ -83,18 +85,29 @@ pub fn start(info: &BootInfo) -> Result<(), StartError> {
 
     let stack = Vmo::anonymous(STACK_BYTES, Some(process.account().clone()))?;
     let stack_flags = MAP_READ | MAP_WRITE;
-    let stack_base = process.space().map(&stack, 0, STACK_BYTES, stack_flags, stack_flags, 0)?;
+    let stack_base = process
+        .space()
+        .map(&stack, 0, STACK_BYTES, stack_flags, stack_flags, 0)?;
 
     let channel = Channel::new();
     let kernel_end = Handle::new(Object::Channel(channel.clone(), 0), Rights::ALL);
-    channel.write(0, first_message(info, &process)?).map_err(|(error, _)| error)?;
+    channel
+        .write(0, first_message(info, &process)?)
+        .map_err(|(error, _)| error)?;
     let init_end = Handle::new(Object::Channel(channel, 1), Rights::ALL);
     let bootstrap = process.add_handle(init_end)?;
     drop(kernel_end);
 
     process.account().charge_thread()?;
     let frame = Frame::user(entry, stack_base + STACK_BYTES - 8, bootstrap as usize, 0);
-    let thread = Thread::new(process.clone(), name, PRIORITY_MANAGER, u64::MAX, frame, ThreadState::default());
+    let thread = Thread::new(
+        process.clone(),
+        name,
+        PRIORITY_MANAGER,
+        u64::MAX,
+        frame,
+        ThreadState::default(),
+    );
     process.add_thread(thread.clone());
     sched::start(&thread);
     Ok(())
@@ -105,33 +118,63 @@ fn load(process: &Arc<Process>, file: &[u8]) -> Result<usize, StartError> {
     let bad = |_| StartError::BadProgram;
     let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(bad)?;
     let segments = elf.segments().ok_or(StartError::BadProgram)?;
-    for segment in segments.iter().filter(|s| s.p_type == PT_LOAD && s.p_memsz != 0) {
+    for segment in segments
+        .iter()
+        .filter(|s| s.p_type == PT_LOAD && s.p_memsz != 0)
+    {
         let data = elf.segment_data(&segment).map_err(bad)?;
         let start = segment.p_vaddr as usize;
         let within = start & (PAGE_SIZE - 1);
-        let len = within.checked_add(segment.p_memsz as usize).ok_or(StartError::BadProgram)?;
+        let len = within
+            .checked_add(segment.p_memsz as usize)
+            .ok_or(StartError::BadProgram)?;
         if start >= USER_MAX || len > USER_MAX || data.len() > segment.p_memsz as usize {
             return Err(StartError::BadProgram);
         }
         let vmo = Vmo::anonymous(len, Some(process.account().clone()))?;
         vmo.write(within, data)?;
-        let write = if segment.p_flags & PF_W != 0 { MAP_WRITE } else { 0 };
-        let exec = if segment.p_flags & PF_X != 0 { MAP_EXEC } else { 0 };
+        let write = if segment.p_flags & PF_W != 0 {
+            MAP_WRITE
+        } else {
+            0
+        };
+        let exec = if segment.p_flags & PF_X != 0 {
+            MAP_EXEC
+        } else {
+            0
+        };
         let flags = MAP_READ | write | exec;
         let fixed = flags | bulkhead_abi::MAP_FIXED;
-        process.space().map(&vmo, 0, pages(len) * PAGE_SIZE, fixed, flags, start - within)?;
+        process.space().map(
+            &vmo,
+            0,
+            pages(len) * PAGE_SIZE,
+            fixed,
+            flags,
+            start - within,
+        )?;
     }
     Ok(elf.ehdr.e_entry as usize)
 }
 
 /// Everything there is: see [`InitMessage`].
-fn first_message(info: &BootInfo, process: &Arc<Process>) -> Result<alloc::boxed::Box<Message>, StartError> {
+fn first_message(
+    info: &BootInfo,
+    process: &Arc<Process>,
+) -> Result<alloc::boxed::Box<Message>, StartError> {
     let (base, len) = info.archive;
-    let archive = Vmo::physical(base, pages(len as usize) * PAGE_SIZE, arch::CacheMode::WriteBack);
+    let archive = Vmo::physical(
+        base,
+        pages(len as usize) * PAGE_SIZE,
+        arch::CacheMode::WriteBack,
+    );
     let mut handles = Vec::new();
     handles.push(Handle::new(Object::Resource(Resource::root()), Rights::ALL));
     let read_only = Rights::ALL.without(Rights::WRITE);
-    handles.push(Handle::new(Object::Vmo(archive), read_only.without(Rights::PIN)));
+    handles.push(Handle::new(
+        Object::Vmo(archive),
+        read_only.without(Rights::PIN),
+    ));
     handles.push(Handle::new(Object::Process(process.clone()), Rights::ALL));
 
     let mut tables = Vec::new();
@@ -143,8 +186,15 @@ fn first_message(info: &BootInfo, process: &Arc<Process>) -> Result<alloc::boxed
         }
         match copy_table(physical, len) {
             Ok(vmo) => {
-                handles.push(Handle::new(Object::Vmo(vmo), read_only.without(Rights::EXECUTE)));
-                tables.push(AcpiTable { signature, len: len as u32, physical });
+                handles.push(Handle::new(
+                    Object::Vmo(vmo),
+                    read_only.without(Rights::EXECUTE),
+                ));
+                tables.push(AcpiTable {
+                    signature,
+                    len: len as u32,
+                    physical,
+                });
             }
             Err(error) => failed = Some(error),
         }
@@ -160,14 +210,21 @@ fn first_message(info: &BootInfo, process: &Arc<Process>) -> Result<alloc::boxed
         command_line_len: info.command_line.len() as u64,
     };
     let mut bytes = bytes_of(&head).to_vec();
-    tables.iter().for_each(|table| bytes.extend_from_slice(bytes_of(table)));
+    tables
+        .iter()
+        .for_each(|table| bytes.extend_from_slice(bytes_of(table)));
     bytes.extend_from_slice(info.command_line.as_bytes());
     let mut message = Message::new(None, bytes.len(), |out| {
         out.copy_from_slice(&bytes);
         Ok(())
     })?;
     message.handles = handles;
-    log!("init: {} ACPI tables, archive of {} KiB, {} objects", tables.len(), len / 1024, object::live_objects().iter().sum::<u64>());
+    log!(
+        "init: {} ACPI tables, archive of {} KiB, {} objects",
+        tables.len(),
+        len / 1024,
+        object::live_objects().iter().sum::<u64>()
+    );
     Ok(message)
 }
 

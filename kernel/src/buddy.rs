@@ -20,7 +20,10 @@ pub struct Link {
 
 impl Link {
     /// A link that belongs to no list.
-    pub const EMPTY: Link = Link { next: NONE, prev: NONE };
+    pub const EMPTY: Link = Link {
+        next: NONE,
+        prev: NONE,
+    };
 }
 
 /// Bytes of bookkeeping that [`Buddy::new`] needs for each frame.
@@ -46,7 +49,12 @@ impl<'m> Buddy<'m> {
         assert!(links.len() == state.len() && links.len() < NONE as usize);
         links.fill(Link::EMPTY);
         state.fill(NOT_FREE);
-        Buddy { links, state, heads: [NONE; MAX_ORDER + 1], free: 0 }
+        Buddy {
+            links,
+            state,
+            heads: [NONE; MAX_ORDER + 1],
+            free: 0,
+        }
     }
 
     /// Pages that are free.
@@ -124,7 +132,10 @@ impl<'m> Buddy<'m> {
 
     fn insert(&mut self, block: u32, order: usize) {
         let head = self.heads[order];
-        self.links[block as usize] = Link { next: head, prev: NONE };
+        self.links[block as usize] = Link {
+            next: head,
+            prev: NONE,
+        };
         if head != NONE {
             self.links[head as usize].prev = block;
         }

@@ -35,7 +35,12 @@ impl<T> Default for Table<T> {
 impl<T> Table<T> {
     /// An empty table.
     pub const fn new() -> Table<T> {
-        Table { slots: Vec::new(), first_free: NONE, last_free: NONE, used: 0 }
+        Table {
+            slots: Vec::new(),
+            first_free: NONE,
+            last_free: NONE,
+            used: 0,
+        }
     }
 
     /// Number of handles.
@@ -69,7 +74,11 @@ impl<T> Table<T> {
             if self.slots.len() >= INDEX_LIMIT || self.slots.try_reserve(1).is_err() {
                 return Err(value);
             }
-            self.slots.push(Slot { value: Some(value), generation: 1, next_free: NONE });
+            self.slots.push(Slot {
+                value: Some(value),
+                generation: 1,
+                next_free: NONE,
+            });
             (self.slots.len() - 1) as u32
         };
         self.used += 1;
@@ -80,7 +89,11 @@ impl<T> Table<T> {
     #[inline]
     pub fn get(&self, handle: u32) -> Option<&T> {
         let slot = self.slots.get((handle >> GENERATION_BITS) as usize)?;
-        if slot.generation == handle as u8 { slot.value.as_ref() } else { None }
+        if slot.generation == handle as u8 {
+            slot.value.as_ref()
+        } else {
+            None
+        }
     }
 
     /// Removes a handle and returns its value.
@@ -88,7 +101,11 @@ impl<T> Table<T> {
         let index = self.find(handle)?;
         let slot = &mut self.slots[index];
         let value = slot.value.take();
-        slot.generation = if slot.generation == u8::MAX { 1 } else { slot.generation + 1 };
+        slot.generation = if slot.generation == u8::MAX {
+            1
+        } else {
+            slot.generation + 1
+        };
         slot.next_free = NONE;
         if self.last_free == NONE {
             self.first_free = index as u32;
@@ -105,7 +122,9 @@ impl<T> Table<T> {
         self.first_free = NONE;
         self.last_free = NONE;
         self.used = 0;
-        core::mem::take(&mut self.slots).into_iter().filter_map(|slot| slot.value)
+        core::mem::take(&mut self.slots)
+            .into_iter()
+            .filter_map(|slot| slot.value)
     }
 }
 

@@ -5,7 +5,8 @@
 //! wrong. Every hook in [`crate::trap`] takes it on entry. While a CPU spins for it, the CPU serves TLB
 //! shootdowns, since the holder may be waiting for just that.
 
-use core::cell::{Ref, RefCell, RefMut};
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::arch;
@@ -16,7 +17,10 @@ struct KernelLock {
     serving: AtomicU32,
 }
 
-static LOCK: KernelLock = KernelLock { next: AtomicU32::new(0), serving: AtomicU32::new(0) };
+static LOCK: KernelLock = KernelLock {
+    next: AtomicU32::new(0),
+    serving: AtomicU32::new(0),
+};
 static PANICKING: AtomicBool = AtomicBool::new(false);
 
 /// Proof that this CPU holds the kernel lock; releases it when dropped.
@@ -50,10 +54,15 @@ pub fn enter_panic() {
     PANICKING.store(true, Ordering::Relaxed);
 }
 
-/// A value that is used only under the kernel lock. Borrowing rules are checked at run time, so a function
-/// that re-enters an object by mistake panics instead of corrupting it.
+/// A value that is used only under the kernel lock. Builds with debug assertions check the borrowing rules at run time,
+/// so that a function that re-enters an object by mistake panics; other builds rely on it (the check would be a fifth
+/// of the cost of a call between processes).
 #[derive(Debug, Default)]
-pub struct Locked<T>(RefCell<T>);
+pub struct Locked<T> {
+    value: UnsafeCell<T>,
+    #[cfg(debug_assertions)]
+    borrows: core::cell::Cell<isize>,
+}
 
 // SAFETY: every access happens under the kernel lock (hooks in `trap` take it first; before the other CPUs
 // start there is only one), so that no two CPUs touch the cell at once and values may move between CPUs.
@@ -61,22 +70,99 @@ unsafe impl<T> Sync for Locked<T> {}
 // SAFETY: as above.
 unsafe impl<T> Send for Locked<T> {}
 
+/// Shared access to a [`Locked`].
+pub struct Ref<'a, T> {
+    value: &'a T,
+    #[cfg(debug_assertions)]
+    borrows: &'a core::cell::Cell<isize>,
+}
+
+/// Exclusive access to a [`Locked`].
+pub struct RefMut<'a, T> {
+    value: &'a mut T,
+    #[cfg(debug_assertions)]
+    borrows: &'a core::cell::Cell<isize>,
+}
+
 impl<T> Locked<T> {
     /// A cell with a value.
     pub const fn new(value: T) -> Locked<T> {
-        Locked(RefCell::new(value))
+        Locked {
+            value: UnsafeCell::new(value),
+            #[cfg(debug_assertions)]
+            borrows: core::cell::Cell::new(0),
+        }
     }
-    /// Shared access.
-    #[inline]
+
+    /// Shared access. Nobody holds exclusive access.
+    #[inline(always)]
     #[track_caller]
     pub fn borrow(&self) -> Ref<'_, T> {
-        self.0.borrow()
+        #[cfg(debug_assertions)]
+        {
+            assert!(self.borrows.get() >= 0, "borrowed while it is changed");
+            self.borrows.set(self.borrows.get() + 1);
+        }
+        Ref {
+            // SAFETY: under the kernel lock, and nobody holds exclusive access (checked with debug assertions).
+            value: unsafe { &*self.value.get() },
+            #[cfg(debug_assertions)]
+            borrows: &self.borrows,
+        }
     }
-    /// Exclusive access.
-    #[inline]
+
+    /// Exclusive access. Nobody holds any other.
+    #[inline(always)]
     #[track_caller]
     pub fn borrow_mut(&self) -> RefMut<'_, T> {
-        self.0.borrow_mut()
+        #[cfg(debug_assertions)]
+        {
+            assert!(self.borrows.get() == 0, "changed while it is borrowed");
+            self.borrows.set(-1);
+        }
+        RefMut {
+            // SAFETY: under the kernel lock, and nobody holds other access (checked with debug assertions).
+            value: unsafe { &mut *self.value.get() },
+            #[cfg(debug_assertions)]
+            borrows: &self.borrows,
+        }
+    }
+}
+
+impl<T> Deref for Ref<'_, T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        self.value
+    }
+}
+
+impl<T> Deref for RefMut<'_, T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        self.value
+    }
+}
+
+impl<T> DerefMut for RefMut<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        self.value
+    }
+}
+
+#[cfg(debug_assertions)]
+impl<T> Drop for Ref<'_, T> {
+    fn drop(&mut self) {
+        self.borrows.set(self.borrows.get() - 1);
+    }
+}
+
+#[cfg(debug_assertions)]
+impl<T> Drop for RefMut<'_, T> {
+    fn drop(&mut self) {
+        self.borrows.set(0);
     }
 }
 

@@ -18,7 +18,10 @@ impl<const N: usize> LogRing<N> {
     /// An empty ring.
     pub const fn new() -> Self {
         assert!(N.is_power_of_two());
-        LogRing { bytes: [0; N], end: 0 }
+        LogRing {
+            bytes: [0; N],
+            end: 0,
+        }
     }
 
     /// Position behind the newest byte.

@@ -39,17 +39,33 @@ pub fn main(info: &'static BootInfo) -> ! {
     frames::init(info);
     MEMORY_MAP.set(info.memory);
     arch::init(info);
-    log!("Bulkhead {} on {}", env!("CARGO_PKG_VERSION"), arch::cpu_features().brand());
-    log!("memory: {} MiB in {} pages", frames::total() / 256, frames::total());
+    log!(
+        "Bulkhead {} on {}",
+        env!("CARGO_PKG_VERSION"),
+        arch::cpu_features().brand()
+    );
+    log!(
+        "memory: {} MiB in {} pages",
+        frames::total() / 256,
+        frames::total()
+    );
     {
         let _lock = lock();
         sched::init_cpu(0);
     }
-    if !info.command_line.split_whitespace().any(|word| word == "nosmp") {
+    if !info
+        .command_line
+        .split_whitespace()
+        .any(|word| word == "nosmp")
+    {
         arch::start_secondary_cpus();
     }
     let guard = lock();
-    log!("{} CPUs, timer and clock at {} MHz", arch::cpu_count(), arch::clock_parameters().tsc_hz / 1_000_000);
+    log!(
+        "{} CPUs, timer and clock at {} MHz",
+        arch::cpu_count(),
+        arch::clock_parameters().tsc_hz / 1_000_000
+    );
     fill_info_page();
     if let Err(error) = boot_process::start(info) {
         panic!("cannot start init: {error}");
@@ -70,7 +86,9 @@ pub fn secondary_main(cpu: usize) -> ! {
 }
 
 fn fill_info_page() {
-    let Some(page) = frames::alloc() else { panic!("no memory for the system-information page") };
+    let Some(page) = frames::alloc() else {
+        panic!("no memory for the system-information page")
+    };
     frames::zero(page);
     let clock = arch::clock_parameters();
     let info = SystemInfo {
@@ -98,8 +116,16 @@ pub fn system_info_page() -> u64 {
 /// Whether a physical range touches RAM that the kernel manages or holds.
 pub fn overlaps_ram(base: u64, len: u64) -> bool {
     let end = base.saturating_add(len);
-    let ours = |kind| matches!(kind, MemoryKind::Usable | MemoryKind::Kernel | MemoryKind::Archive);
-    MEMORY_MAP.get().iter().any(|r| ours(r.kind) && r.start < end && base < r.end())
+    let ours = |kind| {
+        matches!(
+            kind,
+            MemoryKind::Usable | MemoryKind::Kernel | MemoryKind::Archive
+        )
+    };
+    MEMORY_MAP
+        .get()
+        .iter()
+        .any(|r| ours(r.kind) && r.start < end && base < r.end())
 }
 
 static PANICKED: AtomicBool = AtomicBool::new(false);
@@ -122,7 +148,10 @@ pub fn end_panic() -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
     begin_panic();
-    log::panic_line(format_args!("KERNEL PANIC on CPU {}: {info}", arch::cpu_id()));
+    log::panic_line(format_args!(
+        "KERNEL PANIC on CPU {}: {info}",
+        arch::cpu_id()
+    ));
     report::print_backtrace(arch::frame_pointer());
     end_panic()
 }

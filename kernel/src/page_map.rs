@@ -15,7 +15,10 @@ pub struct PageMap {
 impl PageMap {
     /// A map without pages.
     pub const fn new() -> PageMap {
-        PageMap { leaves: Vec::new(), count: 0 }
+        PageMap {
+            leaves: Vec::new(),
+            count: 0,
+        }
     }
 
     /// Pages present.

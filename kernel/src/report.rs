@@ -4,8 +4,8 @@ use bulkhead_abi::{BACKTRACE_MAX, CrashReport, REGISTER_NAMES};
 
 use crate::arch::{self, Exception, Frame};
 use crate::memory::user;
-use crate::object::thread::Thread;
 use crate::object::name_text;
+use crate::object::thread::Thread;
 
 /// Registers and backtrace of a thread that does not run, or that the caller is.
 pub fn of_thread(thread: &Thread, e: Option<Exception>) -> CrashReport {
@@ -27,7 +27,11 @@ pub fn of_thread(thread: &Thread, e: Option<Exception>) -> CrashReport {
             crash.registers[at] = value;
         }
     }
-    let read = |address: usize| user::read_record::<u64>(process.space(), address).ok().map(|v| v as usize);
+    let read = |address: usize| {
+        user::read_record::<u64>(process.space(), address)
+            .ok()
+            .map(|v| v as usize)
+    };
     crash.backtrace[0] = frame.ip() as u64;
     arch::backtrace(frame.fp(), read, &mut crash.backtrace[1..BACKTRACE_MAX]);
     crash
@@ -43,15 +47,29 @@ pub fn print(crash: &CrashReport, what: &str, why: &str) {
             (true, _) => "write",
             _ => "read",
         };
-        crate::log!("{name} ({pid}): {what}: {access} of {:#x}: {why}", crash.address);
+        crate::log!(
+            "{name} ({pid}): {what}: {access} of {:#x}: {why}",
+            crash.address
+        );
     } else {
-        crate::log!("{name} ({pid}): {what} (vector {}, code {:#x})", crash.vector, crash.code);
+        crate::log!(
+            "{name} ({pid}): {what} (vector {}, code {:#x})",
+            crash.vector,
+            crash.code
+        );
     }
     for (names, values) in REGISTER_NAMES.chunks(4).zip(crash.registers.chunks(4)) {
         let [a, b, c, d] = [0, 1, 2, 3].map(|n| (names[n], values[n]));
         crate::log!(
             "{name} ({pid}):   {:>6} {:016x} {:>6} {:016x} {:>6} {:016x} {:>6} {:016x}",
-            a.0, a.1, b.0, b.1, c.0, c.1, d.0, d.1
+            a.0,
+            a.1,
+            b.0,
+            b.1,
+            c.0,
+            c.1,
+            d.0,
+            d.1
         );
     }
     for (n, address) in crash.backtrace.iter().take_while(|a| **a != 0).enumerate() {
@@ -64,7 +82,11 @@ pub fn kernel_fault(frame: &Frame, e: Exception) -> ! {
     crate::begin_panic();
     crate::log::panic_line(format_args!(
         "KERNEL PANIC on CPU {}: {} (vector {}, code {:#x}, address {:#x})",
-        arch::cpu_id(), e.name, e.vector, e.code, e.addr
+        arch::cpu_id(),
+        e.name,
+        e.vector,
+        e.code,
+        e.addr
     ));
     for (name, value) in frame.registers() {
         crate::log::panic_line(format_args!("  {name:>6} {value:016x}"));

@@ -22,7 +22,11 @@ impl<T> Default for RunQueue<T> {
 impl<T> RunQueue<T> {
     /// An empty queue.
     pub const fn new() -> RunQueue<T> {
-        RunQueue { queues: [const { VecDeque::new() }; PRIORITIES], present: 0, len: 0 }
+        RunQueue {
+            queues: [const { VecDeque::new() }; PRIORITIES],
+            present: 0,
+            len: 0,
+        }
     }
 
     /// Threads in the queue.

@@ -78,7 +78,10 @@ impl Default for Slab {
 impl Slab {
     /// An allocator without pages.
     pub const fn new() -> Slab {
-        Slab { partial: [null_mut(); CLASSES.len()], pages: 0 }
+        Slab {
+            partial: [null_mut(); CLASSES.len()],
+            pages: 0,
+        }
     }
 
     /// Pages held.
@@ -95,7 +98,9 @@ impl Slab {
     pub fn allocate(&mut self, class: usize, source: &mut impl PageSource) -> *mut u8 {
         let mut page = self.partial[class];
         if page.is_null() {
-            let Some(memory) = source.allocate() else { return null_mut() };
+            let Some(memory) = source.allocate() else {
+                return null_mut();
+            };
             page = memory.as_ptr().cast();
             // SAFETY: a fresh page of ours, aligned, big enough for the header.
             unsafe {
@@ -120,7 +125,9 @@ impl Slab {
                 header.free = (*block).next;
                 block.cast::<u8>()
             } else {
-                let block = page.cast::<u8>().add(HEADER + header.fresh as usize * CLASSES[class]);
+                let block = page
+                    .cast::<u8>()
+                    .add(HEADER + header.fresh as usize * CLASSES[class]);
                 header.fresh += 1;
                 block
             };
@@ -199,7 +206,9 @@ mod tests {
         unsafe fn release(&mut self, page: NonNull<u8>) {
             self.live -= 1;
             // SAFETY: the caller gives back what `allocate` returned.
-            unsafe { std::alloc::dealloc(page.as_ptr(), Layout::from_size_align(PAGE, PAGE).unwrap()) }
+            unsafe {
+                std::alloc::dealloc(page.as_ptr(), Layout::from_size_align(PAGE, PAGE).unwrap())
+            }
         }
     }
 

@@ -22,32 +22,40 @@ static PAGE_FAULTS: Cell<u64> = Cell::new(0);
 
 /// Events since boot.
 pub fn counters() -> Counters {
-    Counters { syscalls: SYSCALLS.get(), page_faults: PAGE_FAULTS.get() }
+    Counters {
+        syscalls: SYSCALLS.get(),
+        page_faults: PAGE_FAULTS.get(),
+    }
 }
 
 /// A system call.
 pub fn syscall(frame: &mut Frame) {
     let _lock = lock();
     SYSCALLS.set(SYSCALLS.get() + 1);
-    if let Some(thread) = sched::current() {
-        syscall::dispatch(&thread, frame);
-    }
+    sched::with_current(|thread| syscall::dispatch(thread, frame));
     sched::finish_hook();
 }
 
 /// A page fault of a user thread.
 pub fn page_fault(_frame: &mut Frame, address: usize, access: Access) {
     let _lock = lock();
-    if let Some(thread) = sched::current() {
+    sched::with_current(|thread| {
         let process = thread.process();
         PAGE_FAULTS.set(PAGE_FAULTS.get() + 1);
         process.page_faults.set(process.page_faults.get() + 1);
         if let Err(error) = process.space().fault(address, access) {
-            let code = u64::from(access.present) | u64::from(access.write) << 1 | u64::from(access.exec) << 4;
-            let e = Exception { vector: 14, name: "page fault", code, addr: address as u64 };
-            end_by_fault(&thread, process, e, error.text());
+            let code = u64::from(access.present)
+                | u64::from(access.write) << 1
+                | u64::from(access.exec) << 4;
+            let e = Exception {
+                vector: 14,
+                name: "page fault",
+                code,
+                addr: address as u64,
+            };
+            end_by_fault(thread, process, e, error.text());
         }
-    }
+    });
     sched::finish_hook();
 }
 

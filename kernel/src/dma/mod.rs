@@ -71,11 +71,18 @@ impl DmaDomain {
         len: usize,
         each: impl FnMut(usize, u64) -> Result<()>,
     ) -> Result<Arc<Pin>> {
-        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(Error::OutOfRange)?;
+        let len = len
+            .checked_next_multiple_of(PAGE_SIZE)
+            .ok_or(Error::OutOfRange)?;
         vmo.pin(offset, len, each)?;
-        let held = Held { vmo: vmo.clone(), offset, len };
+        let held = Held {
+            vmo: vmo.clone(),
+            offset,
+            len,
+        };
         self.pins.set(self.pins.get() + 1);
-        self.pinned_pages.set(self.pinned_pages.get() + held.pages());
+        self.pinned_pages
+            .set(self.pinned_pages.get() + held.pages());
         PINS.set(PINS.get() + 1);
         PINNED.set(PINNED.get() + held.pages());
         Ok(Arc::new(Pin {

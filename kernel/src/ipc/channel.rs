@@ -35,33 +35,41 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message of `len` bytes, which `fill` writes, on somebody's account.
+    /// A message of `len` bytes, which `fill` writes all if it succeeds, on somebody's account.
+    #[inline]
     pub fn new(
         account: Option<&Arc<Account>>,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Box<Message>> {
-        let charge = account.map(|a| Charge::new(a, size_of::<Message>() + len)).transpose()?;
-        let mut message = Box::new(Message {
-            txid: 0,
-            handles: Vec::new(),
-            len,
-            inline: [core::mem::MaybeUninit::uninit(); INLINE_BYTES],
-            long: Vec::new(),
-            _charge: charge,
-        });
+        let charge = account
+            .map(|a| Charge::new(a, size_of::<Message>() + len))
+            .transpose()?;
+        let mut message = Box::new_uninit();
+        let start: *mut Message = message.as_mut_ptr();
+        // SAFETY: every field but the inline bytes, which need no initial value, is written.
+        let mut message: Box<Message> = unsafe {
+            (&raw mut (*start).txid).write(0);
+            (&raw mut (*start).handles).write(Vec::new());
+            (&raw mut (*start).len).write(0);
+            (&raw mut (*start).long).write(Vec::new());
+            (&raw mut (*start)._charge).write(charge);
+            message.assume_init()
+        };
         if len > INLINE_BYTES {
-            message.long.try_reserve_exact(len).map_err(|_| Error::NoMemory)?;
+            message
+                .long
+                .try_reserve_exact(len)
+                .map_err(|_| Error::NoMemory)?;
             message.long.resize(len, 0);
             fill(&mut message.long)?;
         } else {
             let start = message.inline.as_mut_ptr().cast::<u8>();
-            // SAFETY: the first `len` bytes of the array are zeroed and then borrowed as initialised bytes.
-            fill(unsafe {
-                start.write_bytes(0, len);
-                core::slice::from_raw_parts_mut(start, len)
-            })?;
+            // SAFETY: room for `len` bytes, which `fill` only writes: it gets them from user memory or a kernel record.
+            fill(unsafe { core::slice::from_raw_parts_mut(start, len) })?;
         }
+        // Only what `fill` wrote can be read.
+        message.len = len;
         Ok(message)
     }
 
@@ -102,8 +110,10 @@ static GRAVE: Locked<Vec<Box<Message>>> = Locked::new(Vec::new());
 /// Drops what closed channels left behind.
 #[inline]
 pub fn empty_grave() {
-    while !GRAVE.borrow().is_empty() {
-        let message = GRAVE.borrow_mut().pop();
+    loop {
+        let Some(message) = GRAVE.borrow_mut().pop() else {
+            break;
+        };
         drop(message);
     }
 }
@@ -166,10 +176,16 @@ impl Channel {
                 core::mem::take(&mut own.callers),
             )
         };
-        GRAVE.borrow_mut().extend(inbox);
+        if !inbox.is_empty() {
+            GRAVE.borrow_mut().extend(inbox);
+            sched::put_aside();
+        }
         let (peer_readers, peer_callers) = {
             let mut peer = self.sides[side ^ 1].borrow_mut();
-            (core::mem::take(&mut peer.readers), core::mem::take(&mut peer.callers))
+            (
+                core::mem::take(&mut peer.readers),
+                core::mem::take(&mut peer.callers),
+            )
         };
         for (_, thread) in own_callers {
             thread.complete(Err(Error::Cancelled));
@@ -181,7 +197,10 @@ impl Channel {
             sched::wake(&thread);
         }
         // Readers look again and see the closed end.
-        readers.into_iter().chain(peer_readers).for_each(|t| sched::wake(&t));
+        readers
+            .into_iter()
+            .chain(peer_readers)
+            .for_each(|t| sched::wake(&t));
         self.bases[side ^ 1].update(Signals::WRITABLE, Signals::PEER_CLOSED);
     }
 
@@ -191,7 +210,11 @@ impl Channel {
     }
 
     /// Sends a message from an end; gives it back when it cannot be delivered.
-    pub fn write(&self, side: usize, message: Box<Message>) -> core::result::Result<(), (Error, Box<Message>)> {
+    pub fn write(
+        &self,
+        side: usize,
+        message: Box<Message>,
+    ) -> core::result::Result<(), (Error, Box<Message>)> {
         let mut peer = self.sides[side ^ 1].borrow_mut();
         if peer.closed {
             return Err((Error::PeerClosed, message));
@@ -231,13 +254,20 @@ impl Channel {
                 drop(own);
                 self.peer_closed(side)
             };
-            return Err(if peer_closed { Error::PeerClosed } else { Error::ShouldWait });
+            return Err(if peer_closed {
+                Error::PeerClosed
+            } else {
+                Error::ShouldWait
+            });
         };
         if !fits(first.len, first.handles.len()) {
             return Ok(Taken::TooBig(first.len, first.handles.len()));
         }
-        let was_full = own.inbox.len() >= CHANNEL_MESSAGES_MAX || own.inbox_bytes >= QUEUED_BYTES_MAX / 2;
-        let Some(message) = own.inbox.pop_front() else { return Err(Error::ShouldWait) };
+        let was_full =
+            own.inbox.len() >= CHANNEL_MESSAGES_MAX || own.inbox_bytes >= QUEUED_BYTES_MAX / 2;
+        let Some(message) = own.inbox.pop_front() else {
+            return Err(Error::ShouldWait);
+        };
         own.inbox_bytes -= message.len;
         let empty = own.inbox.is_empty();
         drop(own);

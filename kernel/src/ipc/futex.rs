@@ -12,7 +12,11 @@ static WAITERS: Locked<BTreeMap<u64, VecDeque<Arc<Thread>>>> = Locked::new(BTree
 
 /// Adds a thread that waits on a word.
 pub fn add(word: u64, thread: Arc<Thread>) {
-    WAITERS.borrow_mut().entry(word).or_default().push_back(thread);
+    WAITERS
+        .borrow_mut()
+        .entry(word)
+        .or_default()
+        .push_back(thread);
 }
 
 /// Removes a thread that no longer waits.
@@ -32,7 +36,9 @@ pub fn wake(word: u64, count: usize) -> usize {
     while woken < count {
         let thread = {
             let mut waiters = WAITERS.borrow_mut();
-            let Some(queue) = waiters.get_mut(&word) else { break };
+            let Some(queue) = waiters.get_mut(&word) else {
+                break;
+            };
             let thread = queue.pop_front();
             if queue.is_empty() {
                 waiters.remove(&word);

@@ -55,7 +55,10 @@ impl Port {
         let (queue, waiters) = {
             let mut state = self.state.borrow_mut();
             state.closed = true;
-            (core::mem::take(&mut state.queue), core::mem::take(&mut state.waiters))
+            (
+                core::mem::take(&mut state.queue),
+                core::mem::take(&mut state.waiters),
+            )
         };
         waiters.into_iter().for_each(|thread| sched::wake(&thread));
         for entry in queue {
@@ -135,7 +138,10 @@ impl Port {
 
     /// Removes a thread that no longer waits.
     pub fn remove_waiter(&self, thread: &Thread) {
-        self.state.borrow_mut().waiters.retain(|t| !core::ptr::eq(&**t, thread));
+        self.state
+            .borrow_mut()
+            .waiters
+            .retain(|t| !core::ptr::eq(&**t, thread));
     }
 }
 
@@ -201,9 +207,11 @@ impl Watch {
     /// Takes its packet out of the port's queue.
     pub fn cancel(&self) {
         if self.queued.replace(false) {
-            self.port.state.borrow_mut().queue.retain(
-                |entry| !matches!(entry, Entry::Watch(w) if core::ptr::eq(&**w, self)),
-            );
+            self.port
+                .state
+                .borrow_mut()
+                .queue
+                .retain(|entry| !matches!(entry, Entry::Watch(w) if core::ptr::eq(&**w, self)));
         }
     }
 

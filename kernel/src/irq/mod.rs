@@ -4,7 +4,8 @@
 use alloc::sync::{Arc, Weak};
 
 use bulkhead_abi::{
-    Error, IRQ_ACK_ON_DEQUEUE, IRQ_LINE, IRQ_MESSAGE, IRQ_VIRTUAL, InterruptInfo, ObjectKind, Packet, Result,
+    Error, IRQ_ACK_ON_DEQUEUE, IRQ_LINE, IRQ_MESSAGE, IRQ_VIRTUAL, InterruptInfo, ObjectKind,
+    Packet, Result,
 };
 
 use crate::arch::{self, Msi, Trigger};
@@ -13,7 +14,11 @@ use crate::lock::{Cell, Locked};
 use crate::object::Base;
 
 enum Source {
-    Line { gsi: u32, vector: u8, trigger: Trigger },
+    Line {
+        gsi: u32,
+        vector: u8,
+        trigger: Trigger,
+    },
     Message(Msi),
     Virtual,
 }
@@ -61,7 +66,9 @@ pub fn vectors_in_use() -> u64 {
 
 /// A device interrupt arrived.
 pub fn dispatch(vector: u8) {
-    let interrupt = VECTORS.borrow()[vector as usize].as_ref().and_then(Weak::upgrade);
+    let interrupt = VECTORS.borrow()[vector as usize]
+        .as_ref()
+        .and_then(Weak::upgrade);
     if let Some(interrupt) = interrupt {
         interrupt.fire();
     }
@@ -97,7 +104,14 @@ impl Interrupt {
     /// An I/O APIC input; masked until it is bound.
     pub fn line(gsi: u32, trigger: Trigger, cpu: usize) -> Result<Arc<Interrupt>> {
         let vector = arch::line_allocate(gsi, trigger, cpu).ok_or(Error::LimitReached)?;
-        Ok(Interrupt::with(Source::Line { gsi, vector, trigger }, cpu))
+        Ok(Interrupt::with(
+            Source::Line {
+                gsi,
+                vector,
+                trigger,
+            },
+            cpu,
+        ))
     }
 
     /// A message-signalled interrupt.
@@ -131,7 +145,11 @@ impl Interrupt {
         if self.binding.borrow().is_some() {
             return Err(Error::AlreadyExists);
         }
-        *self.binding.borrow_mut() = Some(Binding { port, key, ack_on_dequeue });
+        *self.binding.borrow_mut() = Some(Binding {
+            port,
+            key,
+            ack_on_dequeue,
+        });
         self.phase.set(Phase::Idle);
         // What fired before somebody listened is not lost.
         if self.again.replace(false) {
@@ -178,7 +196,9 @@ impl Interrupt {
     /// Its packet is taken from the port.
     pub fn take(&self) -> Packet {
         let binding = self.binding.borrow();
-        let (key, ack) = binding.as_ref().map_or((0, false), |b| (b.key, b.ack_on_dequeue));
+        let (key, ack) = binding
+            .as_ref()
+            .map_or((0, false), |b| (b.key, b.ack_on_dequeue));
         drop(binding);
         let packet = Packet {
             key,

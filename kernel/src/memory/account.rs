@@ -50,7 +50,8 @@ impl Account {
 
     /// Sets the limits, at most the parent's. What is used beyond stays; more is refused.
     pub fn set_limit(&self, limit: Quota) {
-        self.limit.set(self.parent.as_ref().map_or(limit, |p| p.capped(limit)));
+        self.limit
+            .set(self.parent.as_ref().map_or(limit, |p| p.capped(limit)));
     }
 
     /// Pages in use.
@@ -95,30 +96,40 @@ impl Account {
 
     /// Charges a thread.
     pub fn charge_thread(&self) -> Result<()> {
-        if self.chain().any(|a| a.threads.get() >= a.limit.get().threads) {
+        if self
+            .chain()
+            .any(|a| a.threads.get() >= a.limit.get().threads)
+        {
             return Err(Error::LimitReached);
         }
-        self.chain().for_each(|a| a.threads.set(a.threads.get() + 1));
+        self.chain()
+            .for_each(|a| a.threads.set(a.threads.get() + 1));
         Ok(())
     }
 
     /// Takes the charge of a thread back.
     pub fn release_thread(&self) {
-        self.chain().for_each(|a| a.threads.set(a.threads.get() - 1));
+        self.chain()
+            .for_each(|a| a.threads.set(a.threads.get() - 1));
     }
 
     /// Charges a process to the account of its creator.
     pub fn charge_process(&self) -> Result<()> {
-        if self.chain().any(|a| a.processes.get() >= a.limit.get().processes) {
+        if self
+            .chain()
+            .any(|a| a.processes.get() >= a.limit.get().processes)
+        {
             return Err(Error::LimitReached);
         }
-        self.chain().for_each(|a| a.processes.set(a.processes.get() + 1));
+        self.chain()
+            .for_each(|a| a.processes.set(a.processes.get() + 1));
         Ok(())
     }
 
     /// Takes the charge of a process back.
     pub fn release_process(&self) {
-        self.chain().for_each(|a| a.processes.set(a.processes.get() - 1));
+        self.chain()
+            .for_each(|a| a.processes.set(a.processes.get() - 1));
     }
 }
 
@@ -136,7 +147,10 @@ impl Charge {
             return Err(Error::NoMemory);
         }
         account.charge_bytes(bytes as u64)?;
-        Ok(Charge { account: account.clone(), bytes: bytes as u64 })
+        Ok(Charge {
+            account: account.clone(),
+            bytes: bytes as u64,
+        })
     }
 }
 

@@ -19,8 +19,12 @@ struct Cache {
 }
 
 static BUDDY: Locked<Option<Buddy<'static>>> = Locked::new(None);
-static CACHES: [Locked<Cache>; MAX_CPUS] =
-    [const { Locked::new(Cache { frames: [0; CACHE], len: 0 }) }; MAX_CPUS];
+static CACHES: [Locked<Cache>; MAX_CPUS] = [const {
+    Locked::new(Cache {
+        frames: [0; CACHE],
+        len: 0,
+    })
+}; MAX_CPUS];
 static CACHED: Cell<usize> = Cell::new(0);
 static TOTAL: Cell<usize> = Cell::new(0);
 
@@ -37,7 +41,9 @@ pub fn init(info: &BootInfo) {
         .filter(|r| r.kind == MemoryKind::Usable)
         .find(|r| r.end().saturating_sub(usable(r.start)) >= need as u64)
         .map(|r| usable(r.start));
-    let Some(home) = home else { panic!("no RAM for the page allocator ({need} bytes)") };
+    let Some(home) = home else {
+        panic!("no RAM for the page allocator ({need} bytes)")
+    };
     let base = arch::phys_to_virt(home);
     // SAFETY: `home .. home + need` is usable RAM that nothing else has been given yet, mapped by the direct map;
     // both types accept the initialised bytes that `Buddy::new` writes, and links come first, page-aligned.
@@ -89,7 +95,9 @@ pub fn alloc() -> Option<u64> {
         let mut buddy = BUDDY.borrow_mut();
         let buddy = buddy.as_mut()?;
         while cache.len < CACHE / 2 {
-            let Some(frame) = buddy.allocate(0) else { break };
+            let Some(frame) = buddy.allocate(0) else {
+                break;
+            };
             let at = cache.len;
             cache.frames[at] = frame as u32;
             cache.len += 1;
@@ -141,7 +149,11 @@ pub fn free(frame: u64) {
 #[inline]
 pub fn zero(frame: u64) {
     // SAFETY: the caller owns the frame, which is RAM in the direct map.
-    unsafe { arch::phys_to_virt(frame).cast::<[u64; PAGE_SIZE / 8]>().write_bytes(0, 1) }
+    unsafe {
+        arch::phys_to_virt(frame)
+            .cast::<[u64; PAGE_SIZE / 8]>()
+            .write_bytes(0, 1)
+    }
 }
 
 /// Gives a frame back.
@@ -175,5 +187,7 @@ pub fn alloc_block(order: usize) -> Option<u64> {
 pub fn free_block(frame: u64, order: usize) {
     let mut buddy = BUDDY.borrow_mut();
     let buddy = buddy.as_mut().expect("frames are freed after init");
-    buddy.release(frame as usize / PAGE_SIZE, order).expect("a block is freed once");
+    buddy
+        .release(frame as usize / PAGE_SIZE, order)
+        .expect("a block is freed once");
 }

@@ -39,7 +39,9 @@ fn virt_to_phys(pointer: *mut u8) -> u64 {
 }
 
 fn order(layout: Layout) -> usize {
-    pages(layout.size().max(layout.align())).next_power_of_two().trailing_zeros() as usize
+    pages(layout.size().max(layout.align()))
+        .next_power_of_two()
+        .trailing_zeros() as usize
 }
 
 // SAFETY: small layouts get blocks of the slab, whose classes are at least as big and aligned as asked; others get
@@ -51,7 +53,9 @@ unsafe impl GlobalAlloc for Heap {
         }
         let order = order(layout);
         if order == 0 {
-            let Some(frame) = frames::alloc() else { return null_mut() };
+            let Some(frame) = frames::alloc() else {
+                return null_mut();
+            };
             BLOCK_PAGES.set(BLOCK_PAGES.get() + 1);
             return arch::phys_to_virt(frame);
         }

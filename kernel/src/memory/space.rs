@@ -15,6 +15,8 @@ use crate::memory::vmo::Vmo;
 
 /// Pages that a fault maps beyond the one that was touched, if they are present.
 const FAULT_AROUND: usize = 16;
+/// Translations that the kernel keeps for itself.
+const CACHE: usize = 16;
 /// Where the kernel starts to place mappings.
 const PLACE_FROM: usize = SYSTEM_INFO_ADDR + 2 * PAGE_SIZE;
 /// Most mappings of an address space.
@@ -43,6 +45,9 @@ pub struct Space {
     cpus: Cell<u64>,
     /// Its process has ended.
     dead: Cell<bool>,
+    /// The kernel's own translations for this space: (page address | 1 if writable, physical page), by page number. They
+    /// save a page walk each time the kernel reads or writes the same buffers.
+    cache: [Cell<(usize, u64)>; CACHE],
     this: Weak<Space>,
 }
 
@@ -50,14 +55,25 @@ impl Space {
     /// An address space that holds only the system-information page.
     pub fn new(info_page: u64) -> Result<Arc<Space>> {
         let mut table = PageTable::new().ok_or(Error::NoMemory)?;
-        let flags = MapFlags { write: false, exec: false, cache: CacheMode::WriteBack };
-        table.map(SYSTEM_INFO_ADDR, info_page, flags).map_err(|_| Error::NoMemory)?;
-        let state =
-            State { table, mappings: BTreeMap::new(), next: PLACE_FROM, resident: 0 };
+        let flags = MapFlags {
+            write: false,
+            exec: false,
+            cache: CacheMode::WriteBack,
+        };
+        table
+            .map(SYSTEM_INFO_ADDR, info_page, flags)
+            .map_err(|_| Error::NoMemory)?;
+        let state = State {
+            table,
+            mappings: BTreeMap::new(),
+            next: PLACE_FROM,
+            resident: 0,
+        };
         Ok(Arc::new_cyclic(|this| Space {
             state: Locked::new(state),
             cpus: Cell::new(0),
             dead: Cell::new(false),
+            cache: [const { Cell::new((0, 0)) }; CACHE],
             this: this.clone(),
         }))
     }
@@ -112,7 +128,9 @@ impl Space {
         if len == 0 || !aligned(offset) || !aligned(address) {
             return Err(Error::InvalidArgument);
         }
-        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(Error::OutOfRange)?;
+        let len = len
+            .checked_next_multiple_of(PAGE_SIZE)
+            .ok_or(Error::OutOfRange)?;
         let end = offset.checked_add(len).ok_or(Error::OutOfRange)?;
         if end > vmo.size().next_multiple_of(PAGE_SIZE) {
             return Err(Error::OutOfRange);
@@ -156,12 +174,21 @@ impl Space {
 
     fn populate(&self, va: usize, len: usize) -> Result<()> {
         let mut state = self.state.borrow_mut();
-        let State { table, mappings, resident, .. } = &mut *state;
-        let Some(m) = mappings.get(&va) else { return Ok(()) };
+        let State {
+            table,
+            mappings,
+            resident,
+            ..
+        } = &mut *state;
+        let Some(m) = mappings.get(&va) else {
+            return Ok(());
+        };
         let flags = map_flags(m);
         for at in (0..len).step_by(PAGE_SIZE) {
             let page = m.vmo.page(m.offset + at)?;
-            table.map(va + at, page, flags).map_err(|_| Error::NoMemory)?;
+            table
+                .map(va + at, page, flags)
+                .map_err(|_| Error::NoMemory)?;
             *resident += 1;
         }
         Ok(())
@@ -238,7 +265,13 @@ impl Space {
     fn take_protected(&self, va: usize, end: usize, flags: usize) -> Option<(usize, Mapping)> {
         let mut state = self.state.borrow_mut();
         let differs = |(start, m): &(&usize, &Mapping)| **start + m.len > va && m.flags != flags;
-        let start = state.mappings.range(..end).rev().take_while(|(s, m)| **s + m.len > va).find(differs).map(|f| *f.0)?;
+        let start = state
+            .mappings
+            .range(..end)
+            .rev()
+            .take_while(|(s, m)| **s + m.len > va)
+            .find(differs)
+            .map(|f| *f.0)?;
         state.mappings.remove(&start).map(|m| (start, m))
     }
 
@@ -263,6 +296,7 @@ impl Space {
     }
 
     fn invalidate(&self, va: usize, pages: usize) {
+        self.forget_translations();
         let cpus = self.cpus.get();
         let own = 1 << arch::cpu_id();
         if cpus & own != 0 {
@@ -281,7 +315,9 @@ impl Space {
     pub fn drop_pages(&self, va: usize, start: usize, end: usize) {
         let range = {
             let state = self.state.borrow();
-            let Some(m) = state.mappings.get(&va) else { return };
+            let Some(m) = state.mappings.get(&va) else {
+                return;
+            };
             let first = m.vmo.root_offset(m.offset);
             let (from, to) = (start.max(first), end.min(first + m.len));
             if from >= to {
@@ -295,14 +331,25 @@ impl Space {
     /// Whether the mapping at `va` shows bytes of its object beyond `size`.
     pub fn maps_beyond(&self, va: usize, size: usize) -> bool {
         let state = self.state.borrow();
-        state.mappings.get(&va).is_some_and(|m| m.vmo.root_offset(m.offset) + m.len > size)
+        state
+            .mappings
+            .get(&va)
+            .is_some_and(|m| m.vmo.root_offset(m.offset) + m.len > size)
     }
 
     /// Serves a page fault. An error means that the access is not allowed, or that memory is out.
     pub fn fault(&self, address: usize, access: Access) -> Result<()> {
         let mut state = self.state.borrow_mut();
-        let State { table, mappings, resident, .. } = &mut *state;
-        let (&start, m) = mappings.range(..=address).next_back().ok_or(Error::BadAddress)?;
+        let State {
+            table,
+            mappings,
+            resident,
+            ..
+        } = &mut *state;
+        let (&start, m) = mappings
+            .range(..=address)
+            .next_back()
+            .ok_or(Error::BadAddress)?;
         if address >= start + m.len {
             return Err(Error::BadAddress);
         }
@@ -322,7 +369,9 @@ impl Space {
         let end = (start + m.len).min(va + FAULT_AROUND * PAGE_SIZE);
         let mut next = va + PAGE_SIZE;
         while next < end {
-            let Some(page) = m.vmo.present_page(m.offset + (next - start)) else { break };
+            let Some(page) = m.vmo.present_page(m.offset + (next - start)) else {
+                break;
+            };
             if table.query(next).is_some() || table.map(next, page, flags).is_err() {
                 break;
             }
@@ -335,18 +384,40 @@ impl Space {
     /// Physical address behind a user address, for the kernel's own access on the user's behalf.
     #[inline]
     pub fn translate(&self, va: usize, write: bool) -> Result<u64> {
+        let page = va & !(PAGE_SIZE - 1);
+        let (tag, physical) = self.cache[(va / PAGE_SIZE) % CACHE].get();
+        if tag & !1 == page && (tag & 1 != 0 || !write) {
+            return Ok(physical | (va & (PAGE_SIZE - 1)) as u64);
+        }
+        self.translate_walk(va, write)
+    }
+
+    #[cold]
+    fn translate_walk(&self, va: usize, write: bool) -> Result<u64> {
         if let Some((page, flags)) = self.state.borrow().table.query(va)
             && (flags.write || !write)
             && flags.cache == CacheMode::WriteBack
         {
-            return Ok(page & !(PAGE_SIZE as u64 - 1) | (va & (PAGE_SIZE - 1)) as u64);
+            let physical = page & !(PAGE_SIZE as u64 - 1);
+            let tag = va & !(PAGE_SIZE - 1) | usize::from(flags.write);
+            self.cache[(va / PAGE_SIZE) % CACHE].set((tag, physical));
+            return Ok(physical | (va & (PAGE_SIZE - 1)) as u64);
         }
         self.translate_absent(va, write)
     }
 
+    /// Page-table entries were taken out.
+    fn forget_translations(&self) {
+        self.cache.iter().for_each(|entry| entry.set((0, 0)));
+    }
+
     #[cold]
     fn translate_absent(&self, va: usize, write: bool) -> Result<u64> {
-        let access = Access { write, exec: false, present: false };
+        let access = Access {
+            write,
+            exec: false,
+            present: false,
+        };
         self.fault(va, access).map_err(|_| Error::BadAddress)?;
         let state = self.state.borrow();
         let (page, flags) = state.table.query(va).ok_or(Error::BadAddress)?;
@@ -386,7 +457,10 @@ impl Space {
 
 impl State {
     fn overlaps(&self, start: usize, end: usize) -> bool {
-        self.mappings.range(..end).next_back().is_some_and(|(s, m)| s + m.len > start)
+        self.mappings
+            .range(..end)
+            .next_back()
+            .is_some_and(|(s, m)| s + m.len > start)
             || (start..end).contains(&SYSTEM_INFO_ADDR)
     }
 
@@ -438,7 +512,11 @@ fn check_flags(flags: usize, allowed: usize) -> Result<()> {
         return Err(Error::InvalidArgument);
     }
     // Write and execute imply read on every page table that we know.
-    if (access | MAP_READ) & !allowed != 0 { Err(Error::AccessDenied) } else { Ok(()) }
+    if (access | MAP_READ) & !allowed != 0 {
+        Err(Error::AccessDenied)
+    } else {
+        Ok(())
+    }
 }
 
 fn map_flags(m: &Mapping) -> MapFlags {

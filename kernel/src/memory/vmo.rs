@@ -31,8 +31,14 @@ enum Kind {
     /// Allocated in blocks of frames.
     Contiguous,
     /// Memory that is not the allocator's: device registers, or RAM that the boot entry set aside.
-    Physical { base: u64, cache: CacheMode },
-    Slice { parent: Arc<Vmo>, offset: usize },
+    Physical {
+        base: u64,
+        cache: CacheMode,
+    },
+    Slice {
+        parent: Arc<Vmo>,
+        offset: usize,
+    },
 }
 
 struct State {
@@ -65,7 +71,13 @@ impl Vmo {
     fn with(kind: Kind, account: Option<Arc<Account>>, size: usize) -> Arc<Vmo> {
         let base = Base::new(bulkhead_abi::ObjectKind::Vmo);
         let name = Cell::new([0; NAME_MAX]);
-        Arc::new(Vmo { base, kind, account, state: State::new(size), name })
+        Arc::new(Vmo {
+            base,
+            kind,
+            account,
+            state: State::new(size),
+            name,
+        })
     }
 
     /// Pages that are allocated when first used; `size` is rounded up to pages.
@@ -126,13 +138,23 @@ impl Vmo {
         }
         let (root, base) = parent.root(offset);
         let root = root.cloned().unwrap_or_else(|| parent.clone());
-        Ok(Vmo::with(Kind::Slice { parent: root, offset: base }, None, pages(len) * PAGE_SIZE))
+        Ok(Vmo::with(
+            Kind::Slice {
+                parent: root,
+                offset: base,
+            },
+            None,
+            pages(len) * PAGE_SIZE,
+        ))
     }
 
     /// The object that holds the pages (`None`: this one), and where `offset` lies in it.
     fn root(&self, offset: usize) -> (Option<&Arc<Vmo>>, usize) {
         match &self.kind {
-            Kind::Slice { parent, offset: base } => (Some(parent), base + offset),
+            Kind::Slice {
+                parent,
+                offset: base,
+            } => (Some(parent), base + offset),
             _ => (None, offset),
         }
     }
@@ -183,7 +205,10 @@ impl Vmo {
     #[inline]
     pub fn page(&self, offset: usize) -> Result<u64> {
         match &self.kind {
-            Kind::Slice { parent, offset: base } => parent.page(base + offset),
+            Kind::Slice {
+                parent,
+                offset: base,
+            } => parent.page(base + offset),
             Kind::Physical { base, .. } => {
                 let state = self.state.borrow();
                 if state.revoked {
@@ -226,17 +251,22 @@ impl Vmo {
     #[inline]
     pub fn present_page(&self, offset: usize) -> Option<u64> {
         match &self.kind {
-            Kind::Slice { parent, offset: base } => parent.present_page(base + offset),
+            Kind::Slice {
+                parent,
+                offset: base,
+            } => parent.present_page(base + offset),
             Kind::Physical { .. } => self.page(offset).ok(),
-            Kind::Anonymous | Kind::Contiguous => {
-                self.state.borrow().pages.get(offset / PAGE_SIZE)
-            }
+            Kind::Anonymous | Kind::Contiguous => self.state.borrow().pages.get(offset / PAGE_SIZE),
         }
     }
 
     fn check(&self, offset: usize, len: usize) -> Result<usize> {
         let end = offset.checked_add(len).ok_or(Error::OutOfRange)?;
-        if end > self.size() { Err(Error::OutOfRange) } else { Ok(end) }
+        if end > self.size() {
+            Err(Error::OutOfRange)
+        } else {
+            Ok(end)
+        }
     }
 
     /// Calls `f` with the address of each piece of `offset .. offset + len` within a page, and its position in
@@ -325,10 +355,13 @@ impl Vmo {
         }
         self.unmap_everywhere(start * PAGE_SIZE, end * PAGE_SIZE);
         let mut released = 0;
-        self.state.borrow_mut().pages.take_range(start, end, |_, frame| {
-            frames::release(frame);
-            released += 1;
-        });
+        self.state
+            .borrow_mut()
+            .pages
+            .take_range(start, end, |_, frame| {
+                frames::release(frame);
+                released += 1;
+            });
         if let Some(account) = &self.account {
             account.release_pages(released);
         }
@@ -354,7 +387,11 @@ impl Vmo {
     /// Remembers a mapping, for revocation and decommit. Offsets are those of the object that holds the pages.
     pub fn add_mapping(&self, space: &Arc<Space>, va: usize) {
         let owner = self.root(0).0.map_or(self, |root| root);
-        owner.state.borrow_mut().mappings.push((Arc::downgrade(space), va));
+        owner
+            .state
+            .borrow_mut()
+            .mappings
+            .push((Arc::downgrade(space), va));
     }
 
     /// Forgets a mapping.
@@ -373,7 +410,12 @@ impl Vmo {
     }
 
     /// Pins a range of pages: they stay where they are. Calls `f` with the address of each.
-    pub fn pin(&self, offset: usize, len: usize, mut f: impl FnMut(usize, u64) -> Result<()>) -> Result<()> {
+    pub fn pin(
+        &self,
+        offset: usize,
+        len: usize,
+        mut f: impl FnMut(usize, u64) -> Result<()>,
+    ) -> Result<()> {
         let end = self.check(offset, len)?;
         if len == 0 || !aligned(offset) {
             return Err(Error::InvalidArgument);
@@ -386,7 +428,11 @@ impl Vmo {
         }
         let (root, base) = self.root(offset);
         let owner = root.map_or(self, |r| r);
-        owner.state.borrow_mut().pins.push((base / PAGE_SIZE, pages(base + len)));
+        owner
+            .state
+            .borrow_mut()
+            .pins
+            .push((base / PAGE_SIZE, pages(base + len)));
         Ok(())
     }
 
@@ -408,7 +454,11 @@ impl Drop for Vmo {
         let mut state = self.state.borrow_mut();
         state.pages.take_range(0, usize::MAX, |_, frame| {
             // Contiguous pages return to the allocator at once, so that blocks can join again.
-            if contiguous { frames::free_block(frame, 0) } else { frames::release(frame) }
+            if contiguous {
+                frames::free_block(frame, 0)
+            } else {
+                frames::release(frame)
+            }
             released += 1;
         });
         if let Some(account) = &self.account {

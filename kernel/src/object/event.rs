@@ -14,7 +14,9 @@ pub struct Event {
 impl Event {
     /// An event without signals.
     pub fn new() -> Arc<Event> {
-        Arc::new(Event { base: Base::new(ObjectKind::Event) })
+        Arc::new(Event {
+            base: Base::new(ObjectKind::Event),
+        })
     }
 
     /// Clears, then sets signals.

@@ -6,7 +6,8 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use bulkhead_abi::{
-    CrashReport, Error, NAME_MAX, ObjectKind, ProcessInfo, Quota, Result, Rights, Signals, exit, thread_state,
+    CrashReport, Error, NAME_MAX, ObjectKind, ProcessInfo, Quota, Result, Rights, Signals, exit,
+    thread_state,
 };
 use kernel_core::handles::Table;
 
@@ -22,7 +23,11 @@ static PROCESSES: Locked<BTreeMap<u64, Weak<Process>>> = Locked::new(BTreeMap::n
 
 /// The processes that have not ended, in order of their koid.
 pub fn all() -> Vec<Arc<Process>> {
-    PROCESSES.borrow().values().filter_map(Weak::upgrade).collect()
+    PROCESSES
+        .borrow()
+        .values()
+        .filter_map(Weak::upgrade)
+        .collect()
 }
 
 /// The process with a koid.
@@ -54,7 +59,12 @@ pub struct Process {
 
 impl Process {
     /// A process without threads, below `parent`.
-    pub fn new(parent: Option<&Process>, name: [u8; NAME_MAX], quota: Quota, info_page: u64) -> Result<Arc<Process>> {
+    pub fn new(
+        parent: Option<&Process>,
+        name: [u8; NAME_MAX],
+        quota: Quota,
+        info_page: u64,
+    ) -> Result<Arc<Process>> {
         let parent_account = parent.map(|p| p.account.clone());
         let space = Space::new(info_page)?;
         if let Some(account) = &parent_account {
@@ -80,7 +90,9 @@ impl Process {
             syscalls: Cell::new(0),
             page_faults: Cell::new(0),
         });
-        PROCESSES.borrow_mut().insert(process.base.koid(), Arc::downgrade(&process));
+        PROCESSES
+            .borrow_mut()
+            .insert(process.base.koid(), Arc::downgrade(&process));
         Ok(process)
     }
 
@@ -128,7 +140,10 @@ impl Process {
 
     /// Removes a handle from its table.
     pub fn take_handle(&self, handle: u32) -> Result<Handle> {
-        self.handles.borrow_mut().remove(handle).ok_or(Error::BadHandle)
+        self.handles
+            .borrow_mut()
+            .remove(handle)
+            .ok_or(Error::BadHandle)
     }
 
     /// Calls `f` with a handle.
@@ -141,7 +156,11 @@ impl Process {
     #[inline]
     pub fn object(&self, handle: u32, rights: Rights) -> Result<Object> {
         self.with_handle(handle, |h| {
-            if h.rights().contains(rights) { Ok(h.object().clone()) } else { Err(Error::AccessDenied) }
+            if h.rights().contains(rights) {
+                Ok(h.object().clone())
+            } else {
+                Err(Error::AccessDenied)
+            }
         })
     }
 
@@ -171,7 +190,8 @@ impl Process {
 
     /// A thread has ended.
     pub fn thread_ended(self: &Arc<Process>, thread: &Thread) {
-        self.ended_cpu_time.set(self.ended_cpu_time.get() + thread.cpu_time.get());
+        self.ended_cpu_time
+            .set(self.ended_cpu_time.get() + thread.cpu_time.get());
         self.account.release_thread();
         let last = {
             let mut threads = self.threads.borrow_mut();
@@ -200,6 +220,10 @@ impl Process {
             account.release_process();
         }
         self.base.update(Signals::NONE, Signals::TERMINATED);
+        assert!(
+            self.parent_koid != 0,
+            "init has ended, and nobody is left to run the system"
+        );
         sched::forget_space(&self.space);
     }
 
@@ -252,7 +276,11 @@ impl Process {
     /// For `object_info`.
     pub fn info(&self) -> ProcessInfo {
         let threads = self.threads.borrow();
-        let state = threads.iter().map(|t| t.info().state).min().unwrap_or(thread_state::ENDED);
+        let state = threads
+            .iter()
+            .map(|t| t.info().state)
+            .min()
+            .unwrap_or(thread_state::ENDED);
         let limit = self.account.limit();
         ProcessInfo {
             koid: self.base.koid(),
@@ -265,7 +293,8 @@ impl Process {
             pages: self.account.pages(),
             pages_limit: limit.pages,
             resident_pages: self.space.resident() as u64,
-            cpu_time_ns: self.ended_cpu_time.get() + threads.iter().map(|t| t.cpu_time.get()).sum::<u64>(),
+            cpu_time_ns: self.ended_cpu_time.get()
+                + threads.iter().map(|t| t.cpu_time.get()).sum::<u64>(),
             start_time_ns: self.start,
             syscalls: self.syscalls.get(),
             page_faults: self.page_faults.get(),

@@ -129,7 +129,9 @@ impl Resource {
                     Made::Vmo(w) => w.upgrade().into_iter().for_each(|v| v.revoke()),
                     Made::Interrupt(w) => w.upgrade().into_iter().for_each(|i| i.close()),
                     Made::Ports(w, port, count) => {
-                        w.upgrade().into_iter().for_each(|p| p.forbid_ports(port, count));
+                        w.upgrade()
+                            .into_iter()
+                            .for_each(|p| p.forbid_ports(port, count));
                     }
                 }
             }

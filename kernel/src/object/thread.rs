@@ -5,8 +5,8 @@ use alloc::sync::{Arc, Weak};
 use core::cell::UnsafeCell;
 
 use bulkhead_abi::{
-    CallArgs, Error, FOREVER, NAME_MAX, ObjectKind, PRIORITY_DEFAULT, Packet, Result, Rights, Syscall, ThreadInfo,
-    thread_state,
+    CallArgs, Error, FOREVER, NAME_MAX, ObjectKind, PRIORITY_DEFAULT, Packet, Result, Rights,
+    Syscall, ThreadInfo, thread_state,
 };
 
 use crate::arch::{Frame, ThreadState};
@@ -38,11 +38,23 @@ pub enum Wait {
     /// For nothing: the result is in its registers.
     Done,
     /// For packets: port, user buffer, room in packets.
-    Port { port: Arc<Port>, buffer: usize, count: usize },
+    Port {
+        port: Arc<Port>,
+        buffer: usize,
+        count: usize,
+    },
     /// For a message.
-    Read { channel: Arc<Channel>, side: usize, buffers: ReadBuffers },
+    Read {
+        channel: Arc<Channel>,
+        side: usize,
+        buffers: ReadBuffers,
+    },
     /// For the reply to a call.
-    Call { channel: Arc<Channel>, side: usize, buffers: ReadBuffers },
+    Call {
+        channel: Arc<Channel>,
+        side: usize,
+        buffers: ReadBuffers,
+    },
     /// For a wake of a word.
     Futex { word: u64 },
 }
@@ -120,7 +132,14 @@ unsafe impl Send for Thread {}
 
 impl Thread {
     /// A thread that does not run yet.
-    pub fn new(process: Arc<Process>, name: [u8; NAME_MAX], priority: u8, affinity: u64, frame: Frame, state: ThreadState) -> Arc<Thread> {
+    pub fn new(
+        process: Arc<Process>,
+        name: [u8; NAME_MAX],
+        priority: u8,
+        affinity: u64,
+        frame: Frame,
+        state: ThreadState,
+    ) -> Arc<Thread> {
         Arc::new_cyclic(|this| Thread {
             base: Base::new(ObjectKind::Thread),
             process,
@@ -150,7 +169,9 @@ impl Thread {
 
     /// A counted reference to itself.
     pub fn arc(&self) -> Arc<Thread> {
-        self.this.upgrade().expect("a thread that is used has an owner")
+        self.this
+            .upgrade()
+            .expect("a thread that is used has an owner")
     }
 
     /// Its process.
@@ -184,7 +205,11 @@ impl Thread {
     /// The priority at which it runs now.
     #[inline]
     pub fn priority(&self) -> u8 {
-        if self.demoted.get() { 0 } else { self.priority.get() }
+        if self.demoted.get() {
+            0
+        } else {
+            self.priority.get()
+        }
     }
 
     /// The priority that was set.
@@ -263,8 +288,16 @@ impl Thread {
         let wait = core::mem::replace(&mut *self.wait.borrow_mut(), Wait::Done);
         let outcome = match &wait {
             Wait::Done => return true,
-            Wait::Port { port, buffer, count } => receive_packets(self, port, *buffer, *count),
-            Wait::Read { channel, side, buffers } => receive_message(self, channel, *side, buffers),
+            Wait::Port {
+                port,
+                buffer,
+                count,
+            } => receive_packets(self, port, *buffer, *count),
+            Wait::Read {
+                channel,
+                side,
+                buffers,
+            } => receive_message(self, channel, *side, buffers),
             Wait::Call { buffers, .. } => {
                 let reply = self.reply.borrow_mut().take();
                 match reply {
@@ -276,7 +309,9 @@ impl Thread {
         };
         match outcome {
             Ok((value, second)) => self.set_result(Ok(value), second),
-            Err(Error::ShouldWait) if self.timed_out.get() => self.set_result(Err(Error::TimedOut), 0),
+            Err(Error::ShouldWait) if self.timed_out.get() => {
+                self.set_result(Err(Error::TimedOut), 0)
+            }
             Err(Error::ShouldWait) => {
                 match &wait {
                     Wait::Port { port, .. } => port.add_waiter(self.arc()),
@@ -310,7 +345,11 @@ impl Thread {
             state,
             priority: u32::from(self.priority.get()),
             cpu: self.cpu.get() as u32,
-            blocked_in: if state == thread_state::BLOCKED { self.blocked_in.get() } else { u32::MAX },
+            blocked_in: if state == thread_state::BLOCKED {
+                self.blocked_in.get()
+            } else {
+                u32::MAX
+            },
             affinity: self.affinity.get(),
             cpu_time_ns: self.cpu_time.get(),
         }
@@ -322,7 +361,12 @@ pub type Values = (usize, usize);
 
 /// Moves packets from a port to a thread's buffer.
 #[inline]
-pub fn receive_packets(thread: &Thread, port: &Port, buffer: usize, count: usize) -> Result<Values> {
+pub fn receive_packets(
+    thread: &Thread,
+    port: &Port,
+    buffer: usize,
+    count: usize,
+) -> Result<Values> {
     let space = thread.process.space();
     if port.base.handles() == 0 {
         return Err(Error::Cancelled);
@@ -345,7 +389,12 @@ pub fn receive_packets(thread: &Thread, port: &Port, buffer: usize, count: usize
 
 /// Moves a message from a channel to a thread's buffers.
 #[inline]
-pub fn receive_message(thread: &Thread, channel: &Channel, side: usize, buffers: &ReadBuffers) -> Result<Values> {
+pub fn receive_message(
+    thread: &Thread,
+    channel: &Channel,
+    side: usize,
+    buffers: &ReadBuffers,
+) -> Result<Values> {
     match channel.read(side, |bytes, handles| buffers.fits(bytes, handles))? {
         Taken::Message(message) => hand_over(thread, message, buffers),
         Taken::TooBig(bytes, handles) => {
@@ -366,7 +415,10 @@ fn hand_over(thread: &Thread, mut message: Box<Message>, buffers: &ReadBuffers) 
     }
     user::write(space, buffers.bytes, bytes)?;
     let txid = message.txid;
-    for (n, handle) in core::mem::take(&mut message.handles).into_iter().enumerate() {
+    for (n, handle) in core::mem::take(&mut message.handles)
+        .into_iter()
+        .enumerate()
+    {
         // A table that is full gets the invalid handle; the object's handle is dropped.
         let value = thread.process.add_handle(handle).unwrap_or(0);
         user::write_record(space, buffers.handles + n * size_of::<u32>(), &value)?;

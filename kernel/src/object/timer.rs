@@ -35,13 +35,21 @@ impl Timer {
         self.disarm();
         self.base.update(Signals::SIGNALED, Signals::NONE);
         self.deadline.set(deadline_ns);
-        self.period.set(if period_ns == 0 { 0 } else { period_ns.max(PERIOD_MIN_NS) });
+        self.period.set(if period_ns == 0 {
+            0
+        } else {
+            period_ns.max(PERIOD_MIN_NS)
+        });
         self.enqueue();
     }
 
     fn enqueue(&self) {
         if self.deadline.get() != FOREVER {
-            timeouts::insert(self.deadline.get(), self.base.koid(), Target::Timer(self.this.clone()));
+            timeouts::insert(
+                self.deadline.get(),
+                self.base.koid(),
+                Target::Timer(self.this.clone()),
+            );
         }
     }
 
@@ -62,7 +70,11 @@ impl Timer {
         } else {
             // Periods that were missed are skipped, so that a late timer does not fire in a burst.
             let missed = now.saturating_sub(self.deadline.get()) / period;
-            self.deadline.set(self.deadline.get().saturating_add((missed + 1).saturating_mul(period)));
+            self.deadline.set(
+                self.deadline
+                    .get()
+                    .saturating_add((missed + 1).saturating_mul(period)),
+            );
             self.enqueue();
         }
     }

@@ -96,31 +96,59 @@ pub fn current() -> Option<Arc<Thread>> {
     this().current.borrow().clone()
 }
 
+/// Calls `f` with the thread that this CPU runs. `f` does not change threads.
+#[inline(always)]
+pub fn with_current(f: impl FnOnce(&Arc<Thread>)) {
+    if let Some(thread) = &*this().current.borrow() {
+        f(thread);
+    }
+}
+
 /// Its process.
 pub fn current_process() -> Option<Arc<Process>> {
-    this().current.borrow().as_ref().map(|t| t.process().clone())
+    this()
+        .current
+        .borrow()
+        .as_ref()
+        .map(|t| t.process().clone())
 }
 
 /// Drops a handle at the end of the hook, when nothing is borrowed.
 pub fn drop_later(handle: Handle) {
     LATER.borrow_mut().push(handle);
+    put_aside();
 }
 
 /// What a hook does last: drops what was put aside, and changes threads if it must. Call it without borrows.
 #[inline]
 pub fn finish_hook() {
-    loop {
+    let own = this();
+    while own.resched.get() || PUT_ASIDE.get() {
+        finish_work(own);
+    }
+}
+
+fn finish_work(own: &Cpu) {
+    if PUT_ASIDE.replace(false) {
         crate::ipc::channel::empty_grave();
-        while !LATER.borrow().is_empty() {
-            let handle = LATER.borrow_mut().pop();
+        loop {
+            let Some(handle) = LATER.borrow_mut().pop() else {
+                break;
+            };
             drop(handle);
-            crate::ipc::channel::empty_grave();
         }
-        if !this().resched.replace(false) {
-            break;
-        }
+    }
+    if own.resched.replace(false) {
         reschedule();
     }
+}
+
+/// Something waits to be dropped at the end of the hook.
+static PUT_ASIDE: Cell<bool> = Cell::new(false);
+
+/// Asks for what was put aside to be dropped.
+pub fn put_aside() {
+    PUT_ASIDE.set(true);
 }
 
 /// Asks for a new decision at the end of the hook.
@@ -245,7 +273,9 @@ fn kick(cpu: usize) {
 /// Makes other CPUs of a mask decide anew.
 pub fn interrupt_cpus(mask: u64) {
     let others = mask & ONLINE.get() & !(1 << arch::cpu_id());
-    (0..MAX_CPUS).filter(|cpu| others & 1 << cpu != 0).for_each(kick);
+    (0..MAX_CPUS)
+        .filter(|cpu| others & 1 << cpu != 0)
+        .for_each(kick);
 }
 
 /// A reschedule interrupt arrived.
@@ -340,7 +370,10 @@ pub fn refill(thread: &Arc<Thread>) {
 pub fn requeue(thread: &Arc<Thread>, change: impl FnOnce(&Thread)) {
     let queue = &CPUS[thread.cpu.get()].queue;
     let queued = thread.state.get() == RunState::Ready
-        && queue.borrow_mut().remove(|t| Arc::ptr_eq(t, thread)).is_some();
+        && queue
+            .borrow_mut()
+            .remove(|t| Arc::ptr_eq(t, thread))
+            .is_some();
     change(thread);
     if queued {
         make_ready(thread, choose_cpu(thread));
@@ -363,7 +396,11 @@ pub fn kill_thread(thread: &Arc<Thread>) {
         RunState::Running => kick(thread.cpu.get()),
         RunState::Ready => {
             let cpu = &CPUS[thread.cpu.get()];
-            let queued = cpu.queue.borrow_mut().remove(|t| Arc::ptr_eq(t, thread)).is_some();
+            let queued = cpu
+                .queue
+                .borrow_mut()
+                .remove(|t| Arc::ptr_eq(t, thread))
+                .is_some();
             if queued {
                 end(thread);
             }
@@ -396,7 +433,11 @@ pub fn suspend(thread: &Arc<Thread>) {
         RunState::Running => kick(thread.cpu.get()),
         RunState::Ready => {
             let queue = &CPUS[thread.cpu.get()].queue;
-            if queue.borrow_mut().remove(|t| Arc::ptr_eq(t, thread)).is_some() {
+            if queue
+                .borrow_mut()
+                .remove(|t| Arc::ptr_eq(t, thread))
+                .is_some()
+            {
                 thread.state.set(RunState::Suspended);
             }
         }
@@ -421,7 +462,8 @@ pub fn reschedule() {
     match &previous {
         Some(thread) => charge(thread, own, now),
         None => {
-            own.idle_ns.set(own.idle_ns.get() + now.saturating_sub(own.switched_at.replace(now)));
+            own.idle_ns
+                .set(own.idle_ns.get() + now.saturating_sub(own.switched_at.replace(now)));
         }
     }
     own.calling.set(false);
@@ -441,7 +483,11 @@ pub fn reschedule() {
         next.cpu.set(arch::cpu_id());
         if next.finish_wait() {
             // What it received may have woken somebody more urgent.
-            let urgent = own.queue.borrow().highest().is_some_and(|p| p > next.priority());
+            let urgent = own
+                .queue
+                .borrow()
+                .highest()
+                .is_some_and(|p| p > next.priority());
             own.resched.set(urgent);
             return run(own, next, now);
         }
@@ -506,12 +552,19 @@ fn steal() -> Option<Arc<Thread>> {
         .filter(|(n, c)| *n != cpu && !c.queue.borrow().is_empty())
         .max_by_key(|(_, c)| c.queue.borrow().len())?
         .1;
-    victim.queue.borrow_mut().steal(|t| t.affinity.get() & 1 << cpu != 0)
+    victim
+        .queue
+        .borrow_mut()
+        .steal(|t| t.affinity.get() & 1 << cpu != 0)
 }
 
 #[inline]
 fn run(own: &'static Cpu, next: Arc<Thread>, now: u64) {
-    let same = own.loaded.borrow().as_ref().is_some_and(|l| Arc::ptr_eq(l, &next));
+    let same = own
+        .loaded
+        .borrow()
+        .as_ref()
+        .is_some_and(|l| Arc::ptr_eq(l, &next));
     own.switched_at.set(now);
     own.slice_end.set(now + SLICE_NS);
     arm(own.slice_end.get().min(timeouts::earliest()));
@@ -534,7 +587,11 @@ fn run(own: &'static Cpu, next: Arc<Thread>, now: u64) {
 #[inline]
 fn load_space(own: &Cpu, process: &Arc<Process>) {
     let space = process.space();
-    let loaded = own.space.borrow().as_ref().is_some_and(|s| Arc::ptr_eq(s, space));
+    let loaded = own
+        .space
+        .borrow()
+        .as_ref()
+        .is_some_and(|s| Arc::ptr_eq(s, space));
     if !loaded {
         space.activate();
         process.load_ports();
@@ -590,7 +647,11 @@ pub fn cpu_infos() -> Vec<CpuInfo> {
     let now = arch::now_ns();
     let info = |(n, cpu): (usize, &Cpu)| {
         let idle = cpu.current.borrow().is_none();
-        let running = if idle { now.saturating_sub(cpu.switched_at.get()) } else { 0 };
+        let running = if idle {
+            now.saturating_sub(cpu.switched_at.get())
+        } else {
+            0
+        };
         CpuInfo {
             cpu: n as u32,
             online: u32::from(cpu.online.get()),
@@ -600,5 +661,9 @@ pub fn cpu_infos() -> Vec<CpuInfo> {
             queued: cpu.queue.borrow().len() as u64,
         }
     };
-    CPUS.iter().enumerate().filter(|(_, c)| c.online.get()).map(info).collect()
+    CPUS.iter()
+        .enumerate()
+        .filter(|(_, c)| c.online.get())
+        .map(info)
+        .collect()
 }

@@ -35,12 +35,18 @@ pub fn earliest() -> u64 {
 }
 
 fn key(deadline: u64, koid: u64, target: &Target) -> (u64, u64, u8) {
-    (deadline, koid, u8::from(matches!(target, Target::Budget(_))))
+    (
+        deadline,
+        koid,
+        u8::from(matches!(target, Target::Budget(_))),
+    )
 }
 
 /// Adds an entry.
 pub fn insert(deadline: u64, koid: u64, target: Target) {
-    QUEUE.borrow_mut().insert(key(deadline, koid, &target), target);
+    QUEUE
+        .borrow_mut()
+        .insert(key(deadline, koid, &target), target);
     if deadline < EARLIEST.get() {
         EARLIEST.set(deadline);
         sched::arm(deadline);
@@ -64,7 +70,11 @@ pub fn watch(thread: &Arc<Thread>) {
             remove(queued, thread.base.koid());
         }
         thread.queued_deadline.set(deadline);
-        insert(deadline, thread.base.koid(), Target::Thread(Arc::downgrade(thread)));
+        insert(
+            deadline,
+            thread.base.koid(),
+            Target::Thread(Arc::downgrade(thread)),
+        );
     }
 }
 
@@ -84,7 +94,9 @@ pub fn expire(now: u64) {
                 }
             }
             Some(Target::Thread(thread)) => {
-                let Some(thread) = thread.upgrade() else { continue };
+                let Some(thread) = thread.upgrade() else {
+                    continue;
+                };
                 thread.queued_deadline.set(FOREVER);
                 if thread.state.get() != RunState::Blocked {
                     continue;

@@ -1,10 +1,12 @@
 //! Channels.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
-use bulkhead_abi::{CallArgs, Error, MESSAGE_BYTES_MAX, MESSAGE_HANDLES_MAX, Result, Rights, Syscall};
+use bulkhead_abi::{
+    CallArgs, Error, MESSAGE_BYTES_MAX, MESSAGE_HANDLES_MAX, Result, Rights, Syscall,
+};
 
 use super::sync::check_deadline;
 use super::{Call, Caller, Outcome};
@@ -41,11 +43,19 @@ fn compose(c: &Caller, bytes: usize, len: usize) -> Result<Box<Message>> {
         return Err(Error::OutOfRange);
     }
     let space = c.process().space();
-    Message::new(Some(c.process().account()), len, |out| user::read(space, bytes, out))
+    Message::new(Some(c.process().account()), len, |out| {
+        user::read(space, bytes, out)
+    })
 }
 
 /// Moves handles from the table into the message. On an error all stay.
-fn take_handles(c: &Caller, message: &mut Message, handles: usize, count: usize, channel: &Channel) -> Result<Vec<u32>> {
+fn take_handles(
+    c: &Caller,
+    message: &mut Message,
+    handles: usize,
+    count: usize,
+    channel: &Channel,
+) -> Result<Vec<u32>> {
     if count > MESSAGE_HANDLES_MAX {
         return Err(Error::OutOfRange);
     }
@@ -54,7 +64,9 @@ fn take_handles(c: &Caller, message: &mut Message, handles: usize, count: usize,
         let number: u32 = user::read_record(c.process().space(), handles + n * size_of::<u32>())?;
         c.process().with_handle(number, |h| match h.object() {
             // A channel in itself could never be closed.
-            Object::Channel(other, _) if core::ptr::eq(&**other, channel) => Err(Error::InvalidArgument),
+            Object::Channel(other, _) if core::ptr::eq(&**other, channel) => {
+                Err(Error::InvalidArgument)
+            }
             _ if !h.rights().contains(Rights::TRANSFER) => Err(Error::AccessDenied),
             _ => Ok(()),
         })?;
@@ -71,15 +83,27 @@ fn take_handles(c: &Caller, message: &mut Message, handles: usize, count: usize,
 
 /// Puts the handles of a message that was not delivered back, and writes their new numbers.
 fn give_back(c: &Caller, mut message: Box<Message>, handles: usize) {
-    for (n, handle) in core::mem::take(&mut message.handles).into_iter().enumerate() {
+    for (n, handle) in core::mem::take(&mut message.handles)
+        .into_iter()
+        .enumerate()
+    {
         if let Ok(number) = c.process().add_handle(handle) {
             // The array was readable; where it is not writable the caller has lost track of its handles, not we.
-            let _ = user::write_record(c.process().space(), handles + n * size_of::<u32>(), &number);
+            let _ =
+                user::write_record(c.process().space(), handles + n * size_of::<u32>(), &number);
         }
     }
 }
 
-pub fn write(c: &Caller, channel: usize, bytes: usize, len: usize, handles: usize, count: usize, txid: usize) -> Call {
+pub fn write(
+    c: &Caller,
+    channel: usize,
+    bytes: usize,
+    len: usize,
+    handles: usize,
+    count: usize,
+    txid: usize,
+) -> Call {
     let (channel, side) = end(c, channel, Rights::WRITE)?;
     let mut message = compose(c, bytes, len)?;
     message.txid = txid as u64;
@@ -95,9 +119,22 @@ pub fn write(c: &Caller, channel: usize, bytes: usize, len: usize, handles: usiz
     }
 }
 
-pub fn read(c: &Caller, channel: usize, bytes: usize, bytes_cap: usize, handles: usize, handles_cap: usize, deadline: usize) -> Call {
+pub fn read(
+    c: &Caller,
+    channel: usize,
+    bytes: usize,
+    bytes_cap: usize,
+    handles: usize,
+    handles_cap: usize,
+    deadline: usize,
+) -> Call {
     let (channel, side) = end(c, channel, Rights::READ)?;
-    let buffers = ReadBuffers { bytes, bytes_cap, handles, handles_cap };
+    let buffers = ReadBuffers {
+        bytes,
+        bytes_cap,
+        handles,
+        handles_cap,
+    };
     match receive_message(c.thread, &channel, side, &buffers) {
         Err(Error::ShouldWait) => {}
         Err(Error::BufferTooSmall) => return Ok(Outcome::Set),
@@ -105,7 +142,15 @@ pub fn read(c: &Caller, channel: usize, bytes: usize, bytes_cap: usize, handles:
     }
     check_deadline(deadline)?;
     channel.add_reader(side, c.thread.clone());
-    c.thread.block(Wait::Read { channel, side, buffers }, deadline as u64, Syscall::ChannelRead);
+    c.thread.block(
+        Wait::Read {
+            channel,
+            side,
+            buffers,
+        },
+        deadline as u64,
+        Syscall::ChannelRead,
+    );
     Ok(Outcome::Blocked)
 }
 
@@ -117,7 +162,13 @@ pub fn call(c: &Caller, channel: usize, args: usize, deadline: usize) -> Call {
     message.txid = channel.new_txid();
     let txid = message.txid;
     if args.handles_len != 0 {
-        take_handles(c, &mut message, args.handles as usize, args.handles_len as usize, &channel)?;
+        take_handles(
+            c,
+            &mut message,
+            args.handles as usize,
+            args.handles_len as usize,
+            &channel,
+        )?;
     }
     channel.add_caller(side, txid, c.thread.clone());
     let buffers = ReadBuffers::of_call(&args);
@@ -128,11 +179,20 @@ pub fn call(c: &Caller, channel: usize, args: usize, deadline: usize) -> Call {
         channel.remove_waiter(side, c.thread);
         give_back(c, message, args.handles as usize);
         if error == Error::PeerClosed {
-            c.thread.set_result(Err(error), channel.peer_epoch(side) as usize);
+            c.thread
+                .set_result(Err(error), channel.peer_epoch(side) as usize);
             return Ok(Outcome::Set);
         }
         return Err(error);
     }
-    c.thread.block(Wait::Call { channel, side, buffers }, deadline as u64, Syscall::ChannelCall);
+    c.thread.block(
+        Wait::Call {
+            channel,
+            side,
+            buffers,
+        },
+        deadline as u64,
+        Syscall::ChannelCall,
+    );
     Ok(Outcome::Blocked)
 }

@@ -1,8 +1,9 @@
 //! Resources, interrupts, DMA and I/O ports.
 
 use bulkhead_abi::{
-    Error, IRQ_LINE, IRQ_MESSAGE, IRQ_VIRTUAL, PIN_DEVICE_READ, PIN_DEVICE_WRITE, ResourceKind, Result, Rights,
-    TRIGGER_EDGE_HIGH, TRIGGER_EDGE_LOW, TRIGGER_ISA, TRIGGER_LEVEL_HIGH, TRIGGER_LEVEL_LOW,
+    Error, IRQ_LINE, IRQ_MESSAGE, IRQ_VIRTUAL, PIN_DEVICE_READ, PIN_DEVICE_WRITE, ResourceKind,
+    Result, Rights, TRIGGER_EDGE_HIGH, TRIGGER_EDGE_LOW, TRIGGER_ISA, TRIGGER_LEVEL_HIGH,
+    TRIGGER_LEVEL_LOW,
 };
 
 use super::{Call, Caller, done};
@@ -14,12 +15,17 @@ use crate::object::Object;
 use crate::sched;
 
 pub fn resource_derive(c: &Caller, resource: usize, kind: usize, base: usize, len: usize) -> Call {
-    let (resource, rights) = c.process().with_handle(resource as u32, |h| match h.object() {
-        Object::Resource(resource) => Ok((resource.clone(), h.rights())),
-        _ => Err(Error::WrongType),
-    })?;
+    let (resource, rights) = c
+        .process()
+        .with_handle(resource as u32, |h| match h.object() {
+            Object::Resource(resource) => Ok((resource.clone(), h.rights())),
+            _ => Err(Error::WrongType),
+        })?;
     let kind = ResourceKind::from_number(kind as u32).ok_or(Error::InvalidArgument)?;
-    done(c.add(Object::Resource(resource.derive(kind, base as u64, len as u64)?), rights)?)
+    done(c.add(
+        Object::Resource(resource.derive(kind, base as u64, len as u64)?),
+        rights,
+    )?)
 }
 
 pub fn irq_create(c: &Caller, resource: usize, kind: usize, number: usize, trigger: usize) -> Call {
@@ -61,7 +67,11 @@ fn line(number: usize, trigger: usize) -> Result<(u32, Trigger)> {
 fn choose_cpu(mask: u64) -> usize {
     static NEXT: crate::lock::Cell<u32> = crate::lock::Cell::new(0);
     let online = sched::online();
-    let allowed = if mask & online == 0 { online } else { mask & online };
+    let allowed = if mask & online == 0 {
+        online
+    } else {
+        mask & online
+    };
     let skip = NEXT.replace(NEXT.get().wrapping_add(1)) % allowed.count_ones();
     let mut left = allowed;
     for _ in 0..skip {
@@ -93,7 +103,10 @@ pub fn irq_trigger(c: &Caller, interrupt: usize) -> Call {
 pub fn dma_create(c: &Caller, resource: usize, device: usize) -> Call {
     let resource = c.resource(resource, Rights::NONE)?;
     resource.covers(ResourceKind::DmaDevice, device as u64, 1)?;
-    done(c.add(Object::DmaDomain(DmaDomain::new(device as u64)), Rights::ALL)?)
+    done(c.add(
+        Object::DmaDomain(DmaDomain::new(device as u64)),
+        Rights::ALL,
+    )?)
 }
 
 /// Most pages of one pin.
@@ -121,7 +134,10 @@ pub fn dma_pin(c: &Caller, a: [usize; 6]) -> Call {
         user::write_record(space, addresses + n * size_of::<u64>(), &address)
     })?;
     // Without an address of its own the device has not seen the pages yet: a full table undoes the pin.
-    match c.add(Object::Pin(pin.clone()), Rights::ALL.without(Rights::DUPLICATE)) {
+    match c.add(
+        Object::Pin(pin.clone()),
+        Rights::ALL.without(Rights::DUPLICATE),
+    ) {
         Ok(handle) => done(handle),
         Err(error) => {
             pin.end();

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use bulkhead_abi::{
-    Error, HandleInfo, KernelStats, LogOp, ResourceInfo, ResourceKind, Result, Rights, Topic, VmoInfo,
+    Error, HandleInfo, KernelStats, LogOp, ResourceInfo, ResourceKind, Result, Rights, Topic,
+    VmoInfo,
 };
 
 use super::{Call, Caller, Outcome, done};
@@ -37,7 +38,10 @@ pub fn object_info(c: &Caller, handle: usize, topic: usize, buffer: usize, len: 
         }
         Topic::Process => one(user::bytes_of(&c.process_object(handle, inspect)?.info())),
         Topic::Crash => {
-            let crash = c.process_object(handle, inspect)?.crash().ok_or(Error::NotFound)?;
+            let crash = c
+                .process_object(handle, inspect)?
+                .crash()
+                .ok_or(Error::NotFound)?;
             one(user::bytes_of(&crash))
         }
         Topic::Thread => one(user::bytes_of(&c.thread_object(handle, inspect)?.info())),
@@ -74,7 +78,12 @@ pub fn object_info(c: &Caller, handle: usize, topic: usize, buffer: usize, len: 
         }
         Topic::Processes => {
             system(c, handle, inspect)?;
-            many(c, buffer, len, &process::all().iter().map(|p| p.info()).collect::<Vec<_>>())
+            many(
+                c,
+                buffer,
+                len,
+                &process::all().iter().map(|p| p.info()).collect::<Vec<_>>(),
+            )
         }
         Topic::Cpus => {
             system(c, handle, inspect)?;
@@ -82,15 +91,20 @@ pub fn object_info(c: &Caller, handle: usize, topic: usize, buffer: usize, len: 
         }
         Topic::Mappings => {
             let mut list = Vec::new();
-            c.process_object(handle, inspect)?.space().for_each_mapping(|m| list.push(m));
+            c.process_object(handle, inspect)?
+                .space()
+                .for_each_mapping(|m| list.push(m));
             many(c, buffer, len, &list)
         }
         Topic::Threads => {
             let mut list = Vec::new();
             if system(c, handle, inspect).is_ok() {
-                process::all().iter().for_each(|p| p.for_each_thread(|t| list.push(t.info())));
+                process::all()
+                    .iter()
+                    .for_each(|p| p.for_each_thread(|t| list.push(t.info())));
             } else {
-                c.process_object(handle, inspect)?.for_each_thread(|t| list.push(t.info()));
+                c.process_object(handle, inspect)?
+                    .for_each_thread(|t| list.push(t.info()));
             }
             many(c, buffer, len, &list)
         }
@@ -98,7 +112,8 @@ pub fn object_info(c: &Caller, handle: usize, topic: usize, buffer: usize, len: 
 }
 
 fn system(c: &Caller, handle: usize, rights: Rights) -> Result<()> {
-    c.resource(handle, rights)?.covers(ResourceKind::System, 0, 0)
+    c.resource(handle, rights)?
+        .covers(ResourceKind::System, 0, 0)
 }
 
 /// Writes as much of a record as fits: newer kernels may know more than an old program.
@@ -142,10 +157,22 @@ fn stats() -> KernelStats {
 /// Most bytes of a log line.
 const LINE_MAX: usize = 1024;
 
-pub fn log(c: &Caller, resource: usize, op: usize, buffer: usize, len: usize, sequence: usize) -> Call {
+pub fn log(
+    c: &Caller,
+    resource: usize,
+    op: usize,
+    buffer: usize,
+    len: usize,
+    sequence: usize,
+) -> Call {
     let op = LogOp::from_number(op).ok_or(Error::InvalidArgument)?;
-    let right = if op == LogOp::Read { Rights::READ } else { Rights::WRITE };
-    c.resource(resource, right)?.covers(ResourceKind::Log, 0, 0)?;
+    let right = if op == LogOp::Read {
+        Rights::READ
+    } else {
+        Rights::WRITE
+    };
+    c.resource(resource, right)?
+        .covers(ResourceKind::Log, 0, 0)?;
     let space = c.process().space();
     let mut bytes = [0; LINE_MAX];
     let n = len.min(LINE_MAX);

@@ -1,8 +1,8 @@
 //! Memory objects and address spaces.
 
 use bulkhead_abi::{
-    CACHE_UNCACHED, CACHE_WRITE_BACK, CACHE_WRITE_COMBINING, Error, MAP_EXEC, MAP_READ, MAP_WRITE, ResourceKind,
-    Result, Rights, VMO_CONTIGUOUS, VmoOp,
+    CACHE_UNCACHED, CACHE_WRITE_BACK, CACHE_WRITE_COMBINING, Error, MAP_EXEC, MAP_READ, MAP_WRITE,
+    ResourceKind, Result, Rights, VMO_CONTIGUOUS, VmoOp,
 };
 
 use super::{Call, Caller, done};
@@ -52,24 +52,37 @@ pub fn vmo_physical(c: &Caller, resource: usize, base: usize, size: usize, cache
     done(c.add(Object::Vmo(vmo), rights)?)
 }
 
-pub fn vmo_op(c: &Caller, vmo: usize, op: usize, offset: usize, len: usize, pointer: usize) -> Call {
+pub fn vmo_op(
+    c: &Caller,
+    vmo: usize,
+    op: usize,
+    offset: usize,
+    len: usize,
+    pointer: usize,
+) -> Call {
     let op = VmoOp::from_number(op).ok_or(Error::InvalidArgument)?;
     let space = c.process().space();
     let n = len.min(OP_BYTES_MAX);
     match op {
         VmoOp::Read => {
-            c.vmo(vmo, Rights::READ)?.for_each_piece(offset, n, |p, at, n| {
-                // SAFETY: `p` leads to `n` bytes of a page of the object; another process may write it meanwhile, and the
-                // bytes are only copied on.
-                user::write(space, pointer + at, unsafe { core::slice::from_raw_parts(p, n) })
-            })?;
+            c.vmo(vmo, Rights::READ)?
+                .for_each_piece(offset, n, |p, at, n| {
+                    // SAFETY: `p` leads to `n` bytes of a page of the object; another process may write it meanwhile, and the
+                    // bytes are only copied on.
+                    user::write(space, pointer + at, unsafe {
+                        core::slice::from_raw_parts(p, n)
+                    })
+                })?;
             done(n)
         }
         VmoOp::Write => {
-            c.vmo(vmo, Rights::WRITE)?.for_each_piece(offset, n, |p, at, n| {
-                // SAFETY: as above, for writing.
-                user::read(space, pointer + at, unsafe { core::slice::from_raw_parts_mut(p, n) })
-            })?;
+            c.vmo(vmo, Rights::WRITE)?
+                .for_each_piece(offset, n, |p, at, n| {
+                    // SAFETY: as above, for writing.
+                    user::read(space, pointer + at, unsafe {
+                        core::slice::from_raw_parts_mut(p, n)
+                    })
+                })?;
             done(n)
         }
         VmoOp::Commit => {
@@ -82,7 +95,9 @@ pub fn vmo_op(c: &Caller, vmo: usize, op: usize, offset: usize, len: usize, poin
         }
         VmoOp::Slice => {
             let (parent, rights) = c.process().with_handle(vmo as u32, |h| match h.object() {
-                Object::Vmo(parent) if h.rights().contains(Rights::DUPLICATE) => Ok((parent.clone(), h.rights())),
+                Object::Vmo(parent) if h.rights().contains(Rights::DUPLICATE) => {
+                    Ok((parent.clone(), h.rights()))
+                }
                 Object::Vmo(_) => Err(Error::AccessDenied),
                 _ => Err(Error::WrongType),
             })?;
@@ -101,7 +116,15 @@ fn allowed(rights: Rights) -> usize {
     flag(Rights::READ, MAP_READ) | flag(Rights::WRITE, MAP_WRITE) | flag(Rights::EXECUTE, MAP_EXEC)
 }
 
-pub fn map(c: &Caller, process: usize, vmo: usize, offset: usize, len: usize, flags: usize, address: usize) -> Call {
+pub fn map(
+    c: &Caller,
+    process: usize,
+    vmo: usize,
+    offset: usize,
+    len: usize,
+    flags: usize,
+    address: usize,
+) -> Call {
     let process = c.process_object(process, Rights::WRITE)?;
     let (vmo, rights) = c.process().with_handle(vmo as u32, |h| match h.object() {
         Object::Vmo(vmo) if h.rights().contains(Rights::MAP) => Ok((vmo.clone(), h.rights())),
@@ -111,7 +134,11 @@ pub fn map(c: &Caller, process: usize, vmo: usize, offset: usize, len: usize, fl
     if process.is_dying() {
         return Err(Error::BadState);
     }
-    done(process.space().map(&vmo, offset, len, flags, allowed(rights), address)?)
+    done(
+        process
+            .space()
+            .map(&vmo, offset, len, flags, allowed(rights), address)?,
+    )
 }
 
 pub fn unmap(c: &Caller, process: usize, address: usize, len: usize) -> Call {
@@ -127,5 +154,7 @@ pub fn protect(c: &Caller, process: usize, address: usize, len: usize, flags: us
 }
 
 fn round(len: usize) -> Result<usize> {
-    pages(len).checked_mul(bulkhead_abi::PAGE_SIZE).ok_or(Error::OutOfRange)
+    pages(len)
+        .checked_mul(bulkhead_abi::PAGE_SIZE)
+        .ok_or(Error::OutOfRange)
 }

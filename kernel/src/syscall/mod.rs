@@ -47,7 +47,9 @@ impl Caller<'_> {
     }
 
     fn add(&self, object: Object, rights: Rights) -> Result<usize> {
-        self.process().add_handle(Handle::new(object, rights)).map(|h| h as usize)
+        self.process()
+            .add_handle(Handle::new(object, rights))
+            .map(|h| h as usize)
     }
 
     fn read_name(&self, address: usize, len: usize) -> Result<[u8; NAME_MAX]> {
@@ -55,7 +57,9 @@ impl Caller<'_> {
         let n = len.min(NAME_MAX);
         user::read(self.process().space(), address, &mut name[..n])?;
         // Names stand in logs: control characters would let a process forge lines.
-        name.iter_mut().filter(|b| (1..32).contains(*b) || **b == 127).for_each(|b| *b = b'?');
+        name.iter_mut()
+            .filter(|b| (1..32).contains(*b) || **b == 127)
+            .for_each(|b| *b = b'?');
         Ok(name)
     }
 

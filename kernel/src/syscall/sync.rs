@@ -15,11 +15,19 @@ use crate::object::timer::Timer;
 use crate::sched;
 
 pub fn signal(c: &Caller, handle: usize, clear: usize, set: usize) -> Call {
-    c.event(handle, Rights::SIGNAL)?.signal(Signals(clear as u32), Signals(set as u32))?;
+    c.event(handle, Rights::SIGNAL)?
+        .signal(Signals(clear as u32), Signals(set as u32))?;
     done(0)
 }
 
-pub fn wait_async(c: &Caller, handle: usize, port: usize, key: usize, signals: usize, options: usize) -> Call {
+pub fn wait_async(
+    c: &Caller,
+    handle: usize,
+    port: usize,
+    key: usize,
+    signals: usize,
+    options: usize,
+) -> Call {
     let mask = Signals(signals as u32);
     if options & !WAIT_ONCE != 0 || mask == Signals::NONE {
         return Err(Error::InvalidArgument);
@@ -27,7 +35,13 @@ pub fn wait_async(c: &Caller, handle: usize, port: usize, key: usize, signals: u
     let object = c.process().object(handle as u32, Rights::WAIT)?;
     let port = c.port(port, Rights::WRITE)?;
     let charge = Charge::new(c.process().account(), size_of::<Watch>())?;
-    object.base().watch(Watch::new(port, key as u64, mask, options & WAIT_ONCE != 0, charge))?;
+    object.base().watch(Watch::new(
+        port,
+        key as u64,
+        mask,
+        options & WAIT_ONCE != 0,
+        charge,
+    ))?;
     done(0)
 }
 
@@ -55,7 +69,15 @@ pub fn port_wait(c: &Caller, port: usize, buffer: usize, count: usize, deadline:
     }
     check_deadline(deadline)?;
     port.add_waiter(c.thread.clone());
-    c.thread.block(Wait::Port { port, buffer, count }, deadline as u64, Syscall::PortWait);
+    c.thread.block(
+        Wait::Port {
+            port,
+            buffer,
+            count,
+        },
+        deadline as u64,
+        Syscall::PortWait,
+    );
     Ok(Outcome::Blocked)
 }
 
@@ -87,7 +109,8 @@ pub fn timer_create(c: &Caller) -> Call {
 }
 
 pub fn timer_set(c: &Caller, timer: usize, deadline: usize, period: usize) -> Call {
-    c.timer(timer, Rights::SIGNAL)?.set(deadline as u64, period as u64);
+    c.timer(timer, Rights::SIGNAL)?
+        .set(deadline as u64, period as u64);
     done(0)
 }
 
@@ -107,7 +130,8 @@ pub fn futex_wait(c: &Caller, address: usize, expected: usize, deadline: usize) 
     }
     let word = space.translate(address, false)?;
     futex::add(word, c.thread.clone());
-    c.thread.block(Wait::Futex { word }, deadline as u64, Syscall::FutexWait);
+    c.thread
+        .block(Wait::Futex { word }, deadline as u64, Syscall::FutexWait);
     Ok(Outcome::Blocked)
 }
 

@@ -41,7 +41,11 @@ pub fn thread_start(c: &Caller, process: usize, args: usize) -> Call {
         p if p <= most => p,
         _ => return Err(Error::OutOfRange),
     };
-    let affinity = if args.affinity == 0 { u64::MAX } else { args.affinity };
+    let affinity = if args.affinity == 0 {
+        u64::MAX
+    } else {
+        args.affinity
+    };
     if affinity & sched::online() == 0 {
         return Err(Error::InvalidArgument);
     }
@@ -54,7 +58,9 @@ pub fn thread_start(c: &Caller, process: usize, args: usize) -> Call {
         0 => Ok(0),
         number => {
             let transfer = c.process().object(number, Rights::TRANSFER);
-            transfer.and_then(|_| c.process().take_handle(number)).and_then(|h| process.add_handle(h))
+            transfer
+                .and_then(|_| c.process().take_handle(number))
+                .and_then(|h| process.add_handle(h))
         }
     };
     let passed = match passed {
@@ -64,10 +70,22 @@ pub fn thread_start(c: &Caller, process: usize, args: usize) -> Call {
             return Err(error);
         }
     };
-    let frame = Frame::user(args.entry as usize, args.stack as usize, passed as usize, args.arg as usize);
+    let frame = Frame::user(
+        args.entry as usize,
+        args.stack as usize,
+        passed as usize,
+        args.arg as usize,
+    );
     let mut state = ThreadState::default();
     arch::set_fs_base(&mut state, args.thread_pointer);
-    let thread = Thread::new(process.clone(), name, priority as u8, affinity, frame, state);
+    let thread = Thread::new(
+        process.clone(),
+        name,
+        priority as u8,
+        affinity,
+        frame,
+        state,
+    );
     process.add_thread(thread.clone());
     let handle = c.process().add_handle(thread::handle_to(&thread));
     // The thread runs even where its creator has no room for a handle to it.
@@ -114,7 +132,9 @@ pub fn debug(c: &Caller, handle: usize, op: usize, buffer: usize, len: usize) ->
         DebugOp::Suspend => sched::suspend(&thread),
         DebugOp::Resume => sched::resume(&thread),
         DebugOp::Report => {
-            if thread.state.get() == thread::RunState::Running && !core::ptr::eq(&**c.thread, &*thread) {
+            if thread.state.get() == thread::RunState::Running
+                && !core::ptr::eq(&**c.thread, &*thread)
+            {
                 return Err(Error::BadState);
             }
             let crash = report::of_thread(&thread, None);
