@@ -123,7 +123,7 @@ impl Devices {
             "-blockdev",
             &raw.to_string(),
             "-device",
-            "virtio-blk-pci,drive=raw",
+            "virtio-blk-pci,drive=raw,serial=bench-raw",
             "-blockdev",
             &ext4.to_string(),
             "-device",

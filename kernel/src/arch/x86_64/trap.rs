@@ -41,6 +41,8 @@ const RSP: usize = core::mem::offset_of!(Frame, rsp);
 
 global_asm!(
     ".section .text.trap, \"ax\"",
+    ".global syscall_entry, resume, trap_stubs, debug_entry, nmi_entry",
+    ".global double_fault_entry, machine_check_entry, idle_begin",
     // Stores and loads of the fifteen general registers, in the frame's order.
     ".macro push_registers",
     "  pushq %rdi; pushq %rsi; pushq %rdx; pushq %rcx; pushq %rax",
@@ -84,7 +86,6 @@ global_asm!(
     "  call {syscall}",
 
     // Returns to the current frame.
-    ".global resume",
     "resume:",
     "  movq %gs:{current_frame}, %rsp",
     "  cmpq ${from_syscall}, {origin}(%rsp)",

@@ -1,0 +1,124 @@
+//! Reads of files on ext4, through the file service, into a registered buffer.
+
+use proto::fs::{Bytes, FileClient, FsError, OpenFlags};
+use rt::Vmo;
+
+use crate::block::Offsets;
+use crate::measure::{Failure, Section, measure, measure_plain};
+use crate::{process, section};
+
+const RANDOM: Section = section!(15);
+const SEQUENTIAL_128K: Section = section!(17);
+const SEQUENTIAL_1M: Section = section!(18);
+const CACHED: Section = section!(19);
+
+const SMALL: u64 = 4096;
+const OPERATIONS: u32 = 2_000;
+/// Bytes that a pass reads, from where the last one ended.
+const SEQUENTIAL_BYTES: u64 = 8 << 20;
+const BUFFER_BYTES: u64 = 1 << 20;
+
+/// An open file with its buffer registered.
+struct Reader {
+    file: FileClient,
+    len_bytes: u64,
+    next_byte: u64,
+}
+
+impl Reader {
+    /// `None` when there is no such file: another disk is mounted.
+    fn open(path: &str) -> Result<Option<Self>, Failure> {
+        let files = process::files()?;
+        let (info, file) = match files.open(Bytes::from(path), OpenFlags::READ) {
+            Ok(opened) => opened,
+            Err(rt::ipc::CallError::Remote(FsError::NotFound)) => return Ok(None),
+            Err(error) => return Err(Failure::new(path, error)),
+        };
+        let buffer =
+            Vmo::create(BUFFER_BYTES as usize).map_err(|error| Failure::new("buffer", error))?;
+        file.register_buffer(BUFFER_BYTES, buffer)
+            .map_err(|error| Failure::new("register buffer", error))?;
+        Ok(Some(Self {
+            file,
+            len_bytes: info.size_bytes,
+            next_byte: 0,
+        }))
+    }
+
+    fn read(&self, offset: u64, len: u64) -> Result<(), Failure> {
+        match self.file.read_buffer(offset, len, 0) {
+            Ok(n) if n == len => Ok(()),
+            other => Err(Failure::new("read", other)),
+        }
+    }
+
+    fn random(&self, offsets: &mut Offsets) -> Result<(), Failure> {
+        for _ in 0..OPERATIONS {
+            self.read(offsets.next() * SMALL, SMALL)?;
+        }
+        Ok(())
+    }
+
+    fn sequential(&mut self, len: u64) -> Result<(), Failure> {
+        for _ in 0..SEQUENTIAL_BYTES / len {
+            self.read(self.next_byte, len)?;
+            self.next_byte += len;
+        }
+        Ok(())
+    }
+}
+
+/// The row `ext4-read-4k-qd1`.
+///
+/// # Errors
+///
+/// When a read fails.
+pub fn random_read(row: &str) -> Result<bool, Failure> {
+    let Some(reader) = Reader::open("/qd1.bin")? else {
+        return Ok(false);
+    };
+    let mut offsets = Offsets::new(reader.len_bytes / SMALL)?;
+    measure_plain(row, RANDOM, OPERATIONS, || reader.random(&mut offsets))
+}
+
+/// The row `ext4-cached-4k`: the same blocks in each pass, so that all but the first,
+/// which is not counted, find them in the page cache.
+///
+/// # Errors
+///
+/// When a read fails.
+pub fn cached_read(row: &str) -> Result<bool, Failure> {
+    let Some(reader) = Reader::open("/cached.bin")? else {
+        return Ok(false);
+    };
+    let prepare = || Offsets::new(reader.len_bytes / SMALL);
+    measure(row, CACHED, OPERATIONS, prepare, |offsets| {
+        reader.random(offsets)
+    })
+}
+
+fn sequential(row: &str, section: Section, path: &str, len: u64) -> Result<bool, Failure> {
+    let Some(mut reader) = Reader::open(path)? else {
+        return Ok(false);
+    };
+    let operations = (SEQUENTIAL_BYTES / len) as u32;
+    measure_plain(row, section, operations, || reader.sequential(len))
+}
+
+/// The row `ext4-seq-read-128k`.
+///
+/// # Errors
+///
+/// When a read fails.
+pub fn sequential_128k(row: &str) -> Result<bool, Failure> {
+    sequential(row, SEQUENTIAL_128K, "/128k.bin", 128 << 10)
+}
+
+/// The row `ext4-seq-read-1m`.
+///
+/// # Errors
+///
+/// When a read fails.
+pub fn sequential_1m(row: &str) -> Result<bool, Failure> {
+    sequential(row, SEQUENTIAL_1M, "/1m.bin", 1 << 20)
+}

@@ -1,0 +1,72 @@
+//! Measures the system from inside. For every pass of a row it prints
+//! `bench ROW id=SECTION n=OPERATIONS ns=TIME`; between the markers around a pass
+//! `cargo xtask bench` counts instructions from outside.
+//!
+//! The rows are those of the Linux side in `xtask/peer`, and do the same: same sizes,
+//! same offsets, same numbers of operations and passes.
+
+#![no_std]
+#![no_main]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod block;
+mod file;
+mod ipc;
+mod measure;
+mod memory;
+mod process;
+
+use measure::{Failure, section};
+use rt::println;
+
+rt::entry!(main);
+
+/// A row: its name and what measures it. `Ok(false)`: what it needs is not there.
+type Row = (&'static str, fn(&str) -> Result<bool, Failure>);
+
+const ROWS: &[Row] = &[
+    ("null-call", ipc::null_call),
+    ("call-reply-64", ipc::call_and_reply),
+    ("thread-switch", ipc::thread_switch),
+    ("page-fault", memory::page_fault),
+    ("spawn", process::spawn),
+    ("raw-read-4k-qd1", block::random_read_depth_1),
+    ("raw-read-4k-qd32", block::random_read_depth_32),
+    ("raw-write-4k-qd1", block::random_write_depth_1),
+    ("raw-write-4k-qd32", block::random_write_depth_32),
+    ("raw-seq-read-128k", block::sequential_128k),
+    ("raw-seq-read-1m", block::sequential_1m),
+    ("ext4-read-4k-qd1", file::random_read),
+    ("ext4-seq-read-128k", file::sequential_128k),
+    ("ext4-seq-read-1m", file::sequential_1m),
+    ("ext4-cached-4k", file::cached_read),
+];
+
+fn main() -> i32 {
+    rt::marker::section_end::<0>();
+    let wanted = rt::startup::args().get(1..).unwrap_or_default();
+    if wanted.is_empty() || wanted.iter().any(|name| name == "boot") {
+        measure::report("boot", 0, 1, rt::time::now_ns());
+    }
+    for name in wanted {
+        if name != "boot" && ROWS.iter().all(|(row, _)| row != name) {
+            rt::eprintln!("bench: no row is called {name}");
+        }
+    }
+    for (row, run) in ROWS {
+        if !wanted.is_empty() && wanted.iter().all(|name| name != row) {
+            continue;
+        }
+        match run(row) {
+            Ok(true) => {}
+            Ok(false) => rt::eprintln!("bench: {row}: not measured, its device is not there"),
+            Err(failure) => {
+                println!("bench-failed {row}: {failure}");
+                return 1;
+            }
+        }
+    }
+    0
+}
