@@ -246,6 +246,42 @@ impl Channel {
         Ok(())
     }
 
+    /// The thread that waits to read at the other end, if a message from here would go straight to it.
+    #[inline]
+    pub fn waiting_reader(&self, side: usize) -> Option<Arc<Thread>> {
+        let peer = self.sides[side ^ 1].borrow();
+        if peer.closed || !peer.inbox.is_empty() {
+            None
+        } else {
+            peer.readers.front().cloned()
+        }
+    }
+
+    /// Takes that thread off the list.
+    #[inline]
+    pub fn take_reader(&self, side: usize) {
+        self.sides[side ^ 1].borrow_mut().readers.pop_front();
+    }
+
+    /// The thread at the other end that waits for the reply to a call.
+    #[inline]
+    pub fn waiting_caller(&self, side: usize, txid: u64) -> Option<Arc<Thread>> {
+        let peer = self.sides[side ^ 1].borrow();
+        peer.callers
+            .iter()
+            .find(|c| c.0 == txid)
+            .map(|c| c.1.clone())
+    }
+
+    /// Takes that thread off the list.
+    #[inline]
+    pub fn take_caller(&self, side: usize, txid: u64) {
+        let mut peer = self.sides[side ^ 1].borrow_mut();
+        if let Some(at) = peer.callers.iter().position(|c| c.0 == txid) {
+            peer.callers.swap_remove(at);
+        }
+    }
+
     /// Takes the next message of an end, if `fits` says that its (bytes, handles) fit.
     pub fn read(&self, side: usize, fits: impl FnOnce(usize, usize) -> bool) -> Result<Taken> {
         let mut own = self.sides[side].borrow_mut();

@@ -52,6 +52,29 @@ pub fn write(space: &Space, address: usize, bytes: &[u8]) -> Result<()> {
     })
 }
 
+/// Copies from one process's memory to another's.
+#[inline]
+pub fn copy(from: (&Space, usize), to: (&Space, usize), len: usize) -> Result<()> {
+    for start in [from.1, to.1] {
+        if start.checked_add(len).is_none_or(|end| end > USER_MAX) {
+            return Err(Error::BadAddress);
+        }
+    }
+    let mut done = 0;
+    while done < len {
+        let (source, target) = (from.1 + done, to.1 + done);
+        let rest = |at: usize| PAGE_SIZE - (at & (PAGE_SIZE - 1));
+        let n = rest(source).min(rest(target)).min(len - done);
+        let source = from.0.translate(source, false)?;
+        let target = to.0.translate(target, true)?;
+        // SAFETY: both lead to `n` bytes of present user pages in the direct map, the target's writable; the copy allows
+        // overlap.
+        unsafe { arch::phys_to_virt(target).copy_from(arch::phys_to_virt(source), n) };
+        done += n;
+    }
+    Ok(())
+}
+
 /// Types without padding for which every bit pattern is valid.
 ///
 /// # Safety

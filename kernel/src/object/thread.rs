@@ -14,6 +14,7 @@ use crate::ipc::channel::{Channel, Message, Taken};
 use crate::ipc::futex;
 use crate::ipc::port::Port;
 use crate::lock::{Cell, Locked};
+use crate::memory::space::Space;
 use crate::memory::user;
 use crate::object::process::Process;
 use crate::object::{Base, Handle};
@@ -242,6 +243,24 @@ impl Thread {
     /// Ends its wait with a result; the caller wakes it.
     pub fn complete(&self, result: Result<usize>) {
         self.complete_with(result, 0);
+    }
+
+    /// Copies bytes of another process straight to where this thread waits for a message, and ends its wait; the caller wakes
+    /// it. `false`: it does not fit or a buffer is bad, and nothing happened; the message takes the way through the queue, where
+    /// whoever is to blame hears of it.
+    #[inline]
+    pub fn receive_directly(&self, from: &Space, bytes: usize, len: usize, txid: u64) -> bool {
+        let buffers = match &*self.wait.borrow() {
+            Wait::Read { buffers, .. } | Wait::Call { buffers, .. } => *buffers,
+            _ => return false,
+        };
+        if len > buffers.bytes_cap
+            || user::copy((from, bytes), (self.process.space(), buffers.bytes), len).is_err()
+        {
+            return false;
+        }
+        self.complete_with(Ok(len), txid as usize);
+        true
     }
 
     /// Ends its wait with a result and a second value.

@@ -105,6 +105,16 @@ pub fn write(
     txid: usize,
 ) -> Call {
     let (channel, side) = end(c, channel, Rights::WRITE)?;
+    if txid != 0
+        && count == 0
+        && len <= MESSAGE_BYTES_MAX
+        && let Some(caller) = channel.waiting_caller(side, txid as u64)
+        && caller.receive_directly(c.process().space(), bytes, len, txid as u64)
+    {
+        channel.take_caller(side, txid as u64);
+        sched::wake_near(&caller);
+        return Ok(Outcome::Values(0, 0));
+    }
     let mut message = compose(c, bytes, len)?;
     message.txid = txid as u64;
     if count != 0 {
@@ -158,9 +168,32 @@ pub fn call(c: &Caller, channel: usize, args: usize, deadline: usize) -> Call {
     let (channel, side) = end(c, channel, Rights::WRITE.or(Rights::READ))?;
     let args: CallArgs = user::read_record(c.process().space(), args)?;
     check_deadline(deadline)?;
-    let mut message = compose(c, args.bytes as usize, args.bytes_len as usize)?;
-    message.txid = channel.new_txid();
-    let txid = message.txid;
+    let txid = channel.new_txid();
+    let (bytes, len) = (args.bytes as usize, args.bytes_len as usize);
+    let buffers = ReadBuffers::of_call(&args);
+    if args.handles_len == 0
+        && len <= MESSAGE_BYTES_MAX
+        && let Some(reader) = channel.waiting_reader(side)
+        && reader.receive_directly(c.process().space(), bytes, len, txid)
+    {
+        channel.take_reader(side);
+        channel.add_caller(side, txid, c.thread.clone());
+        sched::set_calling(true);
+        sched::wake(&reader);
+        sched::set_calling(false);
+        c.thread.block(
+            Wait::Call {
+                channel,
+                side,
+                buffers,
+            },
+            deadline as u64,
+            Syscall::ChannelCall,
+        );
+        return Ok(Outcome::Blocked);
+    }
+    let mut message = compose(c, bytes, len)?;
+    message.txid = txid;
     if args.handles_len != 0 {
         take_handles(
             c,
@@ -171,7 +204,6 @@ pub fn call(c: &Caller, channel: usize, args: usize, deadline: usize) -> Call {
         )?;
     }
     channel.add_caller(side, txid, c.thread.clone());
-    let buffers = ReadBuffers::of_call(&args);
     sched::set_calling(true);
     let result = channel.write(side, message);
     sched::set_calling(false);
