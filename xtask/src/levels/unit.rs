@@ -123,8 +123,7 @@ fn counted(mut command: Command) -> anyhow::Result<Tally> {
         if let Some(counts) = result_line(&line) {
             tally.add(counts);
         }
-        // A line for each test that passed would hide the others.
-        if !(line.is_empty() || line.starts_with("running ") || line.ends_with(" ... ok")) {
+        if !is_noise(&line) {
             println!("        {line}");
         }
     }
@@ -135,6 +134,16 @@ fn counted(mut command: Command) -> anyhow::Result<Tally> {
         println!("FAILED  {text}: {status}");
     }
     Ok(tally)
+}
+
+/// Lines that would hide the others: one for each test that passed, and for
+/// each file without tests.
+fn is_noise(line: &str) -> bool {
+    line.is_empty()
+        || line.starts_with("running ")
+        || line.starts_with("all doctests ran")
+        || line.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored")
+        || line.ends_with(" ... ok")
 }
 
 /// Counts of a line such as `test result: ok. 8 passed; 0 failed; 1 ignored; ...`.
