@@ -24,9 +24,11 @@ const COMMON_FLAGS: &[&str] = &[
 const KERNEL_FLAGS: &[&str] = &["-Ccode-model=kernel", "-Cno-redzone=yes"];
 
 /// Flags of programs: fixed low addresses, segments on pages of their own, so
-/// that they are mapped straight from the boot archive.
+/// that they are mapped straight from the boot archive. The code model stays the
+/// target's own (kernel), because link-time optimisation refuses to mix it with
+/// another one; it takes addresses to be sign-extended from 32 bits, which those
+/// below 2 GiB are too.
 const PROGRAM_FLAGS: &[&str] = &[
-    "-Ccode-model=small",
     "-Clink-arg=--image-base=0x400000",
     "-Clink-arg=-zseparate-loadable-segments",
 ];
