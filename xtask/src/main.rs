@@ -7,9 +7,11 @@ mod bench;
 mod build;
 mod guest;
 mod image;
+mod levels;
 mod run;
 mod setup;
 mod symbols;
+mod system;
 mod tool;
 
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ enum Command {
     Build(build::BuildArgs),
     /// Make the demo disk image, or one of the tests', and print its path.
     Image(image::ImageArgs),
+    /// Run all checks and tests, or one level of them.
+    Test(levels::TestArgs),
     /// Measure, and compare with Linux in the same QEMU.
     Bench(bench::BenchArgs),
     /// Build the documentation of all packages.
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Test(args) => levels::run(&args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Doc => build::documentation(tool::Output::Inherit).map(|()| ExitCode::SUCCESS),
         Command::Clean => clean().map(|()| ExitCode::SUCCESS),

@@ -24,9 +24,11 @@ const COMMON_FLAGS: &[&str] = &[
 const KERNEL_FLAGS: &[&str] = &["-Ccode-model=kernel", "-Cno-redzone=yes"];
 
 /// Flags of programs: fixed low addresses, segments on pages of their own, so
-/// that they are mapped straight from the boot archive.
+/// that they are mapped straight from the boot archive. The code model stays the
+/// target's own (kernel), because link-time optimisation refuses to mix it with
+/// another one; it takes addresses to be sign-extended from 32 bits, which those
+/// below 2 GiB are too.
 const PROGRAM_FLAGS: &[&str] = &[
-    "-Ccode-model=small",
     "-Clink-arg=--image-base=0x400000",
     "-Clink-arg=-zseparate-loadable-segments",
 ];
@@ -50,15 +52,38 @@ pub fn program_flags() -> Vec<String> {
 }
 
 /// A package of the workspace.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Package {
     /// Its name.
     pub name: String,
     /// Its binaries.
     pub binaries: Vec<String>,
-    /// Whether its binaries go into the boot archive
-    /// (`package.metadata.bulkhead = { image = true }`).
+    /// Whether it has a library.
+    pub has_library: bool,
+    /// Whether it has integration tests (`tests/*.rs`).
+    pub has_integration_tests: bool,
+    /// Whether its binaries go into the boot archive:
+    /// `package.metadata.bulkhead = { image = true }`.
     pub in_image: bool,
+    /// Whether its tests run under Miri: `miri = true` in the same table.
+    pub wants_miri: bool,
+    /// Whether its tests run under loom: it depends on it.
+    pub uses_loom: bool,
+    /// Whether its library does not build on the host: `host = false` in the
+    /// same table.
+    target_only: bool,
+}
+
+impl Package {
+    /// Whether its binaries build for the bare target only.
+    pub fn is_bare(&self) -> bool {
+        self.in_image || self.target_only || self.name == "kernel"
+    }
+
+    /// Whether nothing of it builds on the host.
+    pub fn is_target_only(&self) -> bool {
+        self.target_only
+    }
 }
 
 /// All packages of the workspace.
@@ -72,25 +97,36 @@ pub fn packages() -> anyhow::Result<Vec<Package>> {
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .current_dir(workspace_root());
     let metadata: Value = serde_json::from_slice(&tool::read(&mut command)?)?;
-    let packages = metadata["packages"]
+    metadata["packages"]
         .as_array()
-        .context("cargo metadata lists no packages")?;
-    packages
+        .context("cargo metadata lists no packages")?
         .iter()
-        .map(|package| {
-            let text = |value: &Value| value.as_str().map(str::to_owned);
-            let targets = package["targets"].as_array().context("targets")?;
-            Ok(Package {
-                name: text(&package["name"]).context("name")?,
-                binaries: targets
-                    .iter()
-                    .filter(|target| target["kind"][0] == "bin")
-                    .filter_map(|target| text(&target["name"]))
-                    .collect(),
-                in_image: package["metadata"]["bulkhead"]["image"] == Value::Bool(true),
-            })
-        })
+        .map(package)
         .collect()
+}
+
+fn package(package: &Value) -> anyhow::Result<Package> {
+    let ours = &package["metadata"]["bulkhead"];
+    let dependencies = package["dependencies"].as_array();
+    let mut result = Package {
+        name: package["name"].as_str().context("name")?.to_owned(),
+        in_image: ours["image"] == true,
+        wants_miri: ours["miri"] == true,
+        target_only: ours["host"] == false,
+        uses_loom: dependencies
+            .is_some_and(|list| list.iter().any(|dependency| dependency["name"] == "loom")),
+        ..Package::default()
+    };
+    for target in package["targets"].as_array().context("targets")? {
+        let name = target["name"].as_str().context("name")?.to_owned();
+        match target["kind"][0].as_str() {
+            Some("bin") => result.binaries.push(name),
+            Some("test") => result.has_integration_tests = true,
+            Some("lib") => result.has_library = true,
+            _ => {}
+        }
+    }
+    Ok(result)
 }
 
 /// Packages whose binaries are built for the bare target only.
@@ -101,7 +137,7 @@ pub fn packages() -> anyhow::Result<Vec<Package>> {
 pub fn bare_packages() -> anyhow::Result<Vec<String>> {
     Ok(packages()?
         .into_iter()
-        .filter(|package| package.in_image || package.name == "kernel")
+        .filter(Package::is_bare)
         .map(|package| package.name)
         .collect())
 }

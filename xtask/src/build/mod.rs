@@ -1,6 +1,6 @@
 //! Builds the kernel, the programs and the boot archive.
 //!
-//! The kernel and the programs differ in code model and link layout, so each
+//! The kernel and the programs differ in red zone and link layout, so each
 //! has a build folder of its own. All programs are built by one cargo run. The
 //! boot archive takes copies without debug information; the full files stay
 //! beside them for gdb.

@@ -22,7 +22,7 @@ use tree::{Capability, Tree};
 pub use demo::demo;
 
 /// Changes whenever an image's contents change, so that old ones are not used.
-const GENERATION: u32 = 1;
+const GENERATION: u32 = 2;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 
 use super::random::Random;
-use crate::tool;
+use crate::tool::{self, Output};
 
 /// Time of every file: 2024-02-29 12:34:56 UTC, even seconds as FAT has them.
 pub const FILE_TIME_S: u64 = 1_709_210_096;
@@ -214,6 +214,12 @@ impl Tree {
         ]);
         let hashes = tool::read(&mut list)?;
         self.write(HASH_LIST, &hashes)?;
+        let mut touch = tool::command("find");
+        touch
+            .arg(&self.folder)
+            .args(["-type", "l", "-exec", "touch", "-h", "-d"])
+            .args([&format!("@{FILE_TIME_S}"), "{}", "+"]);
+        tool::run(&mut touch, Output::OnFailure)?;
         set_times(&self.folder)
     }
 }

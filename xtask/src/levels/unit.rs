@@ -1,0 +1,182 @@
+//! Tests that run on the host: cargo test, loom, Miri.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+
+use super::Tally;
+use crate::build::cargo::{Package, packages};
+use crate::build::{target_folder, workspace_root};
+use crate::setup;
+use crate::tool;
+
+/// All tests of the host: libraries, programs of the host, integration tests,
+/// examples in the documentation.
+pub(super) fn host() -> anyhow::Result<Tally> {
+    let packages = packages()?;
+    let mut tally = Tally::default();
+    // Libraries of every package: what runs on the bare target has its logic
+    // in a library that builds on the host as well.
+    let libraries = select(&packages, |package| {
+        package.has_library && !package.is_target_only()
+    });
+    if !libraries.is_empty() {
+        tally.add(cargo_test(&libraries, &["--lib"])?);
+        tally.add(cargo_test(&libraries, &["--doc"])?);
+    }
+    let programs = select(&packages, |package| {
+        !package.is_bare() && !package.binaries.is_empty()
+    });
+    if !programs.is_empty() {
+        tally.add(cargo_test(&programs, &["--bins"])?);
+    }
+    let integration = select(&packages, |package| {
+        package.has_integration_tests && !package.is_target_only()
+    });
+    if !integration.is_empty() {
+        tally.add(cargo_test(&integration, &["--test", "*"])?);
+    }
+    Ok(tally)
+}
+
+/// Tests that loom drives through every interleaving.
+pub(super) fn loom() -> anyhow::Result<Tally> {
+    let packages = packages()?;
+    let chosen = select(&packages, |package| package.uses_loom);
+    let mut tally = Tally::default();
+    if chosen.is_empty() {
+        return Ok(tally);
+    }
+    let mut command = test_command(&chosen, &["--lib", "--release"]);
+    command
+        .env("RUSTFLAGS", "--cfg loom")
+        .arg("--target-dir")
+        .arg(target_folder("loom")?);
+    tally.add(counted(command)?);
+    Ok(tally)
+}
+
+/// Tests of packages with `package.metadata.bulkhead = { miri = true }`.
+pub(super) fn miri() -> anyhow::Result<Tally> {
+    let packages = packages()?;
+    let chosen = select(&packages, |package| package.wants_miri);
+    let mut tally = Tally::default();
+    if chosen.is_empty() {
+        return Ok(tally);
+    }
+    let there = tool::command("cargo")
+        .args(["+nightly", "miri", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !there {
+        tally.skip("Miri", "no nightly toolchain with Miri is installed");
+        return Ok(tally);
+    }
+    let mut command = tool::command("cargo");
+    command.args(["+nightly", "miri", "test", "--lib", "--no-fail-fast"]);
+    for package in &chosen {
+        command.args(["--package", &package.name]);
+    }
+    command
+        // Set by the cargo that runs this, for another toolchain.
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("CARGO")
+        .env_remove("RUSTC")
+        .arg("--target-dir")
+        .arg(target_folder("miri")?)
+        .current_dir(workspace_root());
+    tally.add(counted(command)?);
+    Ok(tally)
+}
+
+fn select(packages: &[Package], wanted: impl Fn(&Package) -> bool) -> Vec<&Package> {
+    packages.iter().filter(|package| wanted(package)).collect()
+}
+
+fn test_command(packages: &[&Package], arguments: &[&str]) -> Command {
+    let mut command = setup::cargo();
+    command.args(["test", "--no-fail-fast"]).args(arguments);
+    for package in packages {
+        command.args(["--package", &package.name]);
+    }
+    command.current_dir(workspace_root());
+    command
+}
+
+fn cargo_test(packages: &[&Package], arguments: &[&str]) -> anyhow::Result<Tally> {
+    counted(test_command(packages, arguments))
+}
+
+/// Runs a test command, shows what it says of failures, and counts.
+fn counted(mut command: Command) -> anyhow::Result<Tally> {
+    let text = tool::shown(&command);
+    command.stdout(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {text}"))?;
+    let stdout = child.stdout.take().context("the tests' output")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.context("the tests' output")?;
+        let line = String::from_utf8_lossy(&line);
+        if let Some(counts) = result_line(&line) {
+            tally.add(counts);
+        }
+        if !is_noise(&line) {
+            println!("        {line}");
+        }
+    }
+    let status = child.wait().with_context(|| text.clone())?;
+    if !status.success() && tally.failed == 0 {
+        // It did not compile, or a test ended the whole process.
+        tally.failed += 1;
+        println!("FAILED  {text}: {status}");
+    }
+    Ok(tally)
+}
+
+/// Lines that would hide the others: one for each test that passed, and for
+/// each file without tests.
+fn is_noise(line: &str) -> bool {
+    line.is_empty()
+        || line.starts_with("running ")
+        || line.starts_with("all doctests ran")
+        || line.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored")
+        || line.ends_with(" ... ok")
+}
+
+/// Counts of a line such as `test result: ok. 8 passed; 0 failed; 1 ignored; ...`.
+fn result_line(line: &str) -> Option<Tally> {
+    let counts = line.strip_prefix("test result: ")?;
+    let count = |word: &str| {
+        counts
+            .split([';', '.'])
+            .filter_map(|part| part.trim().strip_suffix(word))
+            .find_map(|number| number.trim().parse().ok())
+            .unwrap_or(0)
+    };
+    Some(Tally {
+        passed: count("passed"),
+        failed: count("failed"),
+        skipped: count("ignored"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_from_the_result_line() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; \
+                    7 filtered out; finished in 0.00s";
+        let expected = Tally {
+            passed: 12,
+            failed: 3,
+            skipped: 1,
+        };
+        assert_eq!(result_line(line), Some(expected));
+        assert_eq!(result_line("test a::b ... ok"), None);
+    }
+}

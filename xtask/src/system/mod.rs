@@ -1,0 +1,262 @@
+//! System tests: the whole system boots in QEMU, runs shell commands, and its
+//! answers are compared with the host's.
+//!
+//! What a test expects comes from the host's own tools run on the files that
+//! went into an image, never from an earlier run of Bulkhead. The console and
+//! the log of each test stay in `target/system`.
+
+mod faults;
+mod host_side;
+mod reading;
+mod shell;
+mod truth;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::build::{self, ArchiveExtras, Built, Profile};
+use crate::guest::disk::Disk;
+use crate::guest::{self, Machine, Outcome, Streams};
+use crate::levels::Tally;
+use crate::setup;
+use crate::symbols::{Annotator, Symbols};
+
+/// Time limit of a test that names none: a machine under emulation, beside
+/// other work on the same processor, that reads every file of an image.
+const TIME_LIMIT: Duration = Duration::from_secs(240);
+
+/// A test: a machine, a script, and what is expected of it.
+pub struct SystemTest {
+    name: String,
+    cpus: u32,
+    command_line: String,
+    disks: Vec<Disk>,
+    script: String,
+    time_limit: Duration,
+    check: Check,
+}
+
+/// Judges what a run gave.
+type Check = Box<dyn Fn(&Report) -> anyhow::Result<()>>;
+
+/// What a run gave.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the shell's commands wrote to standard output.
+    pub console: String,
+    /// What the kernel and the services logged, and what went to standard error.
+    pub log: String,
+}
+
+impl SystemTest {
+    /// A test on one processor without disks.
+    fn new(
+        name: impl Into<String>,
+        script: impl Into<String>,
+        check: impl Fn(&Report) -> anyhow::Result<()> + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            cpus: 1,
+            command_line: String::new(),
+            disks: Vec::new(),
+            script: script.into(),
+            time_limit: TIME_LIMIT,
+            check: Box::new(check),
+        }
+    }
+
+    fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    fn disks(mut self, disks: impl IntoIterator<Item = Disk>) -> Self {
+        self.disks.extend(disks);
+        self
+    }
+
+    fn time_limit(mut self, seconds: u64) -> Self {
+        self.time_limit = Duration::from_secs(seconds);
+        self
+    }
+
+    fn run(&self, built: &Built, folder: &Path) -> anyhow::Result<()> {
+        let archive = folder.join(format!("{}.archive", self.name));
+        let extras = ArchiveExtras {
+            exec: Some(self.script.clone()),
+            files: Vec::new(),
+        };
+        build::write_archive(built, &extras, &archive)?;
+        let mut machine = Machine::new(&built.kernel, Some(archive.clone()));
+        machine.cpus = self.cpus;
+        machine.command_line.clone_from(&self.command_line);
+        machine.disks.clone_from(&self.disks);
+        let (mut console, mut log) = (Vec::new(), Vec::new());
+        let outcome = guest::run(
+            &machine,
+            Some(self.time_limit),
+            &mut Streams {
+                console: &mut console,
+                log: &mut Annotator::new(Symbols::of(built), &mut log),
+                input: None,
+            },
+        )?;
+        fs::remove_file(archive)?;
+        fs::write(folder.join(format!("{}.console", self.name)), &console)?;
+        fs::write(folder.join(format!("{}.log", self.name)), &log)?;
+        let report = Report {
+            outcome,
+            console: String::from_utf8_lossy(&console).into_owned(),
+            log: String::from_utf8_lossy(&log).into_owned(),
+        };
+        (self.check)(&report)
+    }
+}
+
+impl Report {
+    /// Checks the status of the last command.
+    fn expect_status(&self, status: u8) -> anyhow::Result<()> {
+        ensure!(
+            self.outcome == Outcome::Exit(status),
+            "ended with {:?}, expected status {status}; last words: {}",
+            self.outcome,
+            last_lines(&self.log, 3)
+        );
+        Ok(())
+    }
+
+    /// Checks what was printed, all of it.
+    fn expect_console(&self, expected: &str) -> anyhow::Result<()> {
+        compare("standard output", &self.console, expected)
+    }
+
+    /// The part of the console's text after the line `== NAME`, up to the next
+    /// such line.
+    fn section(&self, name: &str) -> anyhow::Result<&str> {
+        section(&self.console, name)
+            .with_context(|| format!("there is no section {name:?} in the output"))
+    }
+
+    /// The line of the log that has all these words, in any case.
+    fn log_line(&self, words: &[&str]) -> anyhow::Result<&str> {
+        self.log
+            .lines()
+            .find(|line| {
+                let line = line.to_lowercase();
+                words.iter().all(|word| line.contains(&word.to_lowercase()))
+            })
+            .with_context(|| format!("no line of the log has {words:?}"))
+    }
+}
+
+fn section<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let start = format!("== {name}\n");
+    let from = if text.starts_with(&start) {
+        start.len()
+    } else {
+        text.find(&format!("\n{start}"))? + 1 + start.len()
+    };
+    let rest = text.get(from..)?;
+    if rest.starts_with("== ") {
+        return Some("");
+    }
+    Some(rest.find("\n== ").map_or(rest, |end| &rest[..=end]))
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().rev().take(count).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+}
+
+/// Compares two texts and names the first line that differs.
+fn compare(what: &str, found: &str, expected: &str) -> anyhow::Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    let (mut ours, mut theirs) = (found.lines(), expected.lines());
+    for number in 1.. {
+        let (ours, theirs) = (ours.next(), theirs.next());
+        if ours != theirs {
+            let shown =
+                |line: Option<&str>| line.map_or("its end".to_owned(), |l| format!("{l:?}"));
+            bail!(
+                "{what}, line {number}: {}, expected {}",
+                shown(ours),
+                shown(theirs)
+            );
+        }
+        if ours.is_none() {
+            break;
+        }
+    }
+    bail!("{what} differs in the line feed at its end")
+}
+
+/// Runs the system tests whose name contains `filter`.
+///
+/// # Errors
+///
+/// When a test cannot be prepared; a failure of a test is counted instead.
+pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
+    let wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    let mut tally = Tally::default();
+    setup::ensure(&[setup::MACHINE, setup::IMAGES])?;
+    let mut built = None;
+    tally.check("build", || {
+        built = Some(build::build(Profile::Release)?);
+        Ok(())
+    });
+    let Some(built) = built else {
+        tally.skip("system tests", "the system does not build");
+        return Ok(tally);
+    };
+    let folder = build::target_folder("system")?;
+    let mut tests = Vec::new();
+    for group in [shell::tests, reading::tests, faults::tests] {
+        tests.extend(group()?);
+    }
+    for test in tests.iter().filter(|test| wanted(&test.name)) {
+        tally.check(&test.name, || test.run(&built, &folder));
+    }
+    for (name, check) in host_side::TESTS {
+        if wanted(name) {
+            tally.check(name, check);
+        }
+    }
+    if filter.is_some() && tally.passed + tally.failed <= 1 {
+        bail!(
+            "no system test has {:?} in its name",
+            filter.unwrap_or_default()
+        );
+    }
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_cut_at_their_marks() {
+        let text = "== a\none\ntwo\n== b\n== c\nthree";
+        assert_eq!(section(text, "a"), Some("one\ntwo\n"));
+        assert_eq!(section(text, "b"), Some(""));
+        assert_eq!(section(text, "c"), Some("three"));
+        assert_eq!(section(text, "d"), None);
+    }
+
+    #[test]
+    fn a_difference_is_named() {
+        compare("x", "a\nb\n", "a\nb\n").unwrap();
+        let message = compare("x", "a\nb\n", "a\nc\n").unwrap_err().to_string();
+        assert_eq!(message, "x, line 2: \"b\", expected \"c\"");
+        assert!(compare("x", "a\n", "a").is_err());
+        assert!(compare("x", "a\n", "a\nb\n").is_err());
+    }
+}
