@@ -1,9 +1,8 @@
 //! Names the addresses in the guest's log.
 //!
 //! A kernel panic and the report of a dead process give addresses; this writes
-//! the function's name behind each. It knows an address by its form, `0x` and
-//! at least six hexadecimal digits, and a program by the word after `process`
-//! or by `bin/NAME`. It is a filter on text: what it does not know it leaves.
+//! the function's name behind each. It knows an address by its form, and a program
+//! by the word after `process` or by `bin/NAME`. It is a filter on text: what it does not know it leaves.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -94,22 +93,21 @@ impl Symbols {
     /// The line with a name behind each address that has one.
     pub fn annotate(&mut self, line: &str) -> String {
         self.note_program(line);
+        // A frame but the first has a return address, which may be behind the
+        // end of a function that ends in a call.
+        let back = u64::from(is_caller_frame(line));
         let mut text = String::with_capacity(line.len());
         let mut rest = line;
-        while let Some(start) = rest.find("0x") {
-            let digits = rest[start + 2..]
-                .find(|c: char| !c.is_ascii_hexdigit())
-                .unwrap_or(rest.len() - start - 2);
-            let end = start + 2 + digits;
-            text.push_str(&rest[..end]);
-            let number = &rest[start + 2..end];
-            if (6..=16).contains(&number.len())
-                && let Ok(address) = u64::from_str_radix(number, 16)
-                && let Some(name) = self.name(address)
-            {
+        while let Some(start) = rest.find(|c: char| c.is_ascii_alphanumeric()) {
+            let len = rest[start..]
+                .find(|c: char| !c.is_ascii_alphanumeric())
+                .unwrap_or(rest.len() - start);
+            let (before, after) = rest.split_at(start + len);
+            text.push_str(before);
+            if let Some(name) = address(&before[start..]).and_then(|at| self.name(at, back)) {
                 text.push_str(&format!(" <{name}>"));
             }
-            rest = &rest[end..];
+            rest = after;
         }
         text.push_str(rest);
         text
@@ -129,9 +127,9 @@ impl Symbols {
         }
     }
 
-    fn name(&mut self, address: u64) -> Option<String> {
+    fn name(&mut self, address: u64, back: u64) -> Option<String> {
         if address >= KERNEL_MIN {
-            return self.kernel.name(address);
+            return self.kernel.name(address, back);
         }
         let program = self.current.clone()?;
         let file = self.files.get(&program)?;
@@ -139,8 +137,26 @@ impl Symbols {
             .programs
             .entry(program)
             .or_insert_with(|| Functions::load(file).unwrap_or_default());
-        functions.name(address)
+        functions.name(address, back)
     }
+}
+
+/// Whether a line of a backtrace, `#N 0x...`, is of a caller: N is not 0.
+fn is_caller_frame(line: &str) -> bool {
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix('#'))
+        .is_some_and(|number| number.parse().is_ok_and(|number: u32| number > 0))
+}
+
+/// The address that a word is: `0x` and at least six digits, or all sixteen
+/// digits of a register.
+fn address(word: &str) -> Option<u64> {
+    let digits = match word.strip_prefix("0x") {
+        Some(digits) if (6..=16).contains(&digits.len()) => digits,
+        None if word.len() == 16 => word,
+        _ => return None,
+    };
+    u64::from_str_radix(digits, 16).ok()
 }
 
 /// Passes text on, line by line, with names behind its addresses.
@@ -219,6 +235,23 @@ mod tests {
         assert_eq!(
             symbols.annotate("  #0 0xffffffff80100010 and 0xffffffff80100040\n"),
             "  #0 0xffffffff80100010 <kernel::main+0x10> and 0xffffffff80100040\n"
+        );
+        assert_eq!(
+            symbols.annotate("rip ffffffff80100000 rsp ffff800000000000"),
+            "rip ffffffff80100000 <kernel::main+0x0> rsp ffff800000000000"
+        );
+    }
+
+    #[test]
+    fn a_return_address_behind_a_function_is_its() {
+        let mut symbols = symbols();
+        assert_eq!(
+            symbols.annotate("  #1 0xffffffff80100040"),
+            "  #1 0xffffffff80100040 <kernel::main+0x40>"
+        );
+        assert_eq!(
+            symbols.annotate("  #0 0xffffffff80100040"),
+            "  #0 0xffffffff80100040"
         );
     }
 
