@@ -131,6 +131,11 @@ impl<Q: BlockQueue, M: Memory> Cache<Q, M> {
         &self.memory
     }
 
+    /// The queue.
+    pub fn queue(&self) -> &Q {
+        &self.queue
+    }
+
     /// What it did so far.
     pub fn statistics(&self) -> CacheStatistics {
         self.state.borrow().statistics

@@ -12,7 +12,7 @@
 //!
 //! It is not the protocol that clients speak, and it knows no on-disk format.
 //! Nothing here is `Send`: a file-system service is one thread.
-#![cfg_attr(not(any(test, feature = "host")), no_std)]
+#![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;

@@ -8,7 +8,7 @@
 //! is used, against the volume's size and against what else claims the blocks,
 //! and the checksums of `metadata_csum` are verified. Layout: the kernel's
 //! `Documentation/filesystems/ext4`.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -33,4 +33,4 @@ mod layout;
 mod superblock;
 
 pub use filesystem::{Ext, File};
-pub use superblock::{MAGIC, Warnings};
+pub use superblock::{Warnings, has_signature};

@@ -11,8 +11,8 @@ use crate::{
     layout::{RawGroup, RawGroupHigh, RawSuperblock},
 };
 
-/// Signature of the superblock, at byte 56 of it.
-pub const MAGIC: u16 = 0xEF53;
+/// Signature of the superblock.
+const MAGIC: u16 = 0xEF53;
 /// Where the superblock lies, in bytes.
 const SUPERBLOCK_OFFSET: u64 = 1024;
 const SUPERBLOCK_BYTES: usize = 1024;
@@ -51,6 +51,12 @@ const RO_COMPAT_METADATA_CSUM: u32 = 0x400;
 const STATE_CLEAN: u16 = 0x1;
 /// s_state: errors were found.
 const STATE_ERRORS: u16 = 0x2;
+
+/// Whether the first 4 KiB of a volume have the signature of ext2, ext3 and ext4.
+pub fn has_signature(first: &[u8]) -> bool {
+    let superblock = first.get(SUPERBLOCK_OFFSET as usize..).unwrap_or_default();
+    RawSuperblock::ref_from_prefix(superblock).is_ok_and(|(raw, _)| raw.magic.get() == MAGIC)
+}
 
 /// Things to tell the operator that do not stop a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

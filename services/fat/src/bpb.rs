@@ -16,6 +16,32 @@ const FAT16_CLUSTERS: u64 = 65525;
 /// FAT32 uses 28 bits of an entry; the last values mean other things.
 const FAT32_CLUSTERS: u64 = 0x0FFF_FFF5;
 
+/// Whether the first 4 KiB of a volume look like a FAT volume's.
+pub fn has_signature(first: &[u8]) -> bool {
+    RawBootSector::ref_from_prefix(first).is_ok_and(|(raw, _)| check_signature(raw).is_ok())
+}
+
+fn check_signature(raw: &RawBootSector) -> Result<(), FsError> {
+    let not_fat = |expected: u64, seen: u64| FsError::NotThisFormat {
+        format: "FAT",
+        expected,
+        seen,
+    };
+    let signature = raw.signature.get();
+    if signature != BOOT_SIGNATURE {
+        return Err(not_fat(BOOT_SIGNATURE.into(), signature.into()));
+    }
+    // A partition table or a boot loader has the signature too, but no block of
+    // parameters.
+    if !matches!(raw.jump, [0xEB, _, 0x90] | [0xE9, _, _]) {
+        return Err(not_fat(0xEB, raw.jump[0].into()));
+    }
+    if !(raw.media == 0xF0 || raw.media >= 0xF8) {
+        return Err(not_fat(0xF8, raw.media.into()));
+    }
+    Ok(())
+}
+
 /// Width of an entry of the file allocation table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
@@ -88,23 +114,7 @@ impl Geometry {
     }
 
     fn parse(raw: &RawBootSector, volume_bytes: u64) -> Result<(Self, Option<u64>), FsError> {
-        let not_fat = |expected: u64, seen: u64| FsError::NotThisFormat {
-            format: "FAT",
-            expected,
-            seen,
-        };
-        let signature = raw.signature.get();
-        if signature != BOOT_SIGNATURE {
-            return Err(not_fat(BOOT_SIGNATURE.into(), signature.into()));
-        }
-        // A partition table or a boot loader has the signature too, but no
-        // block of parameters.
-        if !matches!(raw.jump, [0xEB, _, 0x90] | [0xE9, _, _]) {
-            return Err(not_fat(0xEB, raw.jump[0].into()));
-        }
-        if !(raw.media == 0xF0 || raw.media >= 0xF8) {
-            return Err(not_fat(0xF8, raw.media.into()));
-        }
+        check_signature(raw)?;
         let sector = u64::from(raw.sector_bytes.get());
         if !matches!(sector, 512 | 1024 | 2048 | 4096) {
             return Err(corrupt("bytes per sector", 512, sector));

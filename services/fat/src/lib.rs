@@ -6,7 +6,7 @@
 //! Everything on the disk is taken as hostile: fields are checked against the
 //! volume's size, chains against loops. Layout: Microsoft's "FAT File System
 //! Specification" (2005), cited as FATGEN by section.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -28,4 +28,5 @@ mod layout;
 mod names;
 mod table;
 
+pub use bpb::has_signature;
 pub use filesystem::{Fat, File};

@@ -4,7 +4,7 @@
 //! Pure code over [`volume::Volume`]: it says where the partitions lie. A table
 //! that cannot be trusted yields none, and a [`TableError`] that says why; what is
 //! wrong beside is in [`Table::notes`].
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
