@@ -220,8 +220,13 @@ pub fn mounts() -> Result<Vec<Mount>> {
     backend::mounts()
 }
 
-/// Mounts a volume; an empty `kind` means: find out.
-pub fn mount(source: &str, target: &str, kind: &str, options: &str) -> Result<()> {
+/// Mounts a volume; an empty `kind` means: find out. The error is a text that names what is wrong.
+pub fn mount(
+    source: &str,
+    target: &str,
+    kind: &str,
+    options: &str,
+) -> core::result::Result<(), String> {
     backend::mount(source, target, kind, options)
 }
 

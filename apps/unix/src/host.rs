@@ -246,7 +246,7 @@ impl File {
         self.0.read(buffer).map_err(errno)
     }
     /// Reads at an offset.
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    pub fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         self.0.read_at(buffer, offset).map_err(errno)
     }
     /// Writes all at the position and moves it.
@@ -330,8 +330,13 @@ pub fn mounts() -> Result<Vec<Mount>> {
     Err(Errno::NotImplemented)
 }
 
-pub fn mount(_source: &str, _target: &str, _kind: &str, _options: &str) -> Result<()> {
-    Err(Errno::NotPermitted)
+pub fn mount(
+    _source: &str,
+    _target: &str,
+    _kind: &str,
+    _options: &str,
+) -> std::result::Result<(), String> {
+    Err(Errno::NotPermitted.to_string())
 }
 
 pub fn unmount(_target: &str) -> Result<()> {

@@ -33,6 +33,9 @@ pub use errno::{Errno, Result};
 pub use stream::Stream;
 pub use tool::{Stop, Tool};
 
+#[cfg(target_os = "none")]
+pub use rt;
+
 #[doc(hidden)]
 pub use backend::run_program;
 
@@ -41,6 +44,24 @@ pub use backend::run_program;
 ///
 /// `unix::program!("name", HELP, run)` is the form for tools: `run` is
 /// `fn(&mut Tool) -> Result<(), Stop>`.
+#[cfg(target_os = "none")]
+#[macro_export]
+macro_rules! program {
+    ($run:path) => {
+        fn main() -> i32 {
+            $crate::run_program($run)
+        }
+        $crate::rt::entry!(main);
+    };
+    ($name:literal, $help:expr, $run:path) => {
+        fn main() -> i32 {
+            $crate::run_program(|args| $crate::tool::run($name, $help, args, $run))
+        }
+        $crate::rt::entry!(main);
+    };
+}
+
+/// As on the target: see there.
 #[cfg(not(target_os = "none"))]
 #[macro_export]
 macro_rules! program {

@@ -198,6 +198,13 @@ pub const fn stderr() -> Stderr {
     Stderr
 }
 
+impl Stderr {
+    /// What is behind it.
+    pub fn kind(self) -> StreamKind {
+        startup::streams()[2]
+    }
+}
+
 impl Write for Stderr {
     fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
         write_to(2, startup::name::STDERR, bytes)
