@@ -19,7 +19,12 @@ pub fn evaluate(text: &str, variables: &mut dyn Variables) -> Result<i64, String
     if text.trim().is_empty() {
         return Ok(0);
     }
-    let mut parser = Parser { rest: text, variables, depth: 0, dry: 0 };
+    let mut parser = Parser {
+        rest: text,
+        variables,
+        depth: 0,
+        dry: 0,
+    };
     let value = parser.assignment()?;
     parser.blank();
     if parser.rest.is_empty() {
@@ -84,7 +89,11 @@ impl Parser<'_> {
             self.blank();
             let compound = ["+", "-", "*", "/", "%", "<<", ">>", "&", "^", "|"]
                 .into_iter()
-                .find(|op| self.rest.strip_prefix(op).is_some_and(|r| r.starts_with('=')));
+                .find(|op| {
+                    self.rest
+                        .strip_prefix(op)
+                        .is_some_and(|r| r.starts_with('='))
+                });
             if let Some(op) = compound {
                 self.rest = self.rest.get(op.len() + 1..).unwrap_or("");
                 let right = self.assignment()?;
@@ -145,7 +154,11 @@ impl Parser<'_> {
 
     fn operator(&mut self, level: usize) -> Option<&'static str> {
         self.blank();
-        let found = LEVELS.get(level)?.iter().copied().find(|op| self.rest.starts_with(op))?;
+        let found = LEVELS
+            .get(level)?
+            .iter()
+            .copied()
+            .find(|op| self.rest.starts_with(op))?;
         let after = self.rest.get(found.len()..).unwrap_or("");
         // `|` is not the beginning of `||`, `<` not that of `<<`.
         let longer = match found {
@@ -241,9 +254,16 @@ impl Parser<'_> {
             Some(c) if c == '_' || c.is_ascii_alphanumeric() => {
                 let word = String::from(self.name());
                 self.rest = self.rest.get(word.len()..).unwrap_or("");
-                if c.is_ascii_digit() { number(&word) } else { self.variable(&word) }
+                if c.is_ascii_digit() {
+                    number(&word)
+                } else {
+                    self.variable(&word)
+                }
             }
-            _ => Err(format!("arithmetic expression: expecting primary: \"{}\"", self.rest)),
+            _ => Err(format!(
+                "arithmetic expression: expecting primary: \"{}\"",
+                self.rest
+            )),
         }
     }
 

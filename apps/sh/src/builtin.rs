@@ -98,7 +98,8 @@ fn write(shell: &Interpreter, io: &Streams, text: &str) -> i32 {
 }
 
 fn number(shell: &Interpreter, text: &str, io: &Streams, name: &str) -> Result<i32, Flow> {
-    text.parse().map_err(|_| shell.fatal(io, &format!("{name}: Illegal number: {text}")))
+    text.parse()
+        .map_err(|_| shell.fatal(io, &format!("{name}: Illegal number: {text}")))
 }
 
 fn status_argument(
@@ -170,8 +171,11 @@ fn cd(shell: &mut Interpreter, args: &[String], io: &Streams) -> Result<i32, Flo
         return Ok(2);
     }
     for (name, value) in [("OLDPWD", old), ("PWD", full.clone())] {
-        let variable =
-            Variable { value: Some(value), exported: Exported::Yes, read_only: ReadOnly::No };
+        let variable = Variable {
+            value: Some(value),
+            exported: Exported::Yes,
+            read_only: ReadOnly::No,
+        };
         shell.state.variables.insert(name.into(), variable);
     }
     shell.state.directory = full;
@@ -237,7 +241,10 @@ fn source(shell: &mut Interpreter, args: &[String], io: &Streams) -> Result<i32,
     let full = if name.contains('/') {
         shell.state.absolute(name)
     } else {
-        shell.state.find_program(name).unwrap_or_else(|| shell.state.absolute(name))
+        shell
+            .state
+            .find_program(name)
+            .unwrap_or_else(|| shell.state.absolute(name))
     };
     let text = match unix::fs::read(&full) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -316,11 +323,15 @@ fn declare(
     {
         return Err(shell.fatal(io, &message));
     }
-    let variable = shell.state.variables.entry(name.into()).or_insert(Variable {
-        value: None,
-        exported: Exported::No,
-        read_only: ReadOnly::No,
-    });
+    let variable = shell
+        .state
+        .variables
+        .entry(name.into())
+        .or_insert(Variable {
+            value: None,
+            exported: Exported::No,
+            read_only: ReadOnly::No,
+        });
     mark(variable);
     Ok(())
 }
@@ -370,7 +381,12 @@ fn unset(shell: &mut Interpreter, args: &[String], io: &Streams) -> Result<i32, 
     for name in args.iter().filter(|a| *a != "-f" && *a != "-v") {
         if functions {
             shell.state.functions.remove(name);
-        } else if shell.state.variables.get(name).is_some_and(|v| v.read_only == ReadOnly::Yes) {
+        } else if shell
+            .state
+            .variables
+            .get(name)
+            .is_some_and(|v| v.read_only == ReadOnly::Yes)
+        {
             return Err(shell.fatal(io, &format!("unset: {name}: is read only")));
         } else {
             shell.state.variables.remove(name);
@@ -387,8 +403,10 @@ fn set(shell: &mut Interpreter, args: &[String], io: &Streams) -> Result<i32, Fl
             .iter()
             .filter_map(|(name, v)| Some((name, v.value.as_ref()?)))
             .collect();
-        let text: String =
-            shown.iter().map(|(name, value)| format!("{name}={}\n", quote(value))).collect();
+        let text: String = shown
+            .iter()
+            .map(|(name, value)| format!("{name}={}\n", quote(value)))
+            .collect();
         return Ok(write(shell, io, &text));
     }
     let mut rest = args.iter();
@@ -464,7 +482,10 @@ fn read(shell: &mut Interpreter, args: &[String], io: &Streams) -> Result<i32, F
         }
     }
     let separators = String::from(shell.state.get("IFS").unwrap_or(" \t\n"));
-    for (name, value) in names.iter().zip(split_line(&line, &protected, &separators, names.len())) {
+    for (name, value) in names
+        .iter()
+        .zip(split_line(&line, &protected, &separators, names.len()))
+    {
         if !is_variable_name(name) {
             return Err(shell.fatal(io, &format!("read: {name}: bad variable name")));
         }
@@ -481,9 +502,8 @@ fn split_line(line: &[u8], protected: &[bool], separators: &str, count: usize) -
         let byte = line.get(i).copied().unwrap_or(0);
         !protected.get(i).copied().unwrap_or(false) && separators.as_bytes().contains(&byte)
     };
-    let is_blank = |i: usize| {
-        is_separator(i) && line.get(i).is_some_and(|b| b.is_ascii_whitespace())
-    };
+    let is_blank =
+        |i: usize| is_separator(i) && line.get(i).is_some_and(|b| b.is_ascii_whitespace());
     let text = |from: usize, to: usize| {
         String::from_utf8_lossy(line.get(from..to).unwrap_or_default()).into_owned()
     };
@@ -520,8 +540,10 @@ fn jobs(shell: &mut Interpreter, _args: &[String], io: &Streams) -> Result<i32, 
     let mut text = String::new();
     let mut kept = Vec::new();
     for mut job in core::mem::take(&mut shell.state.jobs) {
-        let running =
-            job.children.iter_mut().any(|child| matches!(child.try_wait(), Ok(None)));
+        let running = job
+            .children
+            .iter_mut()
+            .any(|child| matches!(child.try_wait(), Ok(None)));
         let state = if running { "Running" } else { "Done" };
         text.push_str(&format!("[{}] {state:<24}{}\n", job.number, job.text));
         if running {
@@ -541,8 +563,9 @@ fn wait(shell: &mut Interpreter, args: &[String], _io: &Streams) -> Result<i32, 
                 None => job.children.iter().any(|c| a.parse() == Ok(c.id())),
             })
     };
-    let (chosen, kept): (Vec<_>, Vec<_>) =
-        core::mem::take(&mut shell.state.jobs).into_iter().partition(selected);
+    let (chosen, kept): (Vec<_>, Vec<_>) = core::mem::take(&mut shell.state.jobs)
+        .into_iter()
+        .partition(selected);
     shell.state.jobs = kept;
     if chosen.is_empty() && !args.is_empty() {
         return Ok(127);

@@ -32,13 +32,20 @@ pub fn complete(text: &str, state: &State) -> Completion {
     } else {
         word.rsplit('/').next().unwrap_or(word)
     };
-    candidates.retain(|(name, _)| name.starts_with(stem) && (stem.starts_with('.') || !name.starts_with('.')));
+    candidates.retain(|(name, _)| {
+        name.starts_with(stem) && (stem.starts_with('.') || !name.starts_with('.'))
+    });
     candidates.sort();
     candidates.dedup();
-    let Some((first, end)) = candidates.first().cloned() else { return Completion::default() };
+    let Some((first, end)) = candidates.first().cloned() else {
+        return Completion::default();
+    };
     if candidates.len() == 1 {
         let rest = first.get(stem.len()..).unwrap_or("");
-        return Completion { insert: format!("{}{end}", escape(rest)), candidates: Vec::new() };
+        return Completion {
+            insert: format!("{}{end}", escape(rest)),
+            candidates: Vec::new(),
+        };
     }
     let mut common = first.as_str();
     for (name, _) in &candidates {
@@ -51,8 +58,10 @@ pub fn complete(text: &str, state: &State) -> Completion {
         common = common.get(..same).unwrap_or("");
     }
     let insert = escape(common.get(stem.len()..).unwrap_or(""));
-    let candidates =
-        candidates.into_iter().map(|(n, end)| if end == '/' { format!("{n}/") } else { n }).collect();
+    let candidates = candidates
+        .into_iter()
+        .map(|(n, end)| if end == '/' { format!("{n}/") } else { n })
+        .collect();
     Completion { insert, candidates }
 }
 
@@ -61,7 +70,12 @@ fn last_word(text: &str) -> &str {
     let mut start = 0;
     let mut escaped = false;
     for (index, c) in text.char_indices() {
-        if !escaped && matches!(c, ' ' | '\t' | '|' | ';' | '&' | '<' | '>' | '(' | '=' | '"' | '\'') {
+        if !escaped
+            && matches!(
+                c,
+                ' ' | '\t' | '|' | ';' | '&' | '<' | '>' | '(' | '=' | '"' | '\''
+            )
+        {
             start = index + c.len_utf8();
         }
         escaped = c == '\\' && !escaped;
@@ -99,7 +113,9 @@ fn paths(word: &str, state: &State) -> Vec<(String, char)> {
         None => String::from("."),
     };
     let full = state.absolute(&directory);
-    let Ok(entries) = unix::fs::read_dir(&full) else { return Vec::new() };
+    let Ok(entries) = unix::fs::read_dir(&full) else {
+        return Vec::new();
+    };
     entries
         .into_iter()
         .map(|e| {

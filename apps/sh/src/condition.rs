@@ -12,15 +12,25 @@ const DEPTH_MAX: usize = 64;
 /// Evaluates the arguments of `test`; paths are seen from `directory`. The error is a text for
 /// people.
 pub fn evaluate(args: &[String], directory: &str) -> Result<bool, String> {
-    let mut parser = Parser { rest: args, directory, depth: 0 };
+    let mut parser = Parser {
+        rest: args,
+        directory,
+        depth: 0,
+    };
     // POSIX decides short forms by the number of arguments, so that operands may look like operators.
     match args {
         [] => return Ok(false),
         [one] => return Ok(!one.is_empty()),
         [not, one] if not == "!" => return Ok(one.is_empty()),
-        [op, operand] => return parser.unary(op, operand).ok_or_else(|| format!("{op}: unexpected operator"))?,
+        [op, operand] => {
+            return parser
+                .unary(op, operand)
+                .ok_or_else(|| format!("{op}: unexpected operator"))?;
+        }
         [left, op, right] if is_binary(op) => return parser.binary(left, op, right),
-        [not, rest @ ..] if not == "!" && args.len() <= 4 => return evaluate(rest, directory).map(|v| !v),
+        [not, rest @ ..] if not == "!" && args.len() <= 4 => {
+            return evaluate(rest, directory).map(|v| !v);
+        }
         [open, one, close] if open == "(" && close == ")" => return Ok(!one.is_empty()),
         _ => {}
     }
@@ -34,7 +44,21 @@ pub fn evaluate(args: &[String], directory: &str) -> Result<bool, String> {
 fn is_binary(op: &str) -> bool {
     matches!(
         op,
-        "=" | "==" | "!=" | "<" | ">" | "-eq" | "-ne" | "-lt" | "-le" | "-gt" | "-ge" | "-nt" | "-ot" | "-ef" | "-a" | "-o"
+        "=" | "=="
+            | "!="
+            | "<"
+            | ">"
+            | "-eq"
+            | "-ne"
+            | "-lt"
+            | "-le"
+            | "-gt"
+            | "-ge"
+            | "-nt"
+            | "-ot"
+            | "-ef"
+            | "-a"
+            | "-o"
     )
 }
 
@@ -100,7 +124,11 @@ impl<'a> Parser<'a> {
         if self.at("(") {
             self.next()?;
             let value = self.or()?;
-            return if self.next()? == ")" { Ok(value) } else { Err(String::from("closing paren expected")) };
+            return if self.next()? == ")" {
+                Ok(value)
+            } else {
+                Err(String::from("closing paren expected"))
+            };
         }
         let first = self.next()?;
         if first.len() == 2
@@ -116,7 +144,8 @@ impl<'a> Parser<'a> {
 
     fn unary(&self, op: &str, operand: &str) -> Option<Result<bool, String>> {
         let full = path::join(self.directory, operand);
-        let file = |check: fn(&Metadata) -> bool| Some(Ok(unix::fs::stat(&full).is_ok_and(|m| check(&m))));
+        let file =
+            |check: fn(&Metadata) -> bool| Some(Ok(unix::fs::stat(&full).is_ok_and(|m| check(&m))));
         match op {
             "-n" => Some(Ok(!operand.is_empty())),
             "-z" => Some(Ok(operand.is_empty())),
@@ -144,7 +173,9 @@ impl<'a> Parser<'a> {
 
     fn binary(&self, left: &str, op: &str, right: &str) -> Result<bool, String> {
         let number = |text: &str| {
-            text.trim().parse::<i64>().map_err(|_| format!("Illegal number: {text}"))
+            text.trim()
+                .parse::<i64>()
+                .map_err(|_| format!("Illegal number: {text}"))
         };
         let stat = |text: &str| unix::fs::stat(&path::join(self.directory, text)).ok();
         Ok(match op {

@@ -175,7 +175,11 @@ impl Editor {
             0x10 => self.show(self.shown.wrapping_sub(1)),
             0x12 => {
                 let before = self.line.clone();
-                self.search = Some(Search { text: String::new(), found: None, before });
+                self.search = Some(Search {
+                    text: String::new(),
+                    found: None,
+                    before,
+                });
                 Event::Changed
             }
             0x14 => self.transpose(),
@@ -223,7 +227,9 @@ impl Editor {
             self.pending = Pending::Character(bytes, length);
             return Some(Event::None);
         }
-        let Ok(text) = core::str::from_utf8(&bytes) else { return Some(Event::None) };
+        let Ok(text) = core::str::from_utf8(&bytes) else {
+            return Some(Event::None);
+        };
         if let Some(search) = &mut self.search {
             search.text.push_str(text);
             self.search_from(self.history.len());
@@ -300,7 +306,11 @@ impl Editor {
     }
 
     fn transpose(&mut self) -> Event {
-        let right = if self.cursor == self.line.len() { self.cursor.wrapping_sub(1) } else { self.cursor };
+        let right = if self.cursor == self.line.len() {
+            self.cursor.wrapping_sub(1)
+        } else {
+            self.cursor
+        };
         if right >= 1 && right < self.line.len() {
             self.line.swap(right - 1, right);
             self.cursor = right + 1;
@@ -357,7 +367,9 @@ impl Editor {
     }
 
     fn search_byte(&mut self, byte: u8) -> Event {
-        let Some(mut search) = self.search.take() else { return Event::None };
+        let Some(mut search) = self.search.take() else {
+            return Event::None;
+        };
         match byte {
             0x12 => {
                 let from = search.found.unwrap_or(self.history.len());
@@ -380,7 +392,13 @@ impl Editor {
             }
             0xc2..=0xf4 => {
                 self.search = Some(search);
-                let length = if byte < 0xe0 { 2 } else if byte < 0xf0 { 3 } else { 4 };
+                let length = if byte < 0xe0 {
+                    2
+                } else if byte < 0xf0 {
+                    3
+                } else {
+                    4
+                };
                 self.pending = Pending::Character(alloc::vec![byte], length);
                 return Event::None;
             }
@@ -394,7 +412,9 @@ impl Editor {
     }
 
     fn search_from(&mut self, end: usize) {
-        let Some(search) = &mut self.search else { return };
+        let Some(search) = &mut self.search else {
+            return;
+        };
         let found = self
             .history
             .iter()
@@ -526,7 +546,9 @@ mod tests {
         let mut editor = Editor::new();
         let mut seed = 1u64;
         for _ in 0..200_000 {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             if let Event::Line(line) = editor.feed((seed >> 56) as u8) {
                 editor.remember(&line);
             }

@@ -29,13 +29,17 @@ struct Fields {
 
 impl Fields {
     fn quoted(&mut self, text: &str) {
-        self.current.chars.extend(text.chars().map(PatternChar::Literal));
+        self.current
+            .chars
+            .extend(text.chars().map(PatternChar::Literal));
         self.current.present = true;
         self.split = false;
     }
 
     fn plain(&mut self, text: &str) {
-        self.current.chars.extend(text.chars().map(PatternChar::Active));
+        self.current
+            .chars
+            .extend(text.chars().map(PatternChar::Active));
         self.current.present |= !text.is_empty();
         self.split = false;
     }
@@ -57,7 +61,10 @@ impl Fields {
             }
             if c.is_ascii_whitespace() {
                 // White space around another separator belongs to that.
-                while chars.peek().is_some_and(|n| n.is_ascii_whitespace() && separators.contains(*n)) {
+                while chars
+                    .peek()
+                    .is_some_and(|n| n.is_ascii_whitespace() && separators.contains(*n))
+                {
                     chars.next();
                 }
                 if self.current.present {
@@ -77,7 +84,10 @@ impl Fields {
                 }
             } else {
                 self.end_field();
-                while chars.peek().is_some_and(|n| n.is_ascii_whitespace() && separators.contains(*n)) {
+                while chars
+                    .peek()
+                    .is_some_and(|n| n.is_ascii_whitespace() && separators.contains(*n))
+                {
                     chars.next();
                 }
             }
@@ -158,7 +168,11 @@ impl Interpreter {
 
     /// The one text that a word gives where nothing is split: assignments, redirections, `case`.
     pub fn expand_text(&mut self, word: &Word, io: &Streams) -> Result<String, Flow> {
-        Ok(self.expand_pattern(word, io)?.iter().map(|c| c.char()).collect())
+        Ok(self
+            .expand_pattern(word, io)?
+            .iter()
+            .map(|c| c.char())
+            .collect())
     }
 
     /// The same with the quoting of each character, for patterns.
@@ -168,15 +182,23 @@ impl Interpreter {
         for (index, part) in word.iter().enumerate() {
             match part {
                 Part::Plain(text) => {
-                    let text = if index == 0 { self.tilde(text) } else { text.clone() };
+                    let text = if index == 0 {
+                        self.tilde(text)
+                    } else {
+                        text.clone()
+                    };
                     chars.extend(text.chars().map(PatternChar::Active));
                 }
                 Part::Quoted(text) => chars.extend(text.chars().map(PatternChar::Literal)),
-                Part::Parameter { name, modifier: Modifier::None, quoted }
-                    if name == "@" || name == "*" =>
-                {
+                Part::Parameter {
+                    name,
+                    modifier: Modifier::None,
+                    quoted,
+                } if name == "@" || name == "*" => {
                     let joint = match (name.as_str(), separators.as_deref()) {
-                        ("*", Some(ifs)) => ifs.chars().next().map(String::from).unwrap_or_default(),
+                        ("*", Some(ifs)) => {
+                            ifs.chars().next().map(String::from).unwrap_or_default()
+                        }
                         _ => String::from(" "),
                     };
                     let text = self.state.positional.join(&joint);
@@ -184,7 +206,9 @@ impl Interpreter {
                 }
                 Part::Parameter {
                     name,
-                    modifier: modifier @ (Modifier::Default { word, null } | Modifier::Alternative { word, null }),
+                    modifier:
+                        modifier @ (Modifier::Default { word, null }
+                        | Modifier::Alternative { word, null }),
                     quoted,
                 } => {
                     // The word keeps its own quoting.
@@ -197,7 +221,11 @@ impl Interpreter {
                         push_chars(&mut chars, &value.unwrap_or_default(), *quoted);
                     }
                 }
-                Part::Parameter { name, modifier, quoted } => {
+                Part::Parameter {
+                    name,
+                    modifier,
+                    quoted,
+                } => {
                     let text = self.parameter_text(name, modifier, io)?;
                     push_chars(&mut chars, &text, *quoted);
                 }
@@ -221,7 +249,12 @@ impl Interpreter {
         fields: &mut Fields,
         io: &Streams,
     ) -> Result<(), Flow> {
-        let separators = self.state.get("IFS").unwrap_or(" \t\n").chars().collect::<String>();
+        let separators = self
+            .state
+            .get("IFS")
+            .unwrap_or(" \t\n")
+            .chars()
+            .collect::<String>();
         for (index, part) in word.iter().enumerate() {
             match part {
                 Part::Plain(text) if index == 0 && text.starts_with('~') => {
@@ -240,7 +273,11 @@ impl Interpreter {
                         fields.quoted(text);
                     }
                 }
-                Part::Parameter { name, modifier: Modifier::None, quoted } if name == "@" => {
+                Part::Parameter {
+                    name,
+                    modifier: Modifier::None,
+                    quoted,
+                } if name == "@" => {
                     let values = self.state.positional.clone();
                     for (i, value) in values.iter().enumerate() {
                         if i > 0 {
@@ -252,7 +289,11 @@ impl Interpreter {
                         }
                     }
                 }
-                Part::Parameter { name, modifier: Modifier::None, quoted: Quoting::Bare } if name == "*" => {
+                Part::Parameter {
+                    name,
+                    modifier: Modifier::None,
+                    quoted: Quoting::Bare,
+                } if name == "*" => {
                     let values = self.state.positional.clone();
                     for (i, value) in values.iter().enumerate() {
                         if i > 0 && fields.current.present {
@@ -261,14 +302,24 @@ impl Interpreter {
                         fields.split(value, &separators);
                     }
                 }
-                Part::Parameter { name, modifier: Modifier::None, .. } if name == "*" => {
-                    let joint = separators.chars().next().map(String::from).unwrap_or_default();
+                Part::Parameter {
+                    name,
+                    modifier: Modifier::None,
+                    ..
+                } if name == "*" => {
+                    let joint = separators
+                        .chars()
+                        .next()
+                        .map(String::from)
+                        .unwrap_or_default();
                     let text = self.state.positional.join(&joint);
                     fields.quoted(&text);
                 }
                 Part::Parameter {
                     name,
-                    modifier: modifier @ (Modifier::Default { word, null } | Modifier::Alternative { word, null }),
+                    modifier:
+                        modifier @ (Modifier::Default { word, null }
+                        | Modifier::Alternative { word, null }),
                     quoted,
                 } => {
                     let value = self.parameter(name);
@@ -289,7 +340,11 @@ impl Interpreter {
                         }
                     }
                 }
-                Part::Parameter { name, modifier, quoted } => {
+                Part::Parameter {
+                    name,
+                    modifier,
+                    quoted,
+                } => {
                     let text = self.parameter_text(name, modifier, io)?;
                     match quoted {
                         Quoting::Bare => fields.split(&text, &separators),
@@ -318,7 +373,10 @@ impl Interpreter {
     fn tilde(&self, text: &str) -> String {
         match text.strip_prefix('~') {
             Some(rest) if rest.is_empty() || rest.starts_with('/') => {
-                format!("{}{rest}", self.state.get("HOME").unwrap_or("/").trim_end_matches('/'))
+                format!(
+                    "{}{rest}",
+                    self.state.get("HOME").unwrap_or("/").trim_end_matches('/')
+                )
             }
             _ => String::from(text),
         }
@@ -335,8 +393,19 @@ impl Interpreter {
             "0" => Some(state.name.clone()),
             "-" => {
                 let o = state.options;
-                let flags = [(o.errexit, 'e'), (o.noglob, 'f'), (o.nounset, 'u'), (o.xtrace, 'x')];
-                Some(flags.iter().filter(|(on, _)| *on).map(|(_, c)| *c).collect())
+                let flags = [
+                    (o.errexit, 'e'),
+                    (o.noglob, 'f'),
+                    (o.nounset, 'u'),
+                    (o.xtrace, 'x'),
+                ];
+                Some(
+                    flags
+                        .iter()
+                        .filter(|(on, _)| *on)
+                        .map(|(_, c)| *c)
+                        .collect(),
+                )
             }
             "@" | "*" if state.positional.is_empty() => None,
             "@" | "*" => Some(state.positional.join(" ")),
@@ -388,7 +457,11 @@ impl Interpreter {
                     return Ok(value.unwrap_or_default());
                 }
                 let text = self.expand_text(word, io)?;
-                let text = if text.is_empty() { "parameter not set" } else { &text };
+                let text = if text.is_empty() {
+                    "parameter not set"
+                } else {
+                    &text
+                };
                 Err(self.fatal(io, &format!("{name}: {text}")))
             }
             _ if unset_is_error => Err(self.fatal(io, &format!("{name}: parameter not set"))),

@@ -108,7 +108,11 @@ impl Interpreter {
             if self.terminal.as_ref().is_some_and(|t| t.take_interrupt()) {
                 return Err(Flow::Abort(INTERRUPTED));
             }
-            status = if item.background { self.background(item, io)? } else { self.and_or(item, io)? };
+            status = if item.background {
+                self.background(item, io)?
+            } else {
+                self.and_or(item, io)?
+            };
             self.state.status = status;
         }
         Ok(status)
@@ -162,7 +166,12 @@ impl Interpreter {
         };
         if pipeline.prefix.timed {
             let ms = unix::process::monotonic_ns().saturating_sub(started) / 1_000_000;
-            let text = format!("real\t{}m{}.{:03}s\n", ms / 60_000, ms / 1000 % 60, ms % 1000);
+            let text = format!(
+                "real\t{}m{}.{:03}s\n",
+                ms / 60_000,
+                ms / 1000 % 60,
+                ms % 1000
+            );
             // As for any message: nowhere to report a failure.
             let _ = io.errors.write_all(text.as_bytes());
         }
@@ -170,16 +179,15 @@ impl Interpreter {
     }
 
     /// Starts each command as a process; a command that could not be started counts by its status.
-    fn start_pipeline(
-        &mut self,
-        commands: &[Located],
-        io: &Streams,
-    ) -> Result<Vec<Started>, Flow> {
+    fn start_pipeline(&mut self, commands: &[Located], io: &Streams) -> Result<Vec<Started>, Flow> {
         let mut children = Vec::new();
         let mut input = io.input.clone();
         let last = commands.len().saturating_sub(1);
         for (index, command) in commands.iter().enumerate() {
-            let mut own = Streams { input, ..io.clone() };
+            let mut own = Streams {
+                input,
+                ..io.clone()
+            };
             input = Stream::Null;
             if index < last {
                 let (reader, writer) = self.pipe(io)?;
@@ -292,7 +300,11 @@ impl Interpreter {
                 // As for any message: nowhere to report a failure.
                 let _ = io.errors.write_all(text.as_bytes());
             }
-            self.state.jobs.push(Job { number, text: item.source.clone(), children });
+            self.state.jobs.push(Job {
+                number,
+                text: item.source.clone(),
+                children,
+            });
         }
         Ok(0)
     }
@@ -339,7 +351,9 @@ impl Interpreter {
                 let mut status = 0;
                 loop {
                     // `break` in the condition ends this loop too.
-                    let flow = self.condition(condition, io).map(|s| (s == 0) == (*kind == LoopKind::While));
+                    let flow = self
+                        .condition(condition, io)
+                        .map(|s| (s == 0) == (*kind == LoopKind::While));
                     match flow {
                         Ok(true) => {}
                         Ok(false) => return Ok(status),
@@ -441,7 +455,10 @@ impl Interpreter {
             return Err(self.fatal(io, "commands nested too deeply"));
         }
         let (output, bytes) = Stream::capture();
-        let io = Streams { output, ..io.clone() };
+        let io = Streams {
+            output,
+            ..io.clone()
+        };
         let status = self.subshell(|shell| shell.run_text(text, &io));
         self.depth -= 1;
         self.substitution = Some(status);
@@ -469,7 +486,9 @@ impl Interpreter {
         self.substitution = None;
         let args = self.expand_words(&simple.words, io)?;
         let Some(name) = args.first() else {
-            let Some(io) = self.redirected(&simple.redirects, io)? else { return Ok(2) };
+            let Some(io) = self.redirected(&simple.redirects, io)? else {
+                return Ok(2);
+            };
             for (name, word) in &simple.assignments {
                 let value = self.expand_text(word, &io)?;
                 self.trace(&[format!("{name}={value}")], &io);
@@ -479,7 +498,9 @@ impl Interpreter {
             }
             return Ok(self.substitution.unwrap_or(0));
         };
-        let Some(io) = self.redirected(&simple.redirects, io)? else { return Ok(2) };
+        let Some(io) = self.redirected(&simple.redirects, io)? else {
+            return Ok(2);
+        };
         let assignments = self.expand_assignments(simple, &io)?;
         self.trace(&args, &io);
         if let Some(body) = self.state.functions.get(name).cloned() {
@@ -495,7 +516,9 @@ impl Interpreter {
     fn trace(&self, args: &[String], io: &Streams) {
         if self.state.options.xtrace {
             // As for any message: nowhere to report a failure.
-            let _ = io.errors.write_all(format!("+ {}\n", args.join(" ")).as_bytes());
+            let _ = io
+                .errors
+                .write_all(format!("+ {}\n", args.join(" ")).as_bytes());
         }
     }
 
@@ -563,7 +586,9 @@ impl Interpreter {
         assignments: &[(String, String)],
         io: &Streams,
     ) -> Started {
-        let Some(name) = args.first() else { return Started::Failed(0) };
+        let Some(name) = args.first() else {
+            return Started::Failed(0);
+        };
         let mut environment = self.state.environment();
         for (name, value) in assignments {
             environment.retain(|(n, _)| n != name);
@@ -599,14 +624,21 @@ impl Interpreter {
                 let mut script = alloc::vec![self.state.name.clone(), String::from(program)];
                 script.extend(args.iter().skip(1).cloned());
                 let shell = unix::process::own_program();
-                Spawn { program: &shell, args: &script, ..spawn }.start()
+                Spawn {
+                    program: &shell,
+                    args: &script,
+                    ..spawn
+                }
+                .start()
             }
             other => other,
         };
         match result {
-            Ok(child) => {
-                Started::Child { child: Box::new(child), name: String::from(name), errors: io.errors.clone() }
-            }
+            Ok(child) => Started::Child {
+                child: Box::new(child),
+                name: String::from(name),
+                errors: io.errors.clone(),
+            },
             Err(Errno::NoEntry) => {
                 self.complain(io, &format!("{name}: No such file or directory"));
                 Started::Failed(127)
@@ -629,7 +661,11 @@ impl Interpreter {
         let mut members = members.into_iter();
         while let Some(member) = members.next() {
             let (mut child, name, errors) = match member {
-                Started::Child { child, name, errors } => (child, name, errors),
+                Started::Child {
+                    child,
+                    name,
+                    errors,
+                } => (child, name, errors),
                 Started::Failed(code) => {
                     status = code;
                     continue;
@@ -679,7 +715,11 @@ impl Interpreter {
     }
 
     /// The streams with redirections; `None` if one failed (it has been reported).
-    fn redirected(&mut self, redirects: &[Redirect], io: &Streams) -> Result<Option<Streams>, Flow> {
+    fn redirected(
+        &mut self,
+        redirects: &[Redirect],
+        io: &Streams,
+    ) -> Result<Option<Streams>, Flow> {
         let mut io = io.clone();
         for redirect in redirects {
             let target = self.expand_text(&redirect.target, &io)?;
@@ -687,7 +727,9 @@ impl Interpreter {
                 RedirectKind::Read => self.open(&target, OpenMode::Read),
                 RedirectKind::Write => self.open(&target, OpenMode::Truncate),
                 RedirectKind::Append => self.open(&target, OpenMode::Append),
-                RedirectKind::Here => here_document(&target).map_err(|e| format!("here-document: {e}")),
+                RedirectKind::Here => {
+                    here_document(&target).map_err(|e| format!("here-document: {e}"))
+                }
                 RedirectKind::Duplicate => match target.as_str() {
                     "0" => Ok(io.input.clone()),
                     "1" => Ok(io.output.clone()),
@@ -713,7 +755,11 @@ impl Interpreter {
     }
 
     fn open(&self, target: &str, mode: OpenMode) -> Result<Stream, String> {
-        let verb = if mode == OpenMode::Read { "open" } else { "create" };
+        let verb = if mode == OpenMode::Read {
+            "open"
+        } else {
+            "create"
+        };
         let full = self.state.absolute(target);
         if mode == OpenMode::Read && unix::fs::stat(&full).is_ok_and(|m| m.is_dir()) {
             return Err(format!("cannot open {target}: {}", Errno::IsDirectory));
@@ -786,7 +832,11 @@ fn after_body(flow: Flow) -> Result<Next, Flow> {
 #[derive(Debug)]
 enum Started {
     /// It runs.
-    Child { child: Box<Child>, name: String, errors: Stream },
+    Child {
+        child: Box<Child>,
+        name: String,
+        errors: Stream,
+    },
     /// It could not be started.
     Failed(i32),
 }

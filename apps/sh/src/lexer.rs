@@ -65,7 +65,11 @@ impl PendingHere {
                 _ => {}
             }
         }
-        PendingHere { delimiter, expands, strip_tabs }
+        PendingHere {
+            delimiter,
+            expands,
+            strip_tabs,
+        }
     }
 }
 
@@ -99,7 +103,12 @@ pub fn is_variable_name(text: &str) -> bool {
 impl Lexer {
     /// Over the text.
     pub fn new(text: &str) -> Lexer {
-        Lexer { chars: text.chars().collect(), position: 0, pending: Vec::new(), documents: Vec::new() }
+        Lexer {
+            chars: text.chars().collect(),
+            position: 0,
+            pending: Vec::new(),
+            documents: Vec::new(),
+        }
     }
 
     /// Index of the next character.
@@ -114,7 +123,11 @@ impl Lexer {
 
     /// The text between two positions.
     pub fn slice(&self, from: usize, to: usize) -> String {
-        self.chars.get(from..to.min(self.chars.len())).unwrap_or_default().iter().collect()
+        self.chars
+            .get(from..to.min(self.chars.len()))
+            .unwrap_or_default()
+            .iter()
+            .collect()
     }
 
     /// Remembers a here-document, to be read after the present line.
@@ -145,7 +158,9 @@ impl Lexer {
     }
 
     fn at(&self, text: &str) -> bool {
-        text.chars().enumerate().all(|(i, c)| self.peek_at(i) == Some(c))
+        text.chars()
+            .enumerate()
+            .all(|(i, c)| self.peek_at(i) == Some(c))
     }
 
     fn skip_blank(&mut self) {
@@ -223,7 +238,9 @@ impl Lexer {
                         Some('\'') => break,
                         Some(c) => text.push(c),
                         None => {
-                            return Err(SyntaxError::Incomplete("unterminated quoted string".into()));
+                            return Err(SyntaxError::Incomplete(
+                                "unterminated quoted string".into(),
+                            ));
                         }
                     }
                 }
@@ -318,13 +335,21 @@ impl Lexer {
                     name.push(c);
                     self.position += 1;
                 }
-                word.push(Part::Parameter { name, modifier: Modifier::None, quoted });
+                word.push(Part::Parameter {
+                    name,
+                    modifier: Modifier::None,
+                    quoted,
+                });
                 Ok(())
             }
             Some(c @ ('0'..='9' | '?' | '#' | '@' | '*' | '$' | '!' | '-')) => {
                 self.position += 1;
                 let name = String::from(c);
-                word.push(Part::Parameter { name, modifier: Modifier::None, quoted });
+                word.push(Part::Parameter {
+                    name,
+                    modifier: Modifier::None,
+                    quoted,
+                });
                 Ok(())
             }
             _ => {
@@ -427,7 +452,11 @@ impl Lexer {
             if !self.eat('}') {
                 return Err(bad_substitution());
             }
-            return Ok(Part::Parameter { name, modifier: Modifier::Length, quoted });
+            return Ok(Part::Parameter {
+                name,
+                modifier: Modifier::Length,
+                quoted,
+            });
         }
         let name = self.parameter_name()?;
         let null = if self.peek() == Some(':') {
@@ -439,12 +468,28 @@ impl Lexer {
         let operator = self.bump().ok_or_else(unfinished)?;
         let modifier = match operator {
             '}' if null == NullTest::Unset => Modifier::None,
-            '-' => Modifier::Default { word: self.modifier_word(quoted)?, null },
-            '=' => Modifier::Assign { word: self.modifier_word(quoted)?, null },
-            '+' => Modifier::Alternative { word: self.modifier_word(quoted)?, null },
-            '?' => Modifier::Require { word: self.modifier_word(quoted)?, null },
+            '-' => Modifier::Default {
+                word: self.modifier_word(quoted)?,
+                null,
+            },
+            '=' => Modifier::Assign {
+                word: self.modifier_word(quoted)?,
+                null,
+            },
+            '+' => Modifier::Alternative {
+                word: self.modifier_word(quoted)?,
+                null,
+            },
+            '?' => Modifier::Require {
+                word: self.modifier_word(quoted)?,
+                null,
+            },
             '#' | '%' if null == NullTest::Unset => {
-                let extent = if self.eat(operator) { Extent::Longest } else { Extent::Shortest };
+                let extent = if self.eat(operator) {
+                    Extent::Longest
+                } else {
+                    Extent::Shortest
+                };
                 // Quotes inside a pattern count even when the whole stands in double quotes.
                 let word = self.modifier_word(Quoting::Bare)?;
                 if operator == '#' {
@@ -455,7 +500,11 @@ impl Lexer {
             }
             _ => return Err(bad_substitution()),
         };
-        Ok(Part::Parameter { name, modifier, quoted })
+        Ok(Part::Parameter {
+            name,
+            modifier,
+            quoted,
+        })
     }
 
     fn parameter_name(&mut self) -> Result<String> {
@@ -540,7 +589,11 @@ impl Lexer {
                     }
                     line.push(c);
                 }
-                let line = if pending.strip_tabs { line.trim_start_matches('\t') } else { &line };
+                let line = if pending.strip_tabs {
+                    line.trim_start_matches('\t')
+                } else {
+                    &line
+                };
                 if line == pending.delimiter {
                     break;
                 }
@@ -630,8 +683,14 @@ mod tests {
     fn incomplete_texts() {
         for text in ["'a", "\"a", "$(a", "${a", "`a", "a\\", "$((1"] {
             let mut lexer = Lexer::new(text);
-            assert!(matches!(lexer.token(), Err(SyntaxError::Incomplete(_))), "{text}");
+            assert!(
+                matches!(lexer.token(), Err(SyntaxError::Incomplete(_))),
+                "{text}"
+            );
         }
-        assert!(matches!(Lexer::new("${a!}").token(), Err(SyntaxError::Invalid(_))));
+        assert!(matches!(
+            Lexer::new("${a!}").token(),
+            Err(SyntaxError::Invalid(_))
+        ));
     }
 }

@@ -42,7 +42,9 @@ fn run(args: Vec<String>) -> i32 {
             let _ = Stream::stdout().write_all(HELP.as_bytes());
             return 0;
         }
-        let Some(flags) = first.strip_prefix('-').filter(|f| !f.is_empty()) else { break };
+        let Some(flags) = first.strip_prefix('-').filter(|f| !f.is_empty()) else {
+            break;
+        };
         rest = others;
         if flags == "-" {
             break;

@@ -37,7 +37,13 @@ const RESERVED: [&str; 15] = [
 impl Parser {
     /// Over the text.
     pub fn new(text: &str) -> Parser {
-        Parser { lexer: Lexer::new(text), ahead: None, taken_to: 0, depth: 0, documents: 0 }
+        Parser {
+            lexer: Lexer::new(text),
+            ahead: None,
+            taken_to: 0,
+            depth: 0,
+            documents: 0,
+        }
     }
 
     /// The next line of commands (with the lines that it needs), or `None` at the end.
@@ -86,7 +92,10 @@ impl Parser {
 
     fn start(&mut self) -> Result<usize> {
         self.look()?;
-        Ok(self.ahead.as_ref().map_or(self.taken_to, |(_, start, _)| *start))
+        Ok(self
+            .ahead
+            .as_ref()
+            .map_or(self.taken_to, |(_, start, _)| *start))
     }
 
     /// The next token as a reserved word, if it is one.
@@ -111,7 +120,9 @@ impl Parser {
                 let SyntaxError::Invalid(text) = unexpected(&other) else {
                     return Err(unexpected(&other));
                 };
-                Err(SyntaxError::Invalid(format!("{text} (expecting \"{wanted}\")")))
+                Err(SyntaxError::Invalid(format!(
+                    "{text} (expecting \"{wanted}\")"
+                )))
             }
         }
     }
@@ -190,7 +201,12 @@ impl Parser {
             rest.push((join, self.pipeline()?));
         }
         let source = self.lexer.slice(from, self.taken_to);
-        Ok(AndOr { first, rest, background: false, source })
+        Ok(AndOr {
+            first,
+            rest,
+            background: false,
+            source,
+        })
     }
 
     fn pipeline(&mut self) -> Result<Pipeline> {
@@ -199,7 +215,8 @@ impl Parser {
             if self.reserved()? == Some("!") {
                 self.take()?;
                 prefix.negated = !prefix.negated;
-            } else if matches!(self.look()?, Token::Word(w) if is_plain(w, "time")) && !prefix.timed {
+            } else if matches!(self.look()?, Token::Word(w) if is_plain(w, "time")) && !prefix.timed
+            {
                 self.take()?;
                 prefix.timed = true;
             } else {
@@ -330,7 +347,9 @@ impl Parser {
                 [Part::Plain(name)] if is_variable_name(name) => Ok(name.clone()),
                 _ => Err(SyntaxError::Invalid(format!("bad {what} loop variable"))),
             },
-            Token::End => Err(SyntaxError::Incomplete(format!("name expected after '{what}'"))),
+            Token::End => Err(SyntaxError::Incomplete(format!(
+                "name expected after '{what}'"
+            ))),
             other => Err(unexpected(&other)),
         }
     }
@@ -397,12 +416,16 @@ impl Parser {
             }
             match self.look()? {
                 Token::Word(_) => {}
-                Token::Operator("(") if simple.words.len() == 1 && simple.assignments.is_empty() => {
+                Token::Operator("(")
+                    if simple.words.len() == 1 && simple.assignments.is_empty() =>
+                {
                     return self.function(&simple);
                 }
                 _ => break,
             }
-            let Token::Word(word) = self.take()? else { break };
+            let Token::Word(word) = self.take()? else {
+                break;
+            };
             match assignment(&word) {
                 Some(pair) if simple.words.is_empty() => simple.assignments.push(pair),
                 _ => simple.words.push(word),
@@ -432,7 +455,10 @@ impl Parser {
         }
         let body = self.command()?;
         self.depth -= 1;
-        Ok(Command::Function { name, body: Box::new(body) })
+        Ok(Command::Function {
+            name,
+            body: Box::new(body),
+        })
     }
 
     fn redirect(&mut self) -> Result<Option<Redirect>> {
@@ -459,10 +485,13 @@ impl Parser {
         };
         let descriptor = descriptor.unwrap_or(default);
         if descriptor > 2 {
-            return Err(SyntaxError::Invalid(format!("descriptor {descriptor} is not supported")));
+            return Err(SyntaxError::Invalid(format!(
+                "descriptor {descriptor} is not supported"
+            )));
         }
         if kind == RedirectKind::Here {
-            self.lexer.expect_document(PendingHere::new(&target, strip_tabs));
+            self.lexer
+                .expect_document(PendingHere::new(&target, strip_tabs));
             // The number of the document for now; its text comes after the line.
             let number = self.documents;
             self.documents += 1;
@@ -472,7 +501,11 @@ impl Parser {
                 target: alloc::vec![Part::Plain(format!("{number}"))],
             }));
         }
-        Ok(Some(Redirect { descriptor, kind, target }))
+        Ok(Some(Redirect {
+            descriptor,
+            kind,
+            target,
+        }))
     }
 
     /// Puts the texts of here-documents in the place of their numbers.
@@ -488,7 +521,10 @@ impl Parser {
 }
 
 fn fill_redirects(redirects: &mut [Redirect], documents: &[Word]) {
-    for redirect in redirects.iter_mut().filter(|r| r.kind == RedirectKind::Here) {
+    for redirect in redirects
+        .iter_mut()
+        .filter(|r| r.kind == RedirectKind::Here)
+    {
         if let [Part::Plain(number)] = redirect.target.as_slice()
             && let Some(text) = number.parse().ok().and_then(|n: usize| documents.get(n))
         {
@@ -557,7 +593,9 @@ fn is_plain(word: &Word, text: &str) -> bool {
 }
 
 fn assignment(word: &Word) -> Option<(String, Word)> {
-    let Some(Part::Plain(text)) = word.first() else { return None };
+    let Some(Part::Plain(text)) = word.first() else {
+        return None;
+    };
     let (name, value) = text.split_once('=')?;
     if !is_variable_name(name) {
         return None;
@@ -608,11 +646,34 @@ mod tests {
 
     #[test]
     fn incomplete_and_invalid() {
-        for text in ["if a; then b", "for i in 1 2; do", "a &&", "a |", "(a", "{ a;", "case x in", "f()"] {
-            assert!(matches!(parse(text), Err(SyntaxError::Incomplete(_))), "{text}");
+        for text in [
+            "if a; then b",
+            "for i in 1 2; do",
+            "a &&",
+            "a |",
+            "(a",
+            "{ a;",
+            "case x in",
+            "f()",
+        ] {
+            assert!(
+                matches!(parse(text), Err(SyntaxError::Incomplete(_))),
+                "{text}"
+            );
         }
-        for text in [";;", "a | | b", "fi", "if then fi", "a ) b", "for 1 in a; do b; done", "& a"] {
-            assert!(matches!(parse(text), Err(SyntaxError::Invalid(_))), "{text}");
+        for text in [
+            ";;",
+            "a | | b",
+            "fi",
+            "if then fi",
+            "a ) b",
+            "for 1 in a; do b; done",
+            "& a",
+        ] {
+            assert!(
+                matches!(parse(text), Err(SyntaxError::Invalid(_))),
+                "{text}"
+            );
         }
     }
 
@@ -625,7 +686,9 @@ mod tests {
     #[test]
     fn here_documents_reach_their_redirection() {
         let all = parse("cat <<A; cat <<'B'\n$x\nA\n$y\nB\n").unwrap();
-        let Command::Simple(second) = &all[0][1].first.commands[0].command else { panic!() };
+        let Command::Simple(second) = &all[0][1].first.commands[0].command else {
+            panic!()
+        };
         assert_eq!(second.redirects[0].target, [Part::Quoted("$y\n".into())]);
     }
 }

@@ -197,8 +197,11 @@ fn set(chars: &[PatternChar]) -> Option<(Item, usize)> {
             }
             PatternChar::Active('[') if chars.get(at) == Some(&PatternChar::Active(':')) => {
                 let rest = chars.get(at + 1..).unwrap_or_default();
-                let name: String =
-                    rest.iter().map(|c| c.char()).take_while(|c| c.is_ascii_lowercase()).collect();
+                let name: String = rest
+                    .iter()
+                    .map(|c| c.char())
+                    .take_while(|c| c.is_ascii_lowercase())
+                    .collect();
                 let end = at + 1 + name.len();
                 let closed = chars.get(end).map(|c| c.char()) == Some(':')
                     && chars.get(end + 1).map(|c| c.char()) == Some(']');
@@ -302,7 +305,11 @@ mod tests {
             ("a[", "a[", true),
             ("*[0-9].txt", "file12.txt", true),
         ] {
-            assert_eq!(Pattern::from_text(pattern).matches(text), expected, "{pattern} {text}");
+            assert_eq!(
+                Pattern::from_text(pattern).matches(text),
+                expected,
+                "{pattern} {text}"
+            );
         }
     }
 

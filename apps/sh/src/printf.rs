@@ -68,7 +68,9 @@ fn unescape(text: &str, octal: Octal) -> (String, bool) {
             Some('x') => {
                 let mut value = 0;
                 for _ in 0..2 {
-                    let Some(d) = chars.peek().and_then(|c| c.to_digit(16)) else { break };
+                    let Some(d) = chars.peek().and_then(|c| c.to_digit(16)) else {
+                        break;
+                    };
                     value = value * 16 + d;
                     chars.next();
                 }
@@ -78,7 +80,9 @@ fn unescape(text: &str, octal: Octal) -> (String, bool) {
                 let mut value = d.to_digit(8).unwrap_or(0);
                 let more = if octal == Octal::Plain { 2 } else { 3 };
                 for _ in 0..more {
-                    let Some(d) = chars.peek().and_then(|c| c.to_digit(8)) else { break };
+                    let Some(d) = chars.peek().and_then(|c| c.to_digit(8)) else {
+                        break;
+                    };
                     value = value * 8 + d;
                     chars.next();
                 }
@@ -122,7 +126,10 @@ impl Spec {
     fn integer(&self, negative: bool, digits: &str, prefix: &str) -> String {
         let mut digits = String::from(digits);
         if let Some(precision) = self.precision {
-            digits = format!("{}{digits}", "0".repeat(precision.saturating_sub(digits.len())));
+            digits = format!(
+                "{}{digits}",
+                "0".repeat(precision.saturating_sub(digits.len()))
+            );
         }
         let sign = match (negative, self.plus, self.space) {
             (true, _, _) => "-",
@@ -168,7 +175,11 @@ pub fn printf(template: &str, args: &[String]) -> (String, Option<String>) {
             let mut count = |chars: &mut core::iter::Peekable<core::str::Chars<'_>>| {
                 if chars.peek() == Some(&'*') {
                     chars.next();
-                    return args.next().and_then(|a| a.parse().ok()).unwrap_or(0).min(WIDTH_MAX);
+                    return args
+                        .next()
+                        .and_then(|a| a.parse().ok())
+                        .unwrap_or(0)
+                        .min(WIDTH_MAX);
                 }
                 let mut n = 0usize;
                 while let Some(d) = chars.peek().and_then(|c| c.to_digit(10)) {
@@ -191,8 +202,10 @@ pub fn printf(template: &str, args: &[String]) -> (String, Option<String>) {
             let text = argument.unwrap_or("");
             match conversion {
                 Some('s') => {
-                    let shown: String =
-                        text.chars().take(spec.precision.unwrap_or(usize::MAX)).collect();
+                    let shown: String = text
+                        .chars()
+                        .take(spec.precision.unwrap_or(usize::MAX))
+                        .collect();
                     out.push_str(&spec.pad(&shown));
                 }
                 Some('b') => {
@@ -212,11 +225,25 @@ pub fn printf(template: &str, args: &[String]) -> (String, Option<String>) {
                         0
                     });
                     out.push_str(&match kind {
-                        'd' | 'i' => spec.integer(value < 0, &format!("{}", value.unsigned_abs()), ""),
+                        'd' | 'i' => {
+                            spec.integer(value < 0, &format!("{}", value.unsigned_abs()), "")
+                        }
                         'u' => spec.integer(false, &format!("{}", value as u64), ""),
-                        'o' => spec.integer(false, &format!("{value:o}"), if spec.alternate { "0" } else { "" }),
-                        'x' => spec.integer(false, &format!("{value:x}"), if spec.alternate { "0x" } else { "" }),
-                        _ => spec.integer(false, &format!("{value:X}"), if spec.alternate { "0X" } else { "" }),
+                        'o' => spec.integer(
+                            false,
+                            &format!("{value:o}"),
+                            if spec.alternate { "0" } else { "" },
+                        ),
+                        'x' => spec.integer(
+                            false,
+                            &format!("{value:x}"),
+                            if spec.alternate { "0x" } else { "" },
+                        ),
+                        _ => spec.integer(
+                            false,
+                            &format!("{value:X}"),
+                            if spec.alternate { "0X" } else { "" },
+                        ),
                     });
                 }
                 other => {
@@ -243,12 +270,19 @@ fn integer(text: &str) -> Option<i64> {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let value = if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+    let value = if let Some(hex) = digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"))
+    {
         i64::from_str_radix(hex, 16).ok()?
     } else if digits.len() > 1 && digits.starts_with('0') {
         i64::from_str_radix(digits, 8).ok()?
     } else {
         digits.parse().ok()?
     };
-    Some(if negative { value.wrapping_neg() } else { value })
+    Some(if negative {
+        value.wrapping_neg()
+    } else {
+        value
+    })
 }

@@ -33,7 +33,11 @@ pub fn run_interactive(shell: &mut Interpreter, terminal: Terminal) -> i32 {
         if text.is_empty() {
             report_jobs(shell, &io);
         }
-        let prompt = if text.is_empty() { prompt(shell) } else { String::from("> ") };
+        let prompt = if text.is_empty() {
+            prompt(shell)
+        } else {
+            String::from("> ")
+        };
         match read_line(&mut editor, shell, &terminal, &prompt, &io) {
             Typed::Line(line) => {
                 text.push_str(&line);
@@ -88,7 +92,11 @@ fn prompt(shell: &Interpreter) -> String {
 fn report_jobs(shell: &mut Interpreter, io: &Streams) {
     let mut kept = alloc::vec::Vec::new();
     for mut job in core::mem::take(&mut shell.state.jobs) {
-        if job.children.iter_mut().any(|c| matches!(c.try_wait(), Ok(None))) {
+        if job
+            .children
+            .iter_mut()
+            .any(|c| matches!(c.try_wait(), Ok(None)))
+        {
             kept.push(job);
         } else {
             let text = format!("[{}] Done  {}\n", job.number, job.text);

@@ -53,7 +53,11 @@ pub struct Streams {
 impl Streams {
     /// Those of this process.
     pub fn own() -> Streams {
-        Streams { input: Stream::stdin(), output: Stream::stdout(), errors: Stream::stderr() }
+        Streams {
+            input: Stream::stdin(),
+            output: Stream::stdout(),
+            errors: Stream::stderr(),
+        }
     }
 }
 
@@ -124,7 +128,11 @@ impl State {
         for (name, value) in unix::process::environment() {
             if crate::lexer::is_variable_name(&name) {
                 let value = Some(value);
-                let variable = Variable { value, exported: Exported::Yes, read_only: ReadOnly::No };
+                let variable = Variable {
+                    value,
+                    exported: Exported::Yes,
+                    read_only: ReadOnly::No,
+                };
                 state.variables.insert(name, variable);
             }
         }
@@ -176,7 +184,11 @@ impl State {
     }
 
     fn assign(&mut self, name: &str, value: String, exported: Exported) {
-        let variable = Variable { value: Some(value), exported, read_only: ReadOnly::No };
+        let variable = Variable {
+            value: Some(value),
+            exported,
+            read_only: ReadOnly::No,
+        };
         self.variables.insert(String::from(name), variable);
     }
 
@@ -196,7 +208,11 @@ impl State {
 
     /// Where `PATH` finds a program.
     pub fn find_program(&self, name: &str) -> Option<String> {
-        unix::process::find_program(name, self.get("PATH").unwrap_or(DEFAULT_PATH), &self.directory)
+        unix::process::find_program(
+            name,
+            self.get("PATH").unwrap_or(DEFAULT_PATH),
+            &self.directory,
+        )
     }
 }
 

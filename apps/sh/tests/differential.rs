@@ -17,12 +17,25 @@ fn run(shell: &Path, script: &str, directory: &Path) -> (String, i32) {
         .stdin(Stdio::null())
         .output()
         .expect("the shell starts");
-    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code().unwrap_or(-1))
+    (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        output.status.code().unwrap_or(-1),
+    )
 }
 
 fn fixture() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("temporary directory");
-    for name in ["a.txt", "b.txt", "c.rs", ".hidden", "d e", "[x]", "sub/one", "sub/two", "sub/deep/three"] {
+    for name in [
+        "a.txt",
+        "b.txt",
+        "c.rs",
+        ".hidden",
+        "d e",
+        "[x]",
+        "sub/one",
+        "sub/two",
+        "sub/deep/three",
+    ] {
         let path = dir.path().join(name);
         std::fs::create_dir_all(path.parent().expect("has a parent")).expect("directory");
         std::fs::write(&path, format!("contents of {name}\nline two\nline three\n")).expect("file");
@@ -32,14 +45,22 @@ fn fixture() -> tempfile::TempDir {
 
 #[test]
 fn same_as_dash() {
-    let Some(dash) = ["/bin/dash", "/usr/bin/dash"].iter().map(Path::new).find(|p| p.exists()) else {
+    let Some(dash) = ["/bin/dash", "/usr/bin/dash"]
+        .iter()
+        .map(Path::new)
+        .find(|p| p.exists())
+    else {
         panic!("this test needs dash");
     };
     let ours = Path::new(env!("CARGO_BIN_EXE_sh"));
     let corpus = include_str!("corpus.txt");
     let mut scripts = 0;
     let mut differences = Vec::new();
-    for script in corpus.split("\n====\n").map(str::trim_end).filter(|s| !s.is_empty()) {
+    for script in corpus
+        .split("\n====\n")
+        .map(str::trim_end)
+        .filter(|s| !s.is_empty())
+    {
         scripts += 1;
         let expected = run(dash, script, fixture().path());
         let got = run(ours, script, fixture().path());
@@ -48,7 +69,12 @@ fn same_as_dash() {
         }
     }
     assert!(scripts > 100, "only {scripts} scripts found");
-    assert!(differences.is_empty(), "{} of {scripts} differ:\n{}", differences.len(), differences.join(""));
+    assert!(
+        differences.is_empty(),
+        "{} of {scripts} differ:\n{}",
+        differences.len(),
+        differences.join("")
+    );
 }
 
 #[test]
@@ -57,7 +83,10 @@ fn a_missing_command_is_one_clear_line() {
         .args(["-c", "no-such-command arg"])
         .output()
         .expect("the shell starts");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "sh: no-such-command: command not found\n");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "sh: no-such-command: command not found\n"
+    );
     assert_eq!(output.status.code(), Some(127));
 }
 

@@ -56,12 +56,16 @@ impl Args {
                 Some(Arg::Long(name)) => name.as_str(),
                 _ => "",
             };
-            return Err(UsageError(format!("option '--{name}' doesn't allow an argument: '{value}'")));
+            return Err(UsageError(format!(
+                "option '--{name}' doesn't allow an argument: '{value}'"
+            )));
         }
         if let Some(c) = self.cluster.pop() {
             return Ok(Some(self.remember(Arg::Short(c))));
         }
-        let Some(arg) = self.rest.next() else { return Ok(None) };
+        let Some(arg) = self.rest.next() else {
+            return Ok(None);
+        };
         if self.only_operands || arg == "-" || !arg.starts_with('-') {
             self.only_operands |= self.stop_at_operand;
             return Ok(Some(self.remember(Arg::Operand(arg))));
@@ -140,7 +144,17 @@ mod tests {
 
     #[test]
     fn clusters_values_and_operands() {
-        let mut a = args(&["-la", "x", "-n5", "-n", "6", "--width=3", "--all", "--", "-y"]);
+        let mut a = args(&[
+            "-la",
+            "x",
+            "-n5",
+            "-n",
+            "6",
+            "--width=3",
+            "--all",
+            "--",
+            "-y",
+        ]);
         assert_eq!(a.advance().unwrap(), Some(Arg::Short('l')));
         assert_eq!(a.advance().unwrap(), Some(Arg::Short('a')));
         assert_eq!(a.advance().unwrap(), Some(Arg::Operand("x".into())));
@@ -159,7 +173,10 @@ mod tests {
     fn missing_and_unwanted_values() {
         let mut a = args(&["-n"]);
         a.advance().unwrap();
-        assert_eq!(a.value().unwrap_err().0, "option requires an argument -- 'n'");
+        assert_eq!(
+            a.value().unwrap_err().0,
+            "option requires an argument -- 'n'"
+        );
         let mut a = args(&["--all=3"]);
         a.advance().unwrap();
         assert!(a.advance().is_err());

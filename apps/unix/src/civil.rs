@@ -25,11 +25,28 @@ pub struct Civil {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
-const DAYS: [&str; 7] =
-    ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const DAYS: [&str; 7] = [
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+];
 
 const fn is_leap(year: i64) -> bool {
     (year % 4 == 0 && year % 100 != 0) || year % 400 == 0
@@ -51,7 +68,11 @@ impl Civil {
         let day_from_march = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let month_from_march = (5 * day_from_march + 2) / 153;
         let day = day_from_march - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        let month = if month_from_march < 10 {
+            month_from_march + 3
+        } else {
+            month_from_march - 9
+        };
         let year = year_of_era + era * 400 + i64::from(month <= 2);
         const BEFORE: [u16; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
         let before = BEFORE.get((month - 1) as usize).copied().unwrap_or(0);
@@ -69,7 +90,10 @@ impl Civil {
     }
 
     fn month_name(&self) -> &'static str {
-        MONTHS.get(usize::from(self.month).wrapping_sub(1)).copied().unwrap_or("?")
+        MONTHS
+            .get(usize::from(self.month).wrapping_sub(1))
+            .copied()
+            .unwrap_or("?")
     }
 
     fn day_name(&self) -> &'static str {
@@ -126,7 +150,13 @@ pub fn format(pattern: &str, seconds: i64, nanoseconds: u32) -> String {
             Some('T') => write!(out, "{:02}:{:02}:{:02}", c.hour, c.minute, c.second),
             Some('R') => write!(out, "{:02}:{:02}", c.hour, c.minute),
             Some('D') => {
-                write!(out, "{:02}/{:02}/{:02}", c.month, c.day, c.year.rem_euclid(100))
+                write!(
+                    out,
+                    "{:02}/{:02}/{:02}",
+                    c.month,
+                    c.day,
+                    c.year.rem_euclid(100)
+                )
             }
             Some('c') => {
                 out.push_str(&format("%a %b %e %H:%M:%S %Y", seconds, nanoseconds));
@@ -151,7 +181,10 @@ mod tests {
     #[test]
     fn known_dates() {
         assert_eq!(format("%F %T %a %j", 0, 0), "1970-01-01 00:00:00 Thu 001");
-        assert_eq!(format("%F %T %a %j", 951_827_696, 0), "2000-02-29 12:34:56 Tue 060");
+        assert_eq!(
+            format("%F %T %a %j", 951_827_696, 0),
+            "2000-02-29 12:34:56 Tue 060"
+        );
         assert_eq!(format("%F %T", -1, 0), "1969-12-31 23:59:59");
         assert_eq!(format("%F", 4_102_444_800, 0), "2100-01-01");
     }

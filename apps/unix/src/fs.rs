@@ -119,9 +119,11 @@ impl Metadata {
             Kind::Socket => 's',
         });
         let bit = |mask: u32| self.mode & mask != 0;
-        for (shift, special, set, unset) in
-            [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')]
-        {
+        for (shift, special, set, unset) in [
+            (6, 0o4000, 's', 'S'),
+            (3, 0o2000, 's', 'S'),
+            (0, 0o1000, 't', 'T'),
+        ] {
             text.push(if bit(4 << shift) { 'r' } else { '-' });
             text.push(if bit(2 << shift) { 'w' } else { '-' });
             text.push(match (bit(special), bit(1 << shift)) {

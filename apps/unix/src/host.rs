@@ -17,7 +17,9 @@ use crate::stream::{OpenMode, Stream};
 
 /// Entry point of a program.
 pub fn run_program(run: impl FnOnce(Vec<String>) -> i32) {
-    let args = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let args = std::env::args_os()
+        .map(|a| a.to_string_lossy().into_owned())
+        .collect();
     process::exit(run(args));
 }
 
@@ -53,7 +55,10 @@ pub fn standard_stream(number: u32) -> Stream {
 
 pub fn pipe() -> Result<(OsStream, OsStream)> {
     let (reader, writer) = io::pipe().map_err(errno)?;
-    Ok((OsStream(Rc::new(End::Reader(reader))), OsStream(Rc::new(End::Writer(writer)))))
+    Ok((
+        OsStream(Rc::new(End::Reader(reader))),
+        OsStream(Rc::new(End::Writer(writer))),
+    ))
 }
 
 pub fn open_stream(path: &str, mode: OpenMode) -> Result<OsStream> {
@@ -63,7 +68,9 @@ pub fn open_stream(path: &str, mode: OpenMode) -> Result<OsStream> {
         OpenMode::Truncate => options.write(true).create(true).truncate(true),
         OpenMode::Append => options.append(true).create(true),
     };
-    Ok(OsStream(Rc::new(End::File(options.open(path).map_err(errno)?))))
+    Ok(OsStream(Rc::new(End::File(
+        options.open(path).map_err(errno)?,
+    ))))
 }
 
 impl OsStream {
@@ -84,7 +91,9 @@ impl OsStream {
         match &*self.0 {
             End::Stdout => {
                 let mut out = io::stdout().lock();
-                out.write_all(bytes).and_then(|()| out.flush()).map_err(errno)
+                out.write_all(bytes)
+                    .and_then(|()| out.flush())
+                    .map_err(errno)
             }
             End::Stderr => io::stderr().write_all(bytes).map_err(errno),
             End::File(file) => (&*file).write_all(bytes).map_err(errno),
@@ -144,7 +153,9 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Child> {
 fn status(status: process::ExitStatus) -> Status {
     match (status.code(), status.signal()) {
         (Some(code), _) => Status::Exited(code),
-        (None, Some(signal @ (4 | 7 | 8 | 11))) => Status::Faulted(signal, format!("signal {signal}")),
+        (None, Some(signal @ (4 | 7 | 8 | 11))) => {
+            Status::Faulted(signal, format!("signal {signal}"))
+        }
         (None, signal) => Status::Killed(signal.unwrap_or(9)),
     }
 }
@@ -197,7 +208,12 @@ impl Terminal {
 
 pub fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
-        .map(|(n, v)| (n.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
+        .map(|(n, v)| {
+            (
+                n.to_string_lossy().into_owned(),
+                v.to_string_lossy().into_owned(),
+            )
+        })
         .collect()
 }
 
@@ -215,7 +231,9 @@ pub fn monotonic_ns() -> u64 {
 }
 
 pub fn wall_clock_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64)
 }
 
 pub fn sleep_ns(duration_ns: u64) {
@@ -255,7 +273,9 @@ impl File {
     }
     /// Moves the position.
     pub fn seek(&mut self, offset: u64) -> Result<()> {
-        io::Seek::seek(&mut self.0, io::SeekFrom::Start(offset)).map(|_| ()).map_err(errno)
+        io::Seek::seek(&mut self.0, io::SeekFrom::Start(offset))
+            .map(|_| ())
+            .map_err(errno)
     }
     /// Metadata.
     pub fn metadata(&self) -> Result<Metadata> {
@@ -279,7 +299,10 @@ fn metadata(m: &host_fs::Metadata) -> Metadata {
         size: m.size(),
         blocks: m.blocks(),
         block_size: m.blksize() as u32,
-        device_numbers: ((rdev >> 8 & 0xfff) as u32, (rdev & 0xff | rdev >> 12 & 0xfff00) as u32),
+        device_numbers: (
+            (rdev >> 8 & 0xfff) as u32,
+            (rdev & 0xff | rdev >> 12 & 0xfff00) as u32,
+        ),
         accessed: (m.atime(), m.atime_nsec() as u32),
         modified: (m.mtime(), m.mtime_nsec() as u32),
         changed: (m.ctime(), m.ctime_nsec() as u32),
@@ -295,11 +318,15 @@ pub fn stat(path: &str) -> Result<Metadata> {
 }
 
 pub fn lstat(path: &str) -> Result<Metadata> {
-    host_fs::symlink_metadata(path).map(|m| metadata(&m)).map_err(errno)
+    host_fs::symlink_metadata(path)
+        .map(|m| metadata(&m))
+        .map_err(errno)
 }
 
 pub fn read_link(path: &str) -> Result<String> {
-    host_fs::read_link(path).map(|p| p.to_string_lossy().into_owned()).map_err(errno)
+    host_fs::read_link(path)
+        .map(|p| p.to_string_lossy().into_owned())
+        .map_err(errno)
 }
 
 pub fn read_dir(path: &str) -> Result<Vec<DirEntry>> {
@@ -349,7 +376,10 @@ pub fn current_dir() -> String {
 
 pub fn make_dir(path: &str, mode: u32) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    host_fs::DirBuilder::new().mode(mode).create(path).map_err(errno)
+    host_fs::DirBuilder::new()
+        .mode(mode)
+        .create(path)
+        .map_err(errno)
 }
 
 pub fn remove_file(path: &str) -> Result<()> {

@@ -57,7 +57,14 @@ impl Lines {
 
     /// Over records that end with `delimiter`.
     pub fn delimited(input: Input, delimiter: u8) -> Lines {
-        Lines { input, buffer: Vec::new(), start: 0, end: 0, finished: false, delimiter }
+        Lines {
+            input,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            finished: false,
+            delimiter,
+        }
     }
 
     /// The next line with its delimiter, or `None` at the end.
@@ -77,7 +84,10 @@ impl Lines {
             if self.finished {
                 let from = self.start;
                 self.start = self.end;
-                return Ok(self.buffer.get(from..self.end).filter(|rest| !rest.is_empty()));
+                return Ok(self
+                    .buffer
+                    .get(from..self.end)
+                    .filter(|rest| !rest.is_empty()));
             }
             if self.start > 0 {
                 self.buffer.copy_within(self.start..self.end, 0);

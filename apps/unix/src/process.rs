@@ -72,15 +72,17 @@ pub fn environment() -> Vec<(String, String)> {
 
 /// One variable of it.
 pub fn variable(name: &str) -> Option<String> {
-    environment().into_iter().find(|(n, _)| n == name).map(|(_, value)| value)
+    environment()
+        .into_iter()
+        .find(|(n, _)| n == name)
+        .map(|(_, value)| value)
 }
 
 /// Finds a program as a shell does: a name with a slash is a path, any other is looked for in the
 /// directories of `path` (separated by colons).
 pub fn find_program(name: &str, path: &str, directory: &str) -> Option<String> {
-    let usable = |full: &str| {
-        crate::fs::stat(full).is_ok_and(|m| m.is_file() && m.mode & 0o111 != 0)
-    };
+    let usable =
+        |full: &str| crate::fs::stat(full).is_ok_and(|m| m.is_file() && m.mode & 0o111 != 0);
     if name.contains('/') {
         return Some(crate::path::join(directory, name));
     }

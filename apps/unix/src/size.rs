@@ -23,7 +23,11 @@ pub fn human(bytes: u64) -> String {
         return format!("{}.{}{}", tenths / 10, tenths % 10, name(index));
     }
     let whole = bytes.div_ceil(unit);
-    if whole >= 1024 { format!("1.0{}", name(index + 1)) } else { format!("{whole}{}", name(index)) }
+    if whole >= 1024 {
+        format!("1.0{}", name(index + 1))
+    } else {
+        format!("{whole}{}", name(index))
+    }
 }
 
 /// A number with an optional suffix: `c` 1, `w` 2, `b` 512, `K`/`KiB`/`k` 1024, `KB`/`kB` 1000, and so on

@@ -43,7 +43,11 @@ impl Output {
     pub fn new() -> Output {
         let stream = Stream::stdout();
         let by_line = stream.is_terminal();
-        Output { stream, buffer: Vec::new(), by_line }
+        Output {
+            stream,
+            buffer: Vec::new(),
+            by_line,
+        }
     }
 
     /// Appends bytes.
@@ -71,7 +75,10 @@ impl Output {
         let before = self.buffer.len();
         // The sink never fails; a Display that does would only shorten its own text.
         let _ = fmt::write(&mut Sink(&mut self.buffer), args);
-        let newline = self.buffer.get(before..).is_some_and(|new| new.contains(&b'\n'));
+        let newline = self
+            .buffer
+            .get(before..)
+            .is_some_and(|new| new.contains(&b'\n'));
         if self.buffer.len() >= OUTPUT_BUFFER || (self.by_line && newline) {
             self.flush()?;
         }
@@ -129,7 +136,12 @@ impl Tool {
                 Err(Stop::Status(0))
             }
             Some(Arg::Long(name)) if name == "version" => {
-                writeln!(self.out, "{} (Bulkhead) {}", self.name, env!("CARGO_PKG_VERSION"))?;
+                writeln!(
+                    self.out,
+                    "{} (Bulkhead) {}",
+                    self.name,
+                    env!("CARGO_PKG_VERSION")
+                )?;
                 Err(Stop::Status(0))
             }
             _ => Ok(arg),
@@ -186,7 +198,11 @@ impl Tool {
 
     /// The files to read: `-` when none is named.
     pub fn inputs(operands: Vec<String>) -> Vec<String> {
-        if operands.is_empty() { vec![String::from("-")] } else { operands }
+        if operands.is_empty() {
+            vec![String::from("-")]
+        } else {
+            operands
+        }
     }
 }
 
@@ -201,7 +217,14 @@ pub fn run(
     body: fn(&mut Tool) -> Result<(), Stop>,
 ) -> i32 {
     let args = Args::new(args.into_iter().skip(1).collect());
-    let mut tool = Tool { name, help, args, out: Output::new(), status: 0, usage_status: 1 };
+    let mut tool = Tool {
+        name,
+        help,
+        args,
+        out: Output::new(),
+        status: 0,
+        usage_status: 1,
+    };
     let result = body(&mut tool);
     let flushed = tool.out.flush();
     let stop = match (result, flushed) {

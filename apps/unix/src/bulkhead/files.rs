@@ -115,7 +115,10 @@ impl File {
 
     /// Creates or empties a file and opens it for writing.
     pub fn create(path: &str) -> Result<File> {
-        File::with_flags(path, OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE)
+        File::with_flags(
+            path,
+            OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE,
+        )
     }
 
     /// Opens an existing or new file for reading and writing in place.
@@ -125,12 +128,18 @@ impl File {
 
     pub(super) fn with_flags(path: &str, flags: OpenFlags) -> Result<File> {
         let full = absolute(path)?;
-        let (_, client) = files()?.open(BytesRef(full.as_bytes()), flags).map_err(failed)?;
+        let (_, client) = files()?
+            .open(BytesRef(full.as_bytes()), flags)
+            .map_err(failed)?;
         Ok(File::from_client(client))
     }
 
     pub(super) fn from_client(client: FileClient) -> File {
-        File { client, position: 0, buffer: None }
+        File {
+            client,
+            position: 0,
+            buffer: None,
+        }
     }
 
     pub(super) fn channel(&self) -> &Channel {
@@ -160,19 +169,27 @@ impl File {
 
     fn fetch(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         if buffer.len() <= INLINE_BYTES_MAX as usize {
-            let data = self.client.read(offset, buffer.len() as u32).map_err(failed)?;
+            let data = self
+                .client
+                .read(offset, buffer.len() as u32)
+                .map_err(failed)?;
             let room = buffer.get_mut(..data.len()).ok_or(Errno::Protocol)?;
             room.copy_from_slice(&data);
             return Ok(data.len());
         }
         if self.buffer.is_none() {
             let (vmo, mapping) = Mapping::create(BUFFER_BYTES).map_err(errno)?;
-            self.client.register_buffer(BUFFER_BYTES as u64, vmo).map_err(failed)?;
+            self.client
+                .register_buffer(BUFFER_BYTES as u64, vmo)
+                .map_err(failed)?;
             self.buffer = Some(mapping);
         }
         let mapping = self.buffer.as_ref().ok_or(Errno::NoMemory)?;
         let wanted = buffer.len().min(mapping.len());
-        let n = self.client.read_buffer(offset, wanted as u64, 0u64).map_err(failed)?;
+        let n = self
+            .client
+            .read_buffer(offset, wanted as u64, 0u64)
+            .map_err(failed)?;
         let n = usize::try_from(n).map_err(|_| Errno::Protocol)?;
         let room = buffer.get_mut(..n).ok_or(Errno::Protocol)?;
         mapping.read(0, room).map_err(errno)?;
@@ -184,7 +201,10 @@ impl File {
         for chunk in bytes.chunks(INLINE_BYTES_MAX as usize) {
             let mut rest = chunk;
             while !rest.is_empty() {
-                let n = self.client.write(self.position, BytesRef(rest)).map_err(failed)?;
+                let n = self
+                    .client
+                    .write(self.position, BytesRef(rest))
+                    .map_err(failed)?;
                 if n == 0 {
                     return Err(Errno::NoSpace);
                 }
@@ -203,7 +223,10 @@ impl File {
 
     /// Metadata.
     pub fn metadata(&self) -> Result<Metadata> {
-        self.client.stat().map(|info| metadata(&info)).map_err(failed)
+        self.client
+            .stat()
+            .map(|info| metadata(&info))
+            .map_err(failed)
     }
 
     /// Sets the size.
@@ -219,7 +242,9 @@ impl File {
 
 fn info(path: &str, last: LastLink) -> Result<Metadata> {
     let full = absolute(path)?;
-    let info = files()?.stat(BytesRef(full.as_bytes()), last).map_err(failed)?;
+    let info = files()?
+        .stat(BytesRef(full.as_bytes()), last)
+        .map_err(failed)?;
     Ok(metadata(&info))
 }
 
@@ -233,14 +258,18 @@ pub fn lstat(path: &str) -> Result<Metadata> {
 
 pub fn read_link(path: &str) -> Result<String> {
     let full = absolute(path)?;
-    let target = files()?.read_link(BytesRef(full.as_bytes())).map_err(failed)?;
+    let target = files()?
+        .read_link(BytesRef(full.as_bytes()))
+        .map_err(failed)?;
     Ok(target.to_text())
 }
 
 pub fn read_dir(path: &str) -> Result<Vec<DirEntry>> {
     let full = absolute(path)?;
     let flags = OpenFlags::READ | OpenFlags::DIRECTORY;
-    let (_, directory) = files()?.open(BytesRef(full.as_bytes()), flags).map_err(failed)?;
+    let (_, directory) = files()?
+        .open(BytesRef(full.as_bytes()), flags)
+        .map_err(failed)?;
     let mut entries = Vec::new();
     let mut position = Some(0);
     while let Some(at) = position {
@@ -261,7 +290,11 @@ pub fn read_dir(path: &str) -> Result<Vec<DirEntry>> {
                     lstat(&path::join(&full, &name)).map_or(Kind::Regular, |m| m.kind())
                 }
             };
-            entries.push(DirEntry { name, inode: entry.node, kind });
+            entries.push(DirEntry {
+                name,
+                inode: entry.node,
+                kind,
+            });
         }
     }
     Ok(entries)
@@ -301,7 +334,12 @@ pub fn mounts() -> Result<Vec<Mount>> {
         .collect())
 }
 
-pub fn mount(source: &str, target: &str, kind: &str, options: &str) -> core::result::Result<(), String> {
+pub fn mount(
+    source: &str,
+    target: &str,
+    kind: &str,
+    options: &str,
+) -> core::result::Result<(), String> {
     use alloc::string::ToString as _;
     let full = absolute(target).map_err(|e| e.to_string())?;
     let files = files().map_err(|e| e.to_string())?;
@@ -322,7 +360,9 @@ pub fn current_dir() -> String {
 
 pub fn make_dir(path: &str, mode: u32) -> Result<()> {
     let full = absolute(path)?;
-    files()?.make_directory(BytesRef(full.as_bytes()), (mode & 0o7777) as u16).map_err(failed)
+    files()?
+        .make_directory(BytesRef(full.as_bytes()), (mode & 0o7777) as u16)
+        .map_err(failed)
 }
 
 pub fn remove_file(path: &str) -> Result<()> {
@@ -332,17 +372,23 @@ pub fn remove_file(path: &str) -> Result<()> {
 
 pub fn remove_dir(path: &str) -> Result<()> {
     let full = absolute(path)?;
-    files()?.remove_directory(BytesRef(full.as_bytes())).map_err(failed)
+    files()?
+        .remove_directory(BytesRef(full.as_bytes()))
+        .map_err(failed)
 }
 
 pub fn rename(from: &str, to: &str) -> Result<()> {
     let (from, to) = (absolute(from)?, absolute(to)?);
-    files()?.rename(BytesRef(from.as_bytes()), BytesRef(to.as_bytes())).map_err(failed)
+    files()?
+        .rename(BytesRef(from.as_bytes()), BytesRef(to.as_bytes()))
+        .map_err(failed)
 }
 
 pub fn symlink(target: &str, path: &str) -> Result<()> {
     let full = absolute(path)?;
-    files()?.symlink(BytesRef(target.as_bytes()), BytesRef(full.as_bytes())).map_err(failed)
+    files()?
+        .symlink(BytesRef(target.as_bytes()), BytesRef(full.as_bytes()))
+        .map_err(failed)
 }
 
 pub fn sync() -> Result<()> {

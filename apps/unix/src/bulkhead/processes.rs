@@ -84,7 +84,10 @@ impl Child {
             ExitReason::Killed(code @ 1..=64) => Status::Killed(code),
             ExitReason::Killed(_) => Status::Killed(9),
             ExitReason::Faulted => {
-                let number = exited.crash.as_ref().map_or(11, |crash| signal(crash.vector));
+                let number = exited
+                    .crash
+                    .as_ref()
+                    .map_or(11, |crash| signal(crash.vector));
                 self.log_crash(exited);
                 Status::Faulted(number, format!("{exited}"))
             }
@@ -129,7 +132,9 @@ impl Child {
         const INTERRUPT: u64 = 2;
         let port = Port::create().map_err(errno)?;
         let process = self.inner.process();
-        process.wait_async(&port, CHILD, Signals::TERMINATED, Watch::Once).map_err(errno)?;
+        process
+            .wait_async(&port, CHILD, Signals::TERMINATED, Watch::Once)
+            .map_err(errno)?;
         terminal
             .interrupt
             .wait_async(&port, INTERRUPT, Signals::SIGNALED, Watch::Once)
@@ -184,18 +189,25 @@ impl Terminal {
 
     /// Whether ctrl-C was pressed since the last call.
     pub fn take_interrupt(&self) -> bool {
-        let set = self.interrupt.info().is_ok_and(|i| i.signals & Signals::SIGNALED.0 != 0);
+        let set = self
+            .interrupt
+            .info()
+            .is_ok_and(|i| i.signals & Signals::SIGNALED.0 != 0);
         set && self.interrupt.clear().is_ok()
     }
 
     /// Characters in a row.
     pub fn columns(&self) -> usize {
-        self.console.size().map_or(80, |s| usize::from(s.columns.max(1)))
+        self.console
+            .size()
+            .map_or(80, |s| usize::from(s.columns.max(1)))
     }
 
     /// Rows.
     pub fn rows(&self) -> usize {
-        self.console.size().map_or(24, |s| usize::from(s.rows.max(1)))
+        self.console
+            .size()
+            .map_or(24, |s| usize::from(s.rows.max(1)))
     }
 
     /// Reads what is typed, waiting at most so long: `None` if nothing came.

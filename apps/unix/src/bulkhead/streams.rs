@@ -75,7 +75,10 @@ pub fn standard_stream(number: u32) -> Stream {
 pub fn pipe() -> Result<(OsStream, OsStream)> {
     let (reader, writer) = Channel::create().map_err(errno)?;
     let reader = RefCell::new(StreamReader::new(reader));
-    Ok((os(End::Reader(reader, Cell::new(Buffered::Nothing))), os(End::Writer(writer))))
+    Ok((
+        os(End::Reader(reader, Cell::new(Buffered::Nothing))),
+        os(End::Writer(writer)),
+    ))
 }
 
 pub fn open_stream(path: &str, mode: OpenMode) -> Result<OsStream> {
@@ -125,7 +128,10 @@ impl OsStream {
     }
 
     pub fn is_terminal(&self) -> bool {
-        matches!(&*self.0, End::Input(StreamKind::Terminal) | End::Output(_, StreamKind::Terminal))
+        matches!(
+            &*self.0,
+            End::Input(StreamKind::Terminal) | End::Output(_, StreamKind::Terminal)
+        )
     }
 
     /// The end for a child.

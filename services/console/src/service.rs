@@ -1,0 +1,298 @@
+//! The loop that moves bytes: one thread, never blocked by a reader or writer that does not keep up.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use console::tty::{self, Input, SIZE_QUERY, Tty};
+use rt::abi::Signals;
+use rt::proto::console::{
+    ConsoleDrainReply, ConsoleError, ConsoleRequest, ConsoleServer, Mode, Session, Size,
+};
+use rt::proto::devmgr::EndpointsClient;
+use rt::proto::serial::SerialEndpointClient;
+use rt::proto::stream::CHUNK_MAX;
+use rt::{AsHandle, Channel, Deadline, Error, Event, HandleList, Packet, Port, Watch, startup};
+
+extern crate alloc;
+
+/// Bits per second that are set on the port; an emulated one is as fast as it can be anyway.
+const RATE: u32 = 115_200;
+/// Bytes of output that wait here before programs have to.
+const PENDING_MAX: usize = 64 * 1024;
+/// Most bytes of a write to the port while a person watches: ctrl-C stops what was not yet written.
+const INTERACTIVE_CHUNK: usize = 1024;
+
+const KEY_CLIENTS: u64 = 1;
+const KEY_OUTPUT: u64 = 2;
+const KEY_SERIAL: u64 = 3;
+
+/// The serial port: its endpoint and its stream.
+struct Line {
+    endpoint: SerialEndpointClient,
+    stream: Channel,
+}
+
+struct Console {
+    session: Session,
+    tty: Tty,
+    size: Size,
+    line: Line,
+    /// Where input goes, and the end of it that clients get.
+    input: Channel,
+    input_for_clients: Channel,
+    /// Where output comes from, and the end of it that clients get.
+    output: Channel,
+    output_for_clients: Channel,
+    interrupt: Event,
+    pending: VecDeque<u8>,
+    drains: Vec<ConsoleDrainReply>,
+}
+
+/// Entry point.
+pub fn run() -> Result<(), String> {
+    let session = match startup::args().get(1).map(String::as_str) {
+        Some("headless") => Session::Headless,
+        _ => Session::Interactive,
+    };
+    let ports = startup::handle::<Channel>("serial").ok_or("no handle 'serial'")?;
+    let ports = ports
+        .duplicate()
+        .map(EndpointsClient::new)
+        .map_err(|e| alloc::format!("{e}"))?;
+    let server = startup::take::<Channel>("serve:console").ok_or("no handle 'serve:console'")?;
+    let server = ConsoleServer::new(server);
+    serve(session, &ports, &server).map_err(|e| alloc::format!("{e}"))
+}
+
+fn serve(session: Session, ports: &EndpointsClient, server: &ConsoleServer) -> Result<(), Error> {
+    let port = Port::create()?;
+    let (input, input_for_clients) = Channel::create()?;
+    let (output, output_for_clients) = Channel::create()?;
+    let mut console = Console {
+        session,
+        tty: Tty::new(),
+        size: Size {
+            columns: 80,
+            rows: 24,
+        },
+        line: connect(ports, &port)?,
+        input,
+        input_for_clients,
+        output,
+        output_for_clients,
+        interrupt: Event::create()?,
+        pending: VecDeque::new(),
+        drains: Vec::new(),
+    };
+    let wanted = Signals::READABLE | Signals::PEER_CLOSED;
+    server
+        .channel()
+        .wait_async(&port, KEY_CLIENTS, wanted, Watch::Persistent)?;
+    console
+        .output
+        .wait_async(&port, KEY_OUTPUT, Signals::READABLE, Watch::Persistent)?;
+    let mut packets = [Packet::default(); 8];
+    loop {
+        // A watch reports edges, so everything that is there is handled before each wait.
+        loop {
+            match server.next(Deadline::NOW) {
+                Ok(request) => console.request(request)?,
+                Err(Error::PeerClosed) => return Ok(()),
+                Err(_) => break,
+            }
+        }
+        let progress = console.read_serial().and_then(|()| console.pump());
+        match progress {
+            Ok(()) => {}
+            Err(Error::PeerClosed) => {
+                rt::warn!("the serial port is gone; waiting for another one");
+                console.line = connect(ports, &port)?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        port.wait(&mut packets, Deadline::FOREVER)?;
+    }
+}
+
+/// Opens the first serial port, waiting for one if there is none.
+fn connect(ports: &EndpointsClient, port: &Port) -> Result<Line, Error> {
+    let changes = ports.watch().map_err(|_| Error::PeerClosed)?;
+    let mut message = Vec::new();
+    loop {
+        let list = ports.list().map_err(|_| Error::PeerClosed)?;
+        for candidate in list {
+            let Ok((_, channel)) = ports.open(&candidate.name) else {
+                continue;
+            };
+            let endpoint = SerialEndpointClient::new(channel);
+            match endpoint.open(RATE) {
+                Ok(stream) => {
+                    let wanted = Signals::READABLE | Signals::WRITABLE | Signals::PEER_CLOSED;
+                    stream.wait_async(port, KEY_SERIAL, wanted, Watch::Persistent)?;
+                    return Ok(Line { endpoint, stream });
+                }
+                Err(error) => rt::warn!("serial port {}: {error}", candidate.name),
+            }
+        }
+        // Whatever changed, the list tells what is there now.
+        changes.read_vec(&mut message, &mut HandleList::new(), Deadline::FOREVER)?;
+    }
+}
+
+impl Console {
+    fn request(&mut self, request: ConsoleRequest) -> Result<(), Error> {
+        match request {
+            ConsoleRequest::Open { reply } => {
+                let ends = (
+                    self.input_for_clients.duplicate(),
+                    self.output_for_clients.duplicate(),
+                );
+                match ends {
+                    (Ok(input), Ok(output)) => reply.ok(self.session, input, output),
+                    _ => reply.error(ConsoleError::NoResources),
+                }
+            }
+            ConsoleRequest::SetMode { mode, reply } => {
+                let mode = match mode {
+                    Mode::Cooked => tty::Mode::Cooked,
+                    Mode::Raw => tty::Mode::Raw,
+                };
+                if mode == tty::Mode::Raw
+                    && self.tty.mode() == tty::Mode::Cooked
+                    && self.session == Session::Interactive
+                {
+                    self.tty.expect_report();
+                    self.pending.extend(SIZE_QUERY);
+                }
+                if let Some(typed) = self.tty.set_mode(mode) {
+                    self.deliver(&typed)?;
+                }
+                reply.ok()
+            }
+            ConsoleRequest::InterruptEvent { reply } => match self.interrupt.duplicate() {
+                Ok(event) => reply.ok(event),
+                Err(_) => reply.error(ConsoleError::NoResources),
+            },
+            ConsoleRequest::Size { reply } => reply.ok(self.size),
+            ConsoleRequest::Drain { reply } => {
+                self.drains.push(reply);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what was typed.
+    fn read_serial(&mut self) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        let mut handles = HandleList::new();
+        loop {
+            match self
+                .line
+                .stream
+                .read_vec(&mut bytes, &mut handles, Deadline::NOW)
+            {
+                Ok(_) => {}
+                Err(Error::ShouldWait | Error::TimedOut) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            if self.session == Session::Headless {
+                continue;
+            }
+            // In raw mode what came together goes on together.
+            let mut data = Vec::new();
+            let mut echo = Vec::new();
+            for byte in &bytes {
+                match self.tty.input(*byte, &mut echo) {
+                    Input::None => {}
+                    Input::Data(more) if self.tty.mode() == tty::Mode::Raw => data.extend(more),
+                    Input::Data(line) => self.deliver(&line)?,
+                    Input::EndOfInput => self.deliver(&[4])?,
+                    Input::Interrupt => {
+                        self.interrupt.set()?;
+                        // What was already on its way to the screen is not wanted any more.
+                        self.discard_output();
+                    }
+                    Input::Size(columns, rows) => self.size = Size { columns, rows },
+                }
+            }
+            if !data.is_empty() {
+                self.deliver(&data)?;
+            }
+            self.pending.extend(echo);
+        }
+    }
+
+    fn deliver(&mut self, data: &[u8]) -> Result<(), Error> {
+        match self.input.write(data, &mut HandleList::new()) {
+            // Nobody reads, and 512 lines wait already.
+            Err(Error::ShouldWait) => {
+                self.pending.push_back(0x07);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn discard_output(&mut self) {
+        self.pending.clear();
+        let mut bytes = Vec::new();
+        while self
+            .output
+            .read_vec(&mut bytes, &mut HandleList::new(), Deadline::NOW)
+            .is_ok()
+        {}
+    }
+
+    /// Moves output to the port as far as it takes it, and answers those who wait for that.
+    fn pump(&mut self) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        let mut handles = HandleList::new();
+        loop {
+            if !self.write_pending()? {
+                return Ok(());
+            }
+            match self
+                .output
+                .read_vec(&mut bytes, &mut handles, Deadline::NOW)
+            {
+                Ok(_) if self.session == Session::Interactive => {
+                    let mut out = Vec::with_capacity(bytes.len().min(PENDING_MAX));
+                    tty::output(&bytes, &mut out);
+                    self.pending.extend(out);
+                }
+                Ok(_) => self.pending.extend(bytes.iter()),
+                Err(_) => break,
+            }
+        }
+        for reply in core::mem::take(&mut self.drains) {
+            match self.line.endpoint.drain() {
+                Ok(()) => reply.ok()?,
+                Err(_) => reply.error(ConsoleError::Gone)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether everything was taken.
+    fn write_pending(&mut self) -> Result<bool, Error> {
+        let limit = match self.session {
+            Session::Interactive => INTERACTIVE_CHUNK,
+            Session::Headless => CHUNK_MAX,
+        };
+        while !self.pending.is_empty() {
+            let (front, _) = self.pending.as_slices();
+            let chunk = front.get(..front.len().min(limit)).unwrap_or(front);
+            let n = chunk.len();
+            match self.line.stream.write(chunk, &mut HandleList::new()) {
+                Ok(()) => {
+                    self.pending.drain(..n);
+                }
+                Err(Error::ShouldWait) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
