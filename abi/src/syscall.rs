@@ -90,8 +90,8 @@ syscalls! {
     25 ProcessCreate "process_create";
     /// `(process, ThreadArgs) -> thread`.
     26 ThreadStart "thread_start";
-    /// `(process or thread, 0, code)`. Ends it; ends the caller if it names it.
-    /// With a `System` resource: `(resource, code, koid)` ends the process with that koid.
+    /// `(process or thread, 0, code)`. Ends it; ends the caller if it names it. With a `System` resource:
+    /// `(resource, koid, code)` ends the process with that koid.
     27 Kill "kill";
     /// `(thread, DebugOp, buffer, len)`.
     28 Debug "debug";

@@ -24,7 +24,7 @@ use crate::object::thread::Thread;
 use crate::object::{Handle, Object};
 use crate::{object, sched};
 
-/// Path of init in the archive.
+/// Path of init in the archive, unless the command line says `init=PATH`.
 const INIT: &str = "bin/init";
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -33,9 +33,9 @@ const STACK_BYTES: usize = 256 * 1024;
 pub enum StartError {
     /// No or a damaged archive.
     Archive,
-    /// The archive has no [`INIT`].
-    NoInit,
-    /// [`INIT`] is no program for this machine.
+    /// The archive has no such file.
+    NoInit(&'static str),
+    /// Init is no program for this machine.
     BadProgram,
     /// The kernel refused something.
     Kernel(bulkhead_abi::Error),
@@ -47,8 +47,8 @@ impl core::fmt::Display for StartError {
             StartError::Archive => {
                 write!(f, "no boot archive, or a damaged one (pass it as initrd)")
             }
-            StartError::NoInit => write!(f, "the boot archive has no {INIT}"),
-            StartError::BadProgram => write!(f, "{INIT} is not a program for this machine"),
+            StartError::NoInit(path) => write!(f, "the boot archive has no {path}"),
+            StartError::BadProgram => write!(f, "init is not a program for this machine"),
             StartError::Kernel(error) => write!(f, "{error}"),
         }
     }
@@ -69,7 +69,13 @@ pub fn start(info: &BootInfo) -> Result<(), StartError> {
     // SAFETY: the boot entry set this RAM aside for the archive; nothing writes it.
     let bytes = unsafe { core::slice::from_raw_parts(arch::phys_to_virt(base), len as usize) };
     let archive = Archive::parse(bytes).map_err(|_| StartError::Archive)?;
-    let file = archive.find(INIT).ok_or(StartError::NoInit)?;
+    let option = |word: &'static str| word.strip_prefix("init=");
+    let path = info
+        .command_line
+        .split_whitespace()
+        .find_map(option)
+        .unwrap_or(INIT);
+    let file = archive.find(path).ok_or(StartError::NoInit(path))?;
 
     let quota = Quota {
         pages: frames::total() as u64,

@@ -93,35 +93,26 @@ pub fn thread_start(c: &Caller, process: usize, args: usize) -> Call {
     done(handle.unwrap_or(0) as usize)
 }
 
-pub fn kill(c: &Caller, handle: usize, second: usize, third: usize) -> Call {
-    match handle as u32 {
-        h if h == RawHandle::SELF_PROCESS.0 => {
-            c.process().kill(exit::EXITED, third as i32);
-            return Ok(Outcome::Set);
-        }
-        h if h == RawHandle::SELF_THREAD.0 => {
-            sched::kill_thread(c.thread);
-            return Ok(Outcome::Set);
-        }
-        _ => {}
+pub fn kill(c: &Caller, handle: usize, koid: usize, code: usize) -> Call {
+    let code = code as i32;
+    if handle as u32 == RawHandle::SELF_PROCESS.0 {
+        c.process().kill(exit::EXITED, code);
+        return Ok(Outcome::Set);
     }
-    let target = match c.process().object(handle as u32, Rights::DESTROY)? {
-        Object::Thread(thread) => {
-            sched::kill_thread(&thread);
-            return done(0);
-        }
-        Object::Process(process) => process,
+    if handle as u32 == RawHandle::SELF_THREAD.0 {
+        sched::kill_thread(c.thread);
+        return Ok(Outcome::Set);
+    }
+    match c.process().object(handle as u32, Rights::DESTROY)? {
+        Object::Thread(thread) => sched::kill_thread(&thread),
+        Object::Process(process) => process.kill(exit::KILLED, code),
         Object::Resource(resource) => {
             resource.covers(bulkhead_abi::ResourceKind::System, 0, 0)?;
-            process::by_koid(third as u64).ok_or(Error::NotFound)?
+            let process = process::by_koid(koid as u64).ok_or(Error::NotFound)?;
+            process.kill(exit::KILLED, code);
         }
         _ => return Err(Error::WrongType),
-    };
-    let code = match c.process().object(handle as u32, Rights::DESTROY)? {
-        Object::Resource(_) => second as i32,
-        _ => third as i32,
-    };
-    target.kill(exit::KILLED, code);
+    }
     done(0)
 }
 

@@ -56,7 +56,7 @@ impl Resource {
         unsafe {
             syscall(
                 Syscall::Kill,
-                [self.arg(), code as u32 as usize, koid as usize],
+                [self.arg(), koid as usize, code as u32 as usize],
             )
         }
         .unit()

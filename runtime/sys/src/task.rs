@@ -329,11 +329,7 @@ impl Thread {
             let _ = unsafe {
                 syscall(
                     Syscall::Kill,
-                    [
-                        RawHandle::SELF_PROCESS.0 as usize,
-                        RawHandle::SELF_THREAD.0 as usize,
-                        0,
-                    ],
+                    [RawHandle::SELF_THREAD.0 as usize, 0, 0],
                 )
             };
         }
