@@ -84,8 +84,8 @@ fn read_table(vmo: &Vmo) -> Result<Vec<u8>, String> {
 impl Firmware {
     fn serve(&self, request: FirmwareRequest) -> Result<(), Error> {
         match request {
-            FirmwareRequest::EcamRegions { reply } => reply.ok(&self.ecam_regions()),
-            FirmwareRequest::Apertures { reply } => reply.ok(&self.apertures()),
+            FirmwareRequest::EcamRegions { reply } => reply.ok(self.ecam_regions()),
+            FirmwareRequest::Apertures { reply } => reply.ok(self.apertures()),
             FirmwareRequest::PowerOff { reply } => match self.power_off() {
                 Ok(()) => reply.error(&BusError::NotSupported),
                 Err(error) => reply.error(&error),

@@ -89,10 +89,14 @@ mod tests {
 
     #[test]
     fn the_command_line_overrides_the_file() {
-        let file = "# start\nservices = acpi devmgr,vfs\nroot = disk:/virtio0p1 # first\n\nshell=\n";
+        let file =
+            "# start\nservices = acpi devmgr,vfs\nroot = disk:/virtio0p1 # first\n\nshell=\n";
         let config = Config::parse(file, "nosmp root=disk:/virtio1 foo=bar");
         assert_eq!(config.get("root"), Some("disk:/virtio1"));
-        assert_eq!(config.words("services"), Some(vec!["acpi", "devmgr", "vfs"]));
+        assert_eq!(
+            config.words("services"),
+            Some(vec!["acpi", "devmgr", "vfs"])
+        );
         assert_eq!(config.get("shell"), None);
         assert_eq!(config.get("foo"), None);
         assert!(config.problems().is_empty());

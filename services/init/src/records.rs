@@ -4,9 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use bulkhead_abi::{
-    CpuInfo, KernelStats, ObjectKind, PAGE_SIZE, ProcessInfo, exit, thread_state,
-};
+use bulkhead_abi::{CpuInfo, KernelStats, ObjectKind, PAGE_SIZE, ProcessInfo, exit, thread_state};
 use proto::proc::{CrashSummary, ProcessState, ProcessSummary, SystemSummary};
 
 /// Crash reports that are kept.
@@ -62,10 +60,14 @@ pub fn page(mut all: Vec<ProcessInfo>, after: u64, limit: u32) -> Vec<ProcessSum
 
 /// Counts of the whole system.
 pub fn system(stats: &KernelStats, cpus: &[CpuInfo]) -> SystemSummary {
-    let objects = stats.objects.iter().enumerate().filter_map(|(kind, count)| {
-        let kind = ObjectKind::from_number(u32::try_from(kind).ok()?)?;
-        Some((alloc::format!("{kind:?}"), *count))
-    });
+    let objects = stats
+        .objects
+        .iter()
+        .enumerate()
+        .filter_map(|(kind, count)| {
+            let kind = ObjectKind::from_number(u32::try_from(kind).ok()?)?;
+            Some((alloc::format!("{kind:?}"), *count))
+        });
     let bytes = |pages: u64| pages.saturating_mul(PAGE);
     SystemSummary {
         total_bytes: bytes(stats.total_pages),
@@ -145,7 +147,10 @@ mod tests {
     fn pages_are_in_order_and_complete() {
         let all: Vec<_> = [7, 3, 9, 5].iter().map(|k| info(*k, b"x")).collect();
         let ids = |after, limit| -> Vec<u64> {
-            page(all.clone(), after, limit).iter().map(|p| p.pid).collect()
+            page(all.clone(), after, limit)
+                .iter()
+                .map(|p| p.pid)
+                .collect()
         };
         assert_eq!(ids(0, 2), [3, 5]);
         assert_eq!(ids(5, 2), [7, 9]);

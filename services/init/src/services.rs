@@ -183,7 +183,12 @@ mod tests {
                 matches!(g, Grant::Resource(_, kind, ..)
                     if !matches!(kind, ResourceKind::Log | ResourceKind::System))
             });
-            assert_eq!(hardware, ["acpi", "devmgr"].contains(&service.name), "{}", service.name);
+            assert_eq!(
+                hardware,
+                ["acpi", "devmgr"].contains(&service.name),
+                "{}",
+                service.name
+            );
         }
     }
 

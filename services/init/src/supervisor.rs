@@ -5,36 +5,38 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use boot::archive::Archive;
+use boot_archive::BootArchive;
 use init::config::Config;
 use init::records::{self, Crashes};
 use init::services::{self, Grant, OWN_SCHEMES, OnExit, SHELL, Service};
-use proto::power::{PowerError, PowerRequest, PowerServer};
+use proto::power::{PowerRequest, PowerServer};
 use proto::proc::{
     CrashReportsRequest, CrashReportsServer, CrashSummary, ProcError, ProcessesRequest,
     ProcessesServer,
 };
 use rt::abi::{Quota, ResourceKind};
 use rt::ipc::Server;
-use rt::process::{Child, Command, Exited, Stdio};
+use rt::process::{Child, Command, ExitReason, Stdio};
 use rt::startup::{AcpiTableVmo, InitStart};
 use rt::{
-    AsHandle, Channel, Deadline, Error, MapAccess, Mapping, Packet, Port, Resource, Rights,
-    Signals, Vmo, Watch, symbols,
+    AsHandle, Channel, Deadline, Error, Packet, Port, Resource, Rights, Signals, Watch, symbols,
+    thread,
 };
 
-use crate::ending::{Ending, Way};
+use crate::ending::{self, Way};
 use crate::shell;
 
-/// Keys of the port: own schemes, then the shell's starter, then services from this number on.
+/// Keys of the port: own schemes, then threads, then services from [`KEY_SERVICES`] on.
 const KEY_PROC: u64 = 1;
 const KEY_POWER: u64 = 2;
 const KEY_CRASHES: u64 = 3;
-/// Queued by the thread that starts the shell.
-pub const KEY_SHELL: u64 = 4;
+/// Queued by the thread that opened the console for the shell.
+const KEY_CONSOLE: u64 = 4;
 const KEY_SERVICES: u64 = 0x100;
 /// Requests served before the port is asked again, so that no client keeps the others waiting.
 const BATCH: usize = 32;
+/// The system's status when the shell could not be started.
+const STATUS_NO_SHELL: i32 = 126;
 
 struct Running {
     service: &'static Service,
@@ -45,24 +47,23 @@ struct Running {
 pub struct Supervisor {
     root: Resource,
     system: Resource,
-    archive: Vmo,
-    /// The archive's bytes, mapped for good.
-    bytes: Vec<u8>,
+    archive: BootArchive,
     tables: Vec<AcpiTableVmo>,
     config: Config,
+    headless: bool,
     own_pid: u64,
     port: Port,
-    schemes: BTreeMap<&'static str, Scheme>,
+    /// Clients' ends of all schemes.
+    schemes: BTreeMap<&'static str, Channel>,
+    /// Servers' ends that wait for their provider.
+    providers: BTreeMap<&'static str, Channel>,
+    processes: ProcessesServer,
+    power: PowerServer,
+    crash_reports: CrashReportsServer,
     running: Vec<Option<Running>>,
     crashes: Crashes,
-    shell: shell::Starter,
-    ending: Option<Ending>,
-}
-
-struct Scheme {
-    client: Channel,
-    /// Until the provider gets it.
-    server: Option<Channel>,
+    console: Option<thread::JoinHandle<Result<shell::Streams, String>>>,
+    ending: bool,
 }
 
 fn text(what: &'static str) -> impl Fn(Error) -> String {
@@ -75,42 +76,62 @@ impl Supervisor {
     /// # Errors
     /// A text that says what is missing.
     pub fn new(start: InitStart) -> Result<Supervisor, String> {
-        let len = usize::try_from(start.archive_len).map_err(|e| e.to_string())?;
-        let index = read_index(&start.archive, len)?;
-        let file = member_text(&start.archive, &index, "etc/boot.cfg")?.unwrap_or_default();
+        let archive = BootArchive::open(start.archive).map_err(|e| format!("boot archive: {e}"))?;
+        let file = match archive.read("etc/boot.cfg") {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(_) => String::new(),
+        };
         let config = Config::parse(&file, &start.command_line);
         for problem in config.problems() {
             rt::warn!("{problem}");
         }
-        let headless = find(&index, "etc/exec").is_some();
-        let derive = |kind| start.root.derive(kind, 0, 1).map_err(text("derive"));
-        let system = derive(ResourceKind::System)?;
-        let own_pid = start.process.info().map_err(text("own process"))?.koid;
+        let system = start
+            .root
+            .derive(ResourceKind::System, 0, 1)
+            .map_err(text("kernel statistics"))?;
+        let mut schemes = BTreeMap::new();
+        let mut providers = BTreeMap::new();
+        let served = services::SERVICES.iter().flat_map(|s| s.grants);
+        let served = served.filter_map(|g| match g {
+            Grant::Serve(name) => Some(*name),
+            _ => None,
+        });
+        for name in served.chain(OWN_SCHEMES.iter().copied()) {
+            let (client, server) = Channel::create().map_err(text("channel"))?;
+            schemes.insert(name, client);
+            providers.insert(name, server);
+        }
         let port = Port::create().map_err(text("port"))?;
-        let shell = shell::Starter::new(headless);
+        let mut own = |name, key| {
+            let server: Channel = providers.remove(name).ok_or("no such scheme")?;
+            server
+                .wait_async(&port, key, Signals::READABLE, Watch::Persistent)
+                .map_err(text("port"))?;
+            Ok::<Channel, String>(server)
+        };
         Ok(Supervisor {
+            own_pid: start.process.info().map_err(text("own process"))?.koid,
+            headless: archive.find("etc/exec").is_ok(),
+            processes: ProcessesServer::new(own("proc", KEY_PROC)?),
+            power: PowerServer::new(own("power", KEY_POWER)?),
+            crash_reports: CrashReportsServer::new(own("crash-reports", KEY_CRASHES)?),
             root: start.root,
             system,
-            archive: start.archive,
-            bytes: index,
+            archive,
             tables: start.acpi,
             config,
-            own_pid,
             port,
-            schemes: BTreeMap::new(),
+            schemes,
+            providers,
             running: Vec::new(),
             crashes: Crashes::default(),
-            shell,
-            ending: None,
+            console: None,
+            ending: false,
         })
     }
 
     /// Runs the system until it ends.
     pub fn run(mut self) {
-        if let Err(why) = self.make_schemes() {
-            rt::error!("cannot make the schemes: {why}");
-            return;
-        }
         let names: Vec<String> = match self.config.words("services") {
             Some(words) => words.into_iter().map(String::from).collect(),
             None => services::SERVICES.iter().map(|s| s.name.into()).collect(),
@@ -121,9 +142,8 @@ impl Supervisor {
                 None => rt::error!("boot.cfg names an unknown service: {name:?}"),
             }
         }
-        if let Err(why) = self.start_shell() {
-            rt::error!("cannot start the shell: {why}");
-            self.end(Way::PowerOff(127));
+        if let Err(why) = self.open_console() {
+            self.no_shell(&why);
         }
         let mut packets = [Packet::default(); 8];
         loop {
@@ -140,31 +160,43 @@ impl Supervisor {
         }
     }
 
-    fn make_schemes(&mut self) -> Result<(), Error> {
-        let served = services::SERVICES.iter().flat_map(|s| s.grants);
-        let names = served.filter_map(|g| match g {
-            Grant::Serve(name) => Some(*name),
-            _ => None,
-        });
-        for name in names.chain(OWN_SCHEMES.iter().copied()) {
-            let (client, server) = Channel::create()?;
-            let server = Some(server);
-            self.schemes.insert(name, Scheme { client, server });
-        }
-        for (name, key) in [
-            ("proc", KEY_PROC),
-            ("power", KEY_POWER),
-            ("crash-reports", KEY_CRASHES),
-        ] {
-            if let Some(Scheme {
-                server: Some(server),
-                ..
-            }) = self.schemes.get(name)
-            {
-                server.wait_async(&self.port, key, Signals::READABLE, Watch::Persistent)?;
+    fn dispatch(&mut self, key: u64) {
+        match key {
+            KEY_PROC => self.drain(self.processes.clone(), key, Self::serve_process),
+            KEY_POWER => self.drain(self.power.clone(), key, Self::serve_power),
+            KEY_CRASHES => self.drain(self.crash_reports.clone(), key, |init, request| {
+                let CrashReportsRequest::Report { crash } = request;
+                init.crashes.add(crash);
+            }),
+            KEY_CONSOLE => {
+                if let Err(why) = self.start_shell() {
+                    self.no_shell(&why);
+                }
+            }
+            key => {
+                let index = key.checked_sub(KEY_SERVICES);
+                let slot = index
+                    .and_then(|i| usize::try_from(i).ok())
+                    .and_then(|i| self.running.get_mut(i));
+                if let Some(ended) = slot.and_then(Option::take) {
+                    self.ended(&ended);
+                }
             }
         }
-        Ok(())
+    }
+
+    fn drain<S: Server>(&mut self, server: S, key: u64, serve: fn(&mut Self, S::Request)) {
+        for _ in 0..BATCH {
+            match server.try_next() {
+                Ok(Some(request)) => serve(self, request),
+                // Nothing more, or nobody left to ask.
+                Ok(None) | Err(_) => return,
+            }
+        }
+        // The watch tells edges only: what is left must be asked for.
+        if let Err(error) = self.port.queue(key, 0) {
+            rt::error!("port: {error}");
+        }
     }
 
     /// Starts a service; a failure is reported and the system goes on without it.
@@ -177,10 +209,9 @@ impl Supervisor {
 
     fn watch(&mut self, service: &'static Service, child: Child) {
         let key = KEY_SERVICES.saturating_add(self.running.len() as u64);
-        let watched =
-            child
-                .process()
-                .wait_async(&self.port, key, Signals::TERMINATED, Watch::Once);
+        let watched = child
+            .process()
+            .wait_async(&self.port, key, Signals::TERMINATED, Watch::Once);
         if let Err(error) = watched {
             rt::error!("cannot watch {}: {error}", service.name);
         }
@@ -191,20 +222,25 @@ impl Supervisor {
         &mut self,
         service: &'static Service,
         [stdin, stdout, stderr]: [Stdio; 3],
-        args: &[String],
+        args: &[&str],
     ) -> Result<Child, String> {
-        let program = self.program(service.program)?;
+        let program = self
+            .archive
+            .window(service.program)
+            .map_err(|e| format!("{}: {e}", service.program))?;
         let mut command = Command::new(&program, service.name)
             .args(args)
             .env(self.environment())
             .cwd("/")
             .priority(service.priority)
-            .quota(quota(service.priority))
+            .quota(quota(service))
             .stdin(stdin)
             .stdout(stdout)
             .stderr(stderr);
         for grant in service.grants {
-            command = self.grant(command, *grant).map_err(text("handles"))?;
+            command = self
+                .grant(command, *grant)
+                .map_err(|e| format!("{grant:?}: {e}"))?;
         }
         command.spawn().map_err(|e| e.to_string())
     }
@@ -217,17 +253,16 @@ impl Supervisor {
                 command.handle("log", log.duplicate_with(shared | Rights::WRITE)?)
             }
             Grant::Serve(name) => {
-                let scheme = self.schemes.get_mut(name).ok_or(Error::NotFound)?;
-                let server = scheme.server.take().ok_or(Error::AlreadyExists)?;
+                let server = self.providers.remove(name).ok_or(Error::NotFound)?;
                 command.handle(&format!("serve:{name}"), server)
             }
             Grant::Use(name) => {
-                let scheme = self.schemes.get(name).ok_or(Error::NotFound)?;
-                command.handle(name, scheme.client.duplicate()?)
+                let client = self.schemes.get(name).ok_or(Error::NotFound)?;
+                command.handle(name, client.duplicate()?)
             }
             Grant::Archive => {
                 let rights = shared | Rights::READ | Rights::MAP | Rights::EXECUTE;
-                command.handle("archive", self.archive.duplicate_with(rights)?)
+                command.handle("archive", self.archive.vmo().duplicate_with(rights)?)
             }
             Grant::FirmwareTables => {
                 let mut command = command;
@@ -238,87 +273,204 @@ impl Supervisor {
                 }
                 command
             }
-            Grant::Resource("log-reader", kind, base, len) => {
-                let log = self.root.derive(kind, base, len)?;
-                command.handle("log-reader", log.duplicate_with(shared | Rights::READ)?)
-            }
-            Grant::Resource("system", kind, base, len) => {
-                // Looking, not killing: that goes through `proc:`.
-                let system = self.root.derive(kind, base, len)?;
-                command.handle("system", system.duplicate_with(shared)?)
-            }
             Grant::Resource(name, kind, base, len) => {
-                command.handle(name, self.root.derive(kind, base, len)?)
+                let resource = self.root.derive(kind, base, len)?;
+                match kind {
+                    // Reading and looking; killing goes through `proc:`.
+                    ResourceKind::Log => {
+                        command.handle(name, resource.duplicate_with(shared | Rights::READ)?)
+                    }
+                    ResourceKind::System => command.handle(name, resource.duplicate_with(shared)?),
+                    _ => command.handle(name, resource),
+                }
             }
         })
     }
 
     /// What every process finds in its environment.
     fn environment(&self) -> Vec<(String, String)> {
-        let session = if self.shell.is_headless() {
+        let session = if self.headless {
             "headless"
         } else {
             "interactive"
         };
-        let mut env: Vec<(String, String)> = [
+        let root = self.config.get("root").map(|root| ("BULKHEAD_ROOT", root));
+        [
             ("PATH", "/bin:/boot/bin"),
             ("HOME", "/"),
             ("TERM", "vt100"),
             ("BULKHEAD_SESSION", session),
         ]
-        .map(|(n, v)| (n.to_string(), v.to_string()))
-        .to_vec();
-        if let Some(root) = self.config.get("root") {
-            env.push(("BULKHEAD_ROOT".into(), root.into()));
-        }
-        env
+        .into_iter()
+        .chain(root)
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect()
     }
 
-    /// A program of the archive: a window on it, so that text is mapped and not copied.
-    fn program(&self, name: &str) -> Result<Vmo, String> {
-        let (offset, len) =
-            find(&self.bytes, name).ok_or_else(|| format!("the boot archive has no {name}"))?;
-        let pages = len.next_multiple_of(boot::archive::PAGE_SIZE);
-        self.archive
-            .slice(offset as u64, pages)
-            .map_err(text("boot archive"))
+    /// Asks the console for its streams, in a thread that may wait for it.
+    fn open_console(&mut self) -> Result<(), String> {
+        let console = self.scheme("console")?;
+        let port = self.port.duplicate().map_err(text("port"))?;
+        let thread = thread::builder("console").spawn(move || {
+            let streams = shell::open(console);
+            // If this fails the supervisor is gone.
+            let _ = port.queue(KEY_CONSOLE, 0);
+            streams
+        });
+        self.console = Some(thread.map_err(text("thread"))?);
+        Ok(())
+    }
+
+    fn scheme(&self, name: &str) -> Result<Channel, String> {
+        let client = self.schemes.get(name).ok_or("no such scheme")?;
+        client.duplicate().map_err(text("scheme"))
     }
 
     fn start_shell(&mut self) -> Result<(), String> {
-        let scheme = self.schemes.get("console").ok_or("no console")?;
-        let console = scheme.client.duplicate().map_err(text("console"))?;
-        let port = self.port.duplicate().map_err(text("port"))?;
-        self.shell.open_console(console, port)
+        let mut thread = self.console.take().ok_or("the console is open already")?;
+        let streams = thread
+            .join(Deadline::after_secs(1))
+            .map_err(text("console"))??;
+        let errors = if self.headless {
+            Stdio::Log
+        } else {
+            Stdio::Terminal(streams.output.duplicate().map_err(text("console"))?)
+        };
+        let (input, output, args): (_, _, &[&str]) = if self.headless {
+            let input = Stdio::Pipe(streams.input);
+            (input, Stdio::Pipe(streams.output), &["/boot/etc/exec"])
+        } else {
+            let input = Stdio::Terminal(streams.input);
+            (input, Stdio::Terminal(streams.output), &[])
+        };
+        let child = self.spawn(&SHELL, [input, output, errors], args)?;
+        self.watch(&SHELL, child);
+        Ok(())
     }
 
-    fn dispatch(&mut self, key: u64) {
-        match key {
-            KEY_PROC => self.serve("proc", key, |s, channel| {
-                let server = ProcessesServer::new(channel);
-                let more = s.drain(&server, Self::serve_proc);
-                (server.channel().duplicate(), more)
-            }),
-            KEY_POWER => self.serve("power", key, |s, channel| {
-                let server = PowerServer::new(channel);
-                let more = s.drain(&server, Self::serve_power);
-                (server.channel().duplicate(), more)
-            }),
-            KEY_CRASHES => self.serve("crash-reports", key, |s, channel| {
-                let server = CrashReportsServer::new(channel);
-                let more = s.drain(&server, |s, request| {
-                    let CrashReportsRequest::Report { crash } = request;
-                    s.crashes.add(crash);
-                });
-                (server.channel().duplicate(), more)
-            }),
-            KEY_SHELL => self.console_is_open(),
-            key => {
-                let index = key.checked_sub(KEY_SERVICES).and_then(|i| usize::try_from(i).ok());
-                let ended = index.and_then(|i| self.running.get_mut(i)).and_then(Option::take);
-                if let Some(ended) = ended {
-                    self.ended(ended);
+    fn no_shell(&mut self, why: &str) {
+        rt::error!("cannot start the shell: {why}");
+        self.end(Way::PowerOff(STATUS_NO_SHELL));
+    }
+
+    /// Reports how a service ended. A policy that restarts it would decide here.
+    fn ended(&mut self, ended: &Running) {
+        let Running { service, child } = ended;
+        let exited = match child.try_wait() {
+            Ok(Some(exited)) => exited,
+            other => {
+                rt::error!("{}: no exit record ({other:?})", service.name);
+                return;
+            }
+        };
+        let name = service.name;
+        if exited.reason == ExitReason::Exited(0) {
+            rt::info!("{name} ended");
+        } else {
+            rt::error!("{name} (process {}): {exited}", exited.info.koid);
+        }
+        if let Some(crash) = &exited.crash {
+            let program = self.archive.read(service.program).unwrap_or_default();
+            let mut report = String::new();
+            let symbols = symbols::Symbols::parse(&program);
+            // Writing to a string does not fail.
+            let _ = symbols::write_crash_report(crash, &symbols, &mut report);
+            for line in report.lines() {
+                rt::error!("{line}");
+            }
+            self.crashes.add(CrashSummary {
+                pid: crash.process_koid,
+                name: name.to_string(),
+                time_ns: crash.time_ns,
+                reason: records::first_line(&report),
+                text: report,
+            });
+        }
+        if service.on_exit == OnExit::PowerOff {
+            self.end(Way::PowerOff(exited.status()));
+        }
+    }
+
+    /// Ends the system in a thread, since it waits for console and firmware.
+    fn end(&mut self, way: Way) -> bool {
+        if core::mem::replace(&mut self.ending, true) {
+            return false;
+        }
+        let handles = ending::Handles {
+            console: self.scheme("console").ok(),
+            firmware: self.scheme("firmware").ok(),
+            log: self.root.derive(ResourceKind::Log, 0, 1).ok(),
+            ports: self.root.derive(ResourceKind::IoPort, 0, 1 << 16).ok(),
+        };
+        let thread = thread::builder("ending").spawn(move || ending::run(&handles, way));
+        if let Err(error) = thread {
+            rt::error!("cannot end the system: {error}");
+            self.ending = false;
+        }
+        self.ending
+    }
+
+    fn serve_power(&mut self, request: PowerRequest) {
+        use proto::power::PowerError;
+        // A client that is gone does not wait for its answer.
+        let _ = match request {
+            PowerRequest::PowerOff { status, reply } => match self.end(Way::PowerOff(status)) {
+                true => reply.ok(),
+                false => reply.error(&PowerError::InProgress),
+            },
+            PowerRequest::Reboot { reply } => match self.end(Way::Reboot) {
+                true => reply.ok(),
+                false => reply.error(&PowerError::InProgress),
+            },
+        };
+    }
+
+    fn serve_process(&mut self, request: ProcessesRequest) {
+        let kernel = |error: Error| match error {
+            Error::NotFound => ProcError::NotFound,
+            error => ProcError::Kernel(error as i32),
+        };
+        let _ = match request {
+            ProcessesRequest::List {
+                after,
+                limit,
+                reply,
+            } => match self.system.processes() {
+                Ok(all) => reply.ok(records::page(all, after, limit)),
+                Err(error) => reply.error(kernel(error)),
+            },
+            ProcessesRequest::Info { pid, reply } => match self.system.processes() {
+                Ok(all) => match all.iter().find(|p| p.koid == pid) {
+                    Some(process) => reply.ok(records::process(process)),
+                    None => reply.error(&ProcError::NotFound),
+                },
+                Err(error) => reply.error(kernel(error)),
+            },
+            ProcessesRequest::Kill { pid, reply, .. } if pid == self.own_pid => {
+                reply.error(&ProcError::Protected)
+            }
+            ProcessesRequest::Kill { pid, code, reply } => match self.system.kill_koid(pid, code) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(kernel(error)),
+            },
+            ProcessesRequest::Crashes { reply } => reply.ok(self.crashes.recent()),
+            ProcessesRequest::System { reply } => {
+                match (self.system.kernel_stats(), self.system.cpus()) {
+                    (Ok(stats), Ok(cpus)) => reply.ok(records::system(&stats, &cpus)),
+                    (Err(error), _) | (_, Err(error)) => reply.error(kernel(error)),
                 }
             }
-        }
+        };
+    }
+}
+
+/// A service may use what the machine has, but not a higher priority than its own.
+fn quota(service: &Service) -> Quota {
+    Quota {
+        pages: u64::MAX,
+        handles: 65_536,
+        threads: 1_024,
+        processes: 1_024,
+        max_priority: u32::from(service.priority),
     }
 }
