@@ -124,6 +124,13 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
         Ok(())
     }
 
+    /// Looks at every session with the next turn, doorbell or not.
+    pub fn wake_all(&mut self) {
+        for index in 0..self.sessions.len() {
+            self.activate(index as u16);
+        }
+    }
+
     /// Requests that the device has.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len() - self.free.len()
@@ -633,9 +640,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
             self.notices.send(Notice::Broken(self.index, error));
         }
         self.queue = Some(queue);
-        for index in 0..self.sessions.len() {
-            self.activate(index as u16);
-        }
+        self.wake_all();
     }
 }
 
