@@ -11,10 +11,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use acpi_service::aml;
 use acpi_service::power::{self, Action};
+use acpi_service::resources::{self, HostBridges};
 use acpi_service::tables::{self, Fadt, HEADER_BYTES, Register};
-use acpi_service::{aml, resources};
-use proto::bus::{Aperture, BusError, EcamRegion, FirmwareRequest, FirmwareServer};
+use proto::bus::{BusError, EcamRegion, FirmwareRequest, FirmwareServer};
 use rt::{CacheMode, Channel, Deadline, Error, IoPorts, MmioRegion, Resource, Vmo, startup};
 
 rt::entry!(main);
@@ -85,7 +86,8 @@ impl Firmware {
     fn serve(&self, request: FirmwareRequest) -> Result<(), Error> {
         match request {
             FirmwareRequest::EcamRegions { reply } => reply.ok(self.ecam_regions()),
-            FirmwareRequest::Apertures { reply } => reply.ok(self.apertures()),
+            FirmwareRequest::Apertures { reply } => reply.ok(self.host_bridges().apertures),
+            FirmwareRequest::RootBuses { reply } => reply.ok(self.host_bridges().buses),
             FirmwareRequest::PowerOff { reply } => match self.power_off() {
                 Ok(()) => reply.error(&BusError::NotSupported),
                 Err(error) => reply.error(&error),
@@ -137,8 +139,8 @@ impl Firmware {
         regions
     }
 
-    fn apertures(&self) -> Vec<Aperture> {
-        resources::apertures(self.definitions())
+    fn host_bridges(&self) -> HostBridges {
+        resources::host_bridges(self.definitions())
     }
 
     fn fadt(&self) -> Option<Fadt> {

@@ -11,10 +11,20 @@ use crate::aml::{self, Value};
 /// Compressed EISA IDs of `PNP0A03` and `PNP0A08` (ACPI 6.5, 19.3.4).
 const HOST_BRIDGES: [u64; 2] = [0x030a_d041, 0x080a_d041];
 
-/// Apertures of every host bridge that the tables (without headers) define.
-pub fn apertures<'a>(tables: impl IntoIterator<Item = &'a [u8]>) -> Vec<Aperture> {
+/// What the definition blocks say of the PCI host bridges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostBridges {
+    /// Address ranges that they pass on.
+    pub apertures: Vec<Aperture>,
+    /// Their root buses, sorted.
+    pub buses: Vec<u8>,
+}
+
+/// Reads the tables (without headers). A bridge without a constant `_BBN` has bus 0.
+pub fn host_bridges<'a>(tables: impl IntoIterator<Item = &'a [u8]>) -> HostBridges {
     let mut bridges: Vec<String> = Vec::new();
     let mut resources: BTreeMap<String, Vec<&'a [u8]>> = BTreeMap::new();
+    let mut numbers: BTreeMap<String, u8> = BTreeMap::new();
     for table in tables {
         aml::names(table, |path, value| {
             let Some((device, name)) = path.rsplit_once('.') else {
@@ -27,18 +37,30 @@ pub fn apertures<'a>(tables: impl IntoIterator<Item = &'a [u8]>) -> Vec<Aperture
                 ("_CRS", Value::Buffer(bytes)) => {
                     resources.entry(device.to_string()).or_default().push(bytes);
                 }
+                ("_BBN", Value::Integer(number)) => {
+                    if let Ok(number) = u8::try_from(number) {
+                        numbers.insert(device.to_string(), number);
+                    }
+                }
                 _ => {}
             }
         });
     }
     bridges.sort();
     bridges.dedup();
-    bridges
+    let apertures = bridges
         .iter()
         .filter_map(|bridge| resources.get(bridge))
         .flatten()
         .flat_map(|bytes| ranges(bytes))
-        .collect()
+        .collect();
+    let mut buses: Vec<u8> = bridges
+        .iter()
+        .map(|bridge| numbers.get(bridge).copied().unwrap_or(0))
+        .collect();
+    buses.sort_unstable();
+    buses.dedup();
+    HostBridges { apertures, buses }
 }
 
 fn is_host_bridge(value: Value<'_>) -> bool {
