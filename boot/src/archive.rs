@@ -291,6 +291,12 @@ impl<'a> Directory<'a> {
         })
     }
 
+    /// Length of the whole archive in bytes.
+    #[must_use]
+    pub fn archive_len(&self) -> usize {
+        self.total_len
+    }
+
     /// Number of members.
     #[must_use]
     pub fn len(&self) -> usize {
