@@ -124,13 +124,33 @@ impl Member<'_> {
     }
 }
 
-/// A checked archive. [`Archive::parse`] looks at every entry once, so that the
-/// other functions have no errors.
+/// An entry of the index: where a member is, without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Path without a leading slash, for example `bin/ls`.
+    pub name: &'a str,
+    /// Where the data starts in the archive, in bytes; a multiple of [`PAGE_SIZE`].
+    pub offset: usize,
+    /// Bytes of data, without the padding to the page's end.
+    pub len: usize,
+    /// `FLAG_*` bits.
+    pub flags: u32,
+}
+
+/// A checked index: for who reads the archive piece by piece and has only its head in memory.
+/// [`Directory::parse`] looks at every entry once, so that the other functions have no errors.
+#[derive(Clone, Copy, Debug)]
+pub struct Directory<'a> {
+    index: &'a [u8],
+    count: u32,
+    total_len: usize,
+}
+
+/// A checked archive, all of it in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Archive<'a> {
     bytes: &'a [u8],
-    index: &'a [u8],
-    count: u32,
+    directory: Directory<'a>,
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
@@ -150,45 +170,56 @@ fn checksum(header: &[u8], index: &[u8]) -> u32 {
     digest.finalize()
 }
 
-impl<'a> Archive<'a> {
-    /// Checks `bytes` and every entry. Bytes after the archive's stated length
-    /// are ignored.
+impl<'a> Directory<'a> {
+    /// Bytes at the start of the archive that [`Directory::parse`] needs, from the first
+    /// [`HEADER_SIZE`] bytes.
     ///
     /// # Errors
     ///
     /// [`ArchiveError`] names the first rule that the bytes break.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, ArchiveError> {
-        let found = bytes.len() as u64;
-        let truncated = |expected: u64| ArchiveError::Truncated { expected, found };
-        let header = bytes
-            .get(..HEADER_SIZE)
-            .ok_or(truncated(HEADER_SIZE as u64))?;
+    pub fn head_len(header: &[u8]) -> Result<usize, ArchiveError> {
+        let truncated = ArchiveError::Truncated {
+            expected: HEADER_SIZE as u64,
+            found: header.len() as u64,
+        };
+        let header = header.get(..HEADER_SIZE).ok_or(truncated)?;
         let mut magic = [0; 8];
         magic.copy_from_slice(header.get(..8).unwrap_or(&[0; 8]));
         if magic != MAGIC {
             return Err(ArchiveError::BadMagic(magic));
         }
-        let too_short = truncated(HEADER_SIZE as u64);
-        let version = u32_at(header, 8).ok_or(too_short)?;
+        let version = u32_at(header, 8).ok_or(truncated)?;
         if version != VERSION {
             return Err(ArchiveError::UnknownVersion(version));
         }
+        let index_len = u32_at(header, 24).ok_or(truncated)? as usize;
+        HEADER_SIZE.checked_add(index_len).ok_or(truncated)
+    }
+
+    /// Checks `head`, the first [`Directory::head_len`] bytes or more of an archive that has
+    /// `archive_len` bytes at hand, and every entry.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError`] names the first rule that the bytes break.
+    pub fn parse(head: &'a [u8], archive_len: u64) -> Result<Self, ArchiveError> {
+        let index_end = Self::head_len(head)?;
+        let truncated = |expected: u64, found: u64| ArchiveError::Truncated { expected, found };
+        let too_short = truncated(HEADER_SIZE as u64, head.len() as u64);
+        let header = head.get(..HEADER_SIZE).ok_or(too_short)?;
         let count = u32_at(header, 12).ok_or(too_short)?;
         let total_len = u64_at(header, 16).ok_or(too_short)?;
-        let index_len = u32_at(header, 24).ok_or(too_short)?;
         let expected_crc = u32_at(header, 28).ok_or(too_short)?;
-        if total_len > found {
-            return Err(truncated(total_len));
+        if total_len > archive_len {
+            return Err(truncated(total_len, archive_len));
         }
-        let bytes = usize::try_from(total_len)
-            .ok()
-            .and_then(|len| bytes.get(..len))
-            .ok_or(truncated(total_len))?;
-        let index_end = HEADER_SIZE as u64 + u64::from(index_len);
-        let index = usize::try_from(index_end)
-            .ok()
-            .and_then(|end| bytes.get(HEADER_SIZE..end))
-            .ok_or(truncated(index_end))?;
+        let index = head
+            .get(HEADER_SIZE..index_end)
+            .filter(|_| index_end as u64 <= total_len)
+            .ok_or(truncated(
+                index_end as u64,
+                total_len.min(head.len() as u64),
+            ))?;
         let found_crc = checksum(header.get(..28).unwrap_or(&[]), index);
         if found_crc != expected_crc {
             return Err(ArchiveError::BadCrc {
@@ -196,32 +227,33 @@ impl<'a> Archive<'a> {
                 found: found_crc,
             });
         }
-        let archive = Self {
-            bytes,
+        let directory = Self {
             index,
             count,
+            total_len: usize::try_from(total_len).map_err(|_| truncated(total_len, archive_len))?,
         };
         let mut previous: Option<&str> = None;
         for number in 0..count {
-            let member = archive
+            let entry = directory
                 .entry(number)
                 .map_err(|reason| ArchiveError::BadEntry {
                     index: number,
                     reason,
                 })?;
-            if previous.is_some_and(|previous| previous >= member.name) {
+            if previous.is_some_and(|previous| previous >= entry.name) {
                 return Err(ArchiveError::BadEntry {
                     index: number,
                     reason: "names are not sorted",
                 });
             }
-            previous = Some(member.name);
+            previous = Some(entry.name);
         }
-        Ok(archive)
+        Ok(directory)
     }
 
-    fn entry(&self, number: u32) -> Result<Member<'a>, &'static str> {
+    fn entry(&self, number: u32) -> Result<Entry<'a>, &'static str> {
         const OUTSIDE_INDEX: &str = "entry is outside the index";
+        const OUTSIDE_ARCHIVE: &str = "data is outside the archive";
         let start = (number as usize)
             .checked_mul(ENTRY_SIZE)
             .ok_or(OUTSIDE_INDEX)?;
@@ -240,21 +272,29 @@ impl<'a> Archive<'a> {
             .and_then(|end| self.index.get(name_offset..end))
             .ok_or("name is outside the index")?;
         let name = core::str::from_utf8(name).map_err(|_| "name is not UTF-8")?;
-        let offset = usize::try_from(data_offset).map_err(|_| "data is outside the archive")?;
+        let offset = usize::try_from(data_offset).map_err(|_| OUTSIDE_ARCHIVE)?;
         if !offset.is_multiple_of(PAGE_SIZE) {
             return Err("data is not page aligned");
         }
-        let data = usize::try_from(data_len)
-            .ok()
-            .and_then(|len| offset.checked_add(len))
-            .and_then(|end| self.bytes.get(offset..end))
-            .ok_or("data is outside the archive")?;
-        Ok(Member {
+        let len = usize::try_from(data_len).map_err(|_| OUTSIDE_ARCHIVE)?;
+        let inside = offset
+            .checked_add(len)
+            .is_some_and(|end| end <= self.total_len);
+        if !inside {
+            return Err(OUTSIDE_ARCHIVE);
+        }
+        Ok(Entry {
             name,
             offset,
-            data,
+            len,
             flags,
         })
+    }
+
+    /// Length of the whole archive in bytes.
+    #[must_use]
+    pub fn archive_len(&self) -> usize {
+        self.total_len
     }
 
     /// Number of members.
@@ -269,6 +309,72 @@ impl<'a> Archive<'a> {
         self.count == 0
     }
 
+    /// Entry number `index`, counted in the order of names.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Entry<'a>> {
+        let number = u32::try_from(index).ok().filter(|n| *n < self.count)?;
+        self.entry(number).ok()
+    }
+
+    /// All entries, sorted by name.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'a>> + '_ {
+        (0..self.count).filter_map(|number| self.entry(number).ok())
+    }
+
+    /// The entry of that name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Entry<'a>> {
+        let (mut low, mut high) = (0_usize, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            let entry = self.get(middle)?;
+            match entry.name.cmp(name) {
+                core::cmp::Ordering::Equal => return Some(entry),
+                core::cmp::Ordering::Less => low = middle.saturating_add(1),
+                core::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+}
+
+impl<'a> Archive<'a> {
+    /// Checks `bytes` and every entry. Bytes after the archive's stated length
+    /// are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError`] names the first rule that the bytes break.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ArchiveError> {
+        let directory = Directory::parse(bytes, bytes.len() as u64)?;
+        Ok(Self {
+            bytes: bytes.get(..directory.total_len).unwrap_or(bytes),
+            directory,
+        })
+    }
+
+    fn member(&self, entry: Entry<'a>) -> Option<Member<'a>> {
+        let end = entry.offset.checked_add(entry.len)?;
+        Some(Member {
+            name: entry.name,
+            offset: entry.offset,
+            data: self.bytes.get(entry.offset..end)?,
+            flags: entry.flags,
+        })
+    }
+
+    /// Number of members.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.directory.len()
+    }
+
+    /// Whether there are no members.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.directory.is_empty()
+    }
+
     /// The archive's bytes, a whole number of pages.
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
@@ -278,29 +384,18 @@ impl<'a> Archive<'a> {
     /// Member number `index`, counted in the order of names.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Member<'a>> {
-        let number = u32::try_from(index).ok().filter(|n| *n < self.count)?;
-        self.entry(number).ok()
+        self.member(self.directory.get(index)?)
     }
 
     /// All members, sorted by name.
     pub fn members(&self) -> impl Iterator<Item = Member<'a>> + '_ {
-        (0..self.count).filter_map(|number| self.entry(number).ok())
+        self.directory.entries().filter_map(|e| self.member(e))
     }
 
     /// The member of that name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Member<'a>> {
-        let (mut low, mut high) = (0_usize, self.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            let member = self.get(middle)?;
-            match member.name.cmp(name) {
-                core::cmp::Ordering::Equal => return Some(member),
-                core::cmp::Ordering::Less => low = middle.saturating_add(1),
-                core::cmp::Ordering::Greater => high = middle,
-            }
-        }
-        None
+        self.member(self.directory.find(name)?)
     }
 }
 

@@ -11,3 +11,9 @@ pub mod log_ring;
 pub mod page_map;
 pub mod run_queue;
 pub mod slab;
+
+// The architecture's pure parts are tested here; the machine's are in the kernel proper.
+#[cfg(all(test, target_arch = "x86_64"))]
+#[expect(dead_code, reason = "only the pure parts are used")]
+#[path = "arch/mod.rs"]
+mod arch;

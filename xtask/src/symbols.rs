@@ -58,10 +58,16 @@ impl Functions {
 
     /// `name+0xoffset` of the function that an address is in.
     pub fn name(&self, address: u64) -> Option<String> {
-        let (start, (len, name)) = self.by_start.range(..=address).next_back()?;
-        let offset = address - start;
+        self.name_before(address, 0)
+    }
+
+    /// The same for the byte `back` bytes before the address.
+    fn name_before(&self, address: u64, back: u64) -> Option<String> {
+        let inside = address.checked_sub(back)?;
+        let (start, (len, name)) = self.by_start.range(..=inside).next_back()?;
         // A symbol without a size reaches to the next one.
-        (*len == 0 || offset < *len).then(|| format!("{name}+{offset:#x}"))
+        let found = *len == 0 || inside - start < *len;
+        found.then(|| format!("{name}+{:#x}", address - start))
     }
 }
 
@@ -129,7 +135,7 @@ impl Symbols {
 
     fn name(&mut self, address: u64, back: u64) -> Option<String> {
         if address >= KERNEL_MIN {
-            return self.kernel.name(address, back);
+            return self.kernel.name_before(address, back);
         }
         let program = self.current.clone()?;
         let file = self.files.get(&program)?;
@@ -137,7 +143,7 @@ impl Symbols {
             .programs
             .entry(program)
             .or_insert_with(|| Functions::load(file).unwrap_or_default());
-        functions.name(address, back)
+        functions.name_before(address, back)
     }
 }
 

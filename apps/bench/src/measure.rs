@@ -87,7 +87,9 @@ pub fn measure_plain(
     measure(row, section, operations, || Ok(()), |()| operation())
 }
 
-/// Prints the result of one pass.
+/// Prints the result of one pass, at once: the line of the row `boot` is timed outside.
 pub fn report(row: &str, section: u32, operations: u32, ns: u64) {
     println!("bench {row} id={section} n={operations} ns={ns}");
+    // Nobody is left to tell when the output is gone.
+    let _ = rt::io::flush();
 }

@@ -305,7 +305,9 @@ impl Virtqueue {
         let written = self.ring.read::<u32>(at + 4);
         let number = match self.tables {
             Some(_) => id,
-            None if id % u32::from(DIRECT_DESCRIPTORS) == 0 => id / u32::from(DIRECT_DESCRIPTORS),
+            None if id.is_multiple_of(u32::from(DIRECT_DESCRIPTORS)) => {
+                id / u32::from(DIRECT_DESCRIPTORS)
+            }
             None => u32::MAX,
         };
         let limit = self.slots.len() as u32;
@@ -475,7 +477,7 @@ impl Chain<'_> {
         let queue = &mut *self.queue;
         let head = match queue.tables {
             Some(_) => {
-                let rest = u64::from(count) * 16 | u64::from(descriptor::INDIRECT) << 32;
+                let rest = (u64::from(count) * 16) | (u64::from(descriptor::INDIRECT) << 32);
                 queue.ring.write::<u64>(descriptor_offset(slot) + 8, rest);
                 slot
             }

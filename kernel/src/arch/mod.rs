@@ -30,9 +30,6 @@ pub mod x86_64;
 #[cfg(all(target_arch = "x86_64", target_os = "none"))]
 pub use x86_64::*;
 
-/// A physical address.
-pub type PhysAddr = u64;
-
 /// How a mapping is cached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CacheMode {
@@ -79,7 +76,7 @@ pub struct Exception {
     pub name: &'static str,
     /// The error code, or 0 if this exception has none.
     pub code: u64,
-    /// The address whose access faulted; for exceptions other than page faults 0.
+    /// The address whose access faulted, for page and double faults; otherwise 0.
     pub addr: u64,
 }
 

@@ -162,7 +162,7 @@ mod tests {
                 let p = Piece::of(at, left, block, 65536);
                 prop_assert_eq!(p.lba * u64::from(block) + p.skip as u64, at);
                 prop_assert!(p.used > 0 && p.skip + p.used <= p.length as usize);
-                prop_assert!(p.length <= 65536 && p.length % block == 0);
+                prop_assert!(p.length <= 65536 && p.length.is_multiple_of(block));
                 at += p.used as u64;
                 left -= p.used;
             }

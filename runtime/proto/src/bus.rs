@@ -344,5 +344,7 @@ ipc::protocol! {
         4 = reboot() -> ();
         /// Signature and length of every table.
         5 = tables() -> (tables: Vec<(String, u32)>);
+        /// Root buses of the PCI host bridges (`_BBN`), sorted.
+        6 = root_buses() -> (buses: Vec<u8>);
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Opening goes through the VFS once; the channel that it returns leads straight
 //! to the file-system service, so reads have one hop. Reading positions are the
-//! client's own. The crate `fs-client` makes this comfortable.
+//! client's own.
 //!
 //! # Paths
 //!

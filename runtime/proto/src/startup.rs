@@ -56,7 +56,8 @@ pub enum StreamKind {
     Pipe,
     /// A byte stream from or to a person's terminal: output goes out line by line.
     Terminal,
-    /// An open file ([`fs`](crate::fs)), from its start on.
+    /// An open file ([`fs`](crate::fs)): input from its start on, output to its end (it is opened for
+    /// appending).
     File,
     /// The `Log` resource, as raw text.
     Log,

@@ -5,10 +5,13 @@ use core::fmt;
 /// Bytes of a cache line; indices are kept this far apart.
 pub(crate) const CACHE_LINE: usize = 64;
 /// Offset of the producer's index.
+#[cfg(not(loom))]
 pub(crate) const TAIL: usize = 0;
 /// Offset of the consumer's index.
+#[cfg(not(loom))]
 pub(crate) const HEAD: usize = CACHE_LINE;
 /// Offset of the consumer's arm word, in the line that it writes anyway.
+#[cfg(not(loom))]
 pub(crate) const ARMED: usize = CACHE_LINE + 4;
 /// Offset of the first entry.
 pub(crate) const ENTRIES: usize = 2 * CACHE_LINE;

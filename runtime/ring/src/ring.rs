@@ -96,15 +96,25 @@ pub struct Producer<T, M> {
 impl<T: Entry, M: Memory> Producer<T, M> {
     /// The writing end of the fresh (zeroed) ring of `capacity` entries at `offset`.
     pub fn new(memory: M, offset: usize, capacity: u32) -> Result<Self, LayoutError> {
+        Self::new_at(memory, offset, capacity, 0)
+    }
+
+    /// The writing end of an empty ring whose indices both stand at `index`.
+    pub fn new_at(
+        memory: M,
+        offset: usize,
+        capacity: u32,
+        index: u32,
+    ) -> Result<Self, LayoutError> {
         Layout::of::<T>(capacity)?.check_within(offset, memory.len())?;
         // SAFETY: just checked that the ring lies within the memory, at a multiple of 64.
         let parts = unsafe { Parts::new(memory, offset) };
         Ok(Producer {
             parts,
             capacity,
-            tail: 0,
-            published: 0,
-            head: 0,
+            tail: index,
+            published: index,
+            head: index,
             rung: 0,
             corrupt: None,
             entry: PhantomData,
@@ -219,14 +229,24 @@ pub struct Consumer<T, M> {
 impl<T: Entry, M: Memory> Consumer<T, M> {
     /// The reading end of the fresh (zeroed) ring of `capacity` entries at `offset`.
     pub fn new(memory: M, offset: usize, capacity: u32) -> Result<Self, LayoutError> {
+        Self::new_at(memory, offset, capacity, 0)
+    }
+
+    /// The reading end of an empty ring whose indices both stand at `index`.
+    pub fn new_at(
+        memory: M,
+        offset: usize,
+        capacity: u32,
+        index: u32,
+    ) -> Result<Self, LayoutError> {
         Layout::of::<T>(capacity)?.check_within(offset, memory.len())?;
         // SAFETY: just checked that the ring lies within the memory, at a multiple of 64.
         let parts = unsafe { Parts::new(memory, offset) };
         Ok(Consumer {
             parts,
             capacity,
-            head: 0,
-            tail: 0,
+            head: index,
+            tail: index,
             generation: 0,
             armed: false,
             corrupt: None,
@@ -304,11 +324,12 @@ impl<T: Entry, M: Memory> Consumer<T, M> {
     #[inline]
     #[must_use = "entries that came in the meantime ring no doorbell"]
     pub fn arm(&mut self) -> Result<bool, RingError> {
-        if !self.armed {
-            self.generation = self.generation.wrapping_add(1).max(1);
-            self.parts.armed().store(self.generation, Ordering::Relaxed);
-            self.armed = true;
-        }
+        // A new number each time, also when still armed: the doorbell for the last one may have been
+        // rung for an entry that was taken before (the producer was between its index and its look at
+        // the arm word), and it rings once for a number.
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.parts.armed().store(self.generation, Ordering::Relaxed);
+        self.armed = true;
         // Orders the arm word before our look at the index; pairs with the fence in `publish`.
         fence(Ordering::SeqCst);
         self.look_at_tail()?;

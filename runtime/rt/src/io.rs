@@ -7,6 +7,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use ipc::CallError;
+use proto::fs::{BytesRef, FileClient, FsError, INLINE_BYTES_MAX};
 use proto::startup::StreamKind;
 use sys::{AsHandle, Channel, Deadline, Error, Mutex, Resource, Result};
 
@@ -79,6 +81,8 @@ enum Source {
     Unopened,
     Null,
     Stream(StreamReader),
+    /// An open file and the position in it.
+    File(FileClient, u64),
 }
 
 static INPUT: Mutex<Source> = Mutex::new(Source::Unopened);
@@ -102,13 +106,31 @@ impl Stdin {
     pub fn read_deadline(self, buffer: &mut [u8], deadline: Deadline) -> Result<usize> {
         let mut input = INPUT.lock();
         if let Source::Unopened = *input {
-            *input = match startup::handle::<Channel>(startup::name::STDIN) {
-                Some(channel) => Source::Stream(StreamReader::new(channel.duplicate()?)),
-                None => Source::Null,
+            *input = match (
+                self.kind(),
+                startup::handle::<Channel>(startup::name::STDIN),
+            ) {
+                (StreamKind::File, Some(channel)) => {
+                    Source::File(FileClient::new(channel.duplicate()?), 0)
+                }
+                (_, Some(channel)) => Source::Stream(StreamReader::new(channel.duplicate()?)),
+                (_, None) => Source::Null,
             };
         }
         match &mut *input {
             Source::Stream(reader) => reader.read_deadline(buffer, deadline),
+            Source::File(file, position) => {
+                let len = u32::try_from(buffer.len())
+                    .unwrap_or(u32::MAX)
+                    .min(INLINE_BYTES_MAX);
+                let data = file.read(*position, len).map_err(file_error)?;
+                let n = data.len().min(buffer.len());
+                if let (Some(to), Some(from)) = (buffer.get_mut(..n), data.get(..n)) {
+                    to.copy_from_slice(from);
+                }
+                *position = position.saturating_add(n as u64);
+                Ok(n)
+            }
             _ => Ok(0),
         }
     }
@@ -120,15 +142,41 @@ impl Read for Stdin {
     }
 }
 
+/// What is left of a file's error in a stream's.
+fn file_error(error: CallError<FsError>) -> Error {
+    match error {
+        CallError::Transport(error) => error,
+        CallError::Remote(FsError::ReadOnlyFileSystem) => Error::AccessDenied,
+        CallError::Remote(_) => Error::Internal,
+        _ => Error::BadState,
+    }
+}
+
+/// Writes to a file that was opened for appending: the server knows where the end is.
+fn append(channel: &Channel, bytes: &[u8]) -> Result<()> {
+    let file = FileClient::new(channel.duplicate()?);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (chunk, _) = rest.split_at(rest.len().min(INLINE_BYTES_MAX as usize));
+        match file.write(0u64, BytesRef(chunk)).map_err(file_error)? {
+            0 => return Err(Error::NoMemory),
+            written => rest = rest.get(written as usize..).unwrap_or(&[]),
+        }
+    }
+    Ok(())
+}
+
 /// Where output goes.
 fn write_to(stream: usize, name: &str, bytes: &[u8]) -> Result<()> {
     match startup::streams().get(stream) {
-        Some(StreamKind::Pipe | StreamKind::Terminal | StreamKind::File) => {
-            match startup::handle::<Channel>(name) {
-                Some(channel) => write_stream(channel, bytes, Deadline::FOREVER),
-                None => Ok(()),
-            }
-        }
+        Some(StreamKind::File) => match startup::handle::<Channel>(name) {
+            Some(channel) => append(channel, bytes),
+            None => Ok(()),
+        },
+        Some(StreamKind::Pipe | StreamKind::Terminal) => match startup::handle::<Channel>(name) {
+            Some(channel) => write_stream(channel, bytes, Deadline::FOREVER),
+            None => Ok(()),
+        },
         Some(StreamKind::Log) => match startup::handle::<Resource>(startup::name::LOG) {
             Some(log) => sys::log_write_raw(log, bytes),
             None => Ok(()),

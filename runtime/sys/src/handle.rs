@@ -134,8 +134,8 @@ pub trait AsHandle {
         .unit()
     }
 
-    /// Waits until one of `signals` is set and tells which of them are. For one-off waits; a loop
-    /// over several sources wants a port of its own.
+    /// Waits until one of `signals` is set and tells which of them are. `TimedOut`, or `ShouldWait`
+    /// with `Deadline::NOW`. For one-off waits; a loop over several sources wants a port of its own.
     fn wait_one(&self, signals: Signals, deadline: Deadline) -> Result<Signals> {
         let port = WAITING_PORT.lock().take();
         let port = match port {

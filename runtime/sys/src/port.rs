@@ -48,7 +48,7 @@ impl Port {
     }
 
     /// Takes up to `packets.len()` packets, waiting for the first. Tells how many; `TimedOut` if
-    /// there was none (with `Deadline::NOW` also: it does not wait).
+    /// there was none, `ShouldWait` with `Deadline::NOW`, which does not wait.
     #[inline]
     pub fn wait(&self, packets: &mut [Packet], deadline: Deadline) -> Result<usize> {
         // SAFETY: the kernel writes at most `packets.len()` packets, plain data, into a slice that is

@@ -9,8 +9,6 @@ use core::cmp::Ordering;
 pub struct BootDisk {
     /// Its name: `virtio0p1`.
     pub name: String,
-    /// The format that was found by signature.
-    pub format: &'static str,
 }
 
 /// What `root=` says.
@@ -102,7 +100,6 @@ mod tests {
             .iter()
             .map(|name| BootDisk {
                 name: (*name).into(),
-                format: "ext4",
             })
             .collect()
     }

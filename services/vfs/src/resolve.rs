@@ -104,6 +104,11 @@ impl Resolution {
         }
     }
 
+    /// Whether the last question was for the object itself.
+    pub fn at_object(&self) -> bool {
+        self.asked_rest_len == self.rest.len()
+    }
+
     /// [`Question::Directory`] was answered: it is one.
     pub fn is_directory(&mut self) {
         self.rest.drain(..self.asked_rest_len.min(self.rest.len()));

@@ -60,9 +60,10 @@ impl Topology {
     }
 }
 
-/// Walks a segment. Every function is left with bus mastering off, so that nothing that the firmware
+/// Walks a segment from its root buses: the first bus that is decoded, and those of further host bridges,
+/// which no bridge announces. Every function is left with bus mastering off, so that nothing that the firmware
 /// started goes on writing to memory; bridges keep it, since what is below them needs it.
-pub fn enumerate(config: &impl ConfigSpace, segment: u16) -> Topology {
+pub fn enumerate(config: &impl ConfigSpace, segment: u16, further_roots: &[u8]) -> Topology {
     let (first, last) = config.buses();
     let mut walk = Walk {
         config,
@@ -74,13 +75,8 @@ pub fn enumerate(config: &impl ConfigSpace, segment: u16) -> Topology {
         topology: Topology::default(),
     };
     walk.programmed(first, None);
-    // Further root buses (several host bridges in one segment) are not announced by a bridge.
-    for bus in first..=last {
-        let claimed = walk
-            .bridges
-            .iter()
-            .any(|b| (b.secondary..=b.subordinate).contains(&bus));
-        if !claimed && !walk.visited(bus) {
+    for &bus in further_roots {
+        if (first..=last).contains(&bus) && !walk.visited(bus) {
             walk.programmed(bus, None);
         }
     }
@@ -319,8 +315,6 @@ impl<C: ConfigSpace> Walk<'_, C> {
 
     /// Highest bus number in use or reserved by a bridge.
     fn highest(&self) -> u8 {
-        let seen = self.seen.iter().rposition(|s| *s).unwrap_or(0);
-        let scanned = u8::try_from(seen).unwrap_or(u8::MAX);
         // A root bus that was probed and found empty does not count.
         let used = self
             .topology
@@ -328,8 +322,7 @@ impl<C: ConfigSpace> Walk<'_, C> {
             .iter()
             .map(|f| f.info.address.bus)
             .max()
-            .unwrap_or(0)
-            .min(scanned);
+            .unwrap_or(0);
         self.bridges
             .iter()
             .map(|b| b.subordinate)

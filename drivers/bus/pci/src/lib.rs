@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+pub mod arguments;
 pub mod assign;
 pub mod bar;
 pub mod capability;

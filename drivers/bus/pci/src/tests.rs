@@ -39,7 +39,7 @@ fn walks_bridges_and_functions() {
         // A second root bus, which no bridge leads to.
         (at(0x40, 0, 0), FakeFunction::device(7, 7, [2, 0, 0])),
     ]);
-    let topology = enumerate(&machine, 0);
+    let topology = enumerate(&machine, 0, &[0, 0x40]);
     let found: Vec<String> = topology
         .functions
         .iter()
@@ -68,7 +68,7 @@ fn sizes_bars_of_every_kind_with_decoding_off_and_restores_them() {
     let machine = Machine::with([(at(0, 4, 0), f)]);
     start(&machine, at(0, 4, 0));
     machine.trace.borrow_mut().clear();
-    let topology = enumerate(&machine, 0);
+    let topology = enumerate(&machine, 0, &[]);
     let bars = &topology.functions[0].info.bars;
     let seen: Vec<_> = bars
         .iter()
@@ -107,7 +107,7 @@ fn numbers_bridges_that_the_firmware_left_alone() {
         (at(2, 0, 0), FakeFunction::virtio(0, 0)),
         (at(3, 0, 0), FakeFunction::virtio(0, 0)),
     ]);
-    let mut topology = enumerate(&machine, 0);
+    let mut topology = enumerate(&machine, 0, &[]);
     let buses = |a: PciAddress| topology.find(a).unwrap().info.buses;
     assert_eq!(buses(at(0, 1, 0)), Some((1, 2)));
     assert_eq!(buses(at(1, 0, 0)), Some((2, 2)));
@@ -147,7 +147,7 @@ fn keeps_what_is_assigned_and_moves_what_overlaps() {
         (at(0, 3, 0), FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000)),
         (at(0, 4, 0), FakeFunction::virtio(0xfeb0_0000, 0)),
     ]);
-    let mut topology = enumerate(&machine, 0);
+    let mut topology = enumerate(&machine, 0, &[]);
     assign(
         &machine,
         &mut topology,
@@ -164,7 +164,7 @@ fn keeps_what_is_assigned_and_moves_what_overlaps() {
 #[test]
 fn a_full_aperture_is_a_fault_and_no_address() {
     let machine = Machine::with([(at(0, 3, 0), FakeFunction::virtio(0, 0))]);
-    let mut topology = enumerate(&machine, 0);
+    let mut topology = enumerate(&machine, 0, &[]);
     assign(&machine, &mut topology, &[aperture(0xfe00_0000, 0x4000)]);
     let info = &topology.functions[0].info;
     assert_eq!(info.bars[1].base, 0xfe00_0000);
@@ -192,7 +192,7 @@ fn loops_and_nonsense_in_config_space_are_told() {
         .get_mut(&at(0, 1, 0))
         .unwrap()
         .bytes[0x61] = 0x50;
-    let topology = enumerate(&machine, 0);
+    let topology = enumerate(&machine, 0, &[]);
     let faults = |a| topology.find(a).unwrap().info.faults.join("; ");
     assert_eq!(faults(at(0, 1, 0)), "capability list loops at 0x50");
     assert!(faults(at(0, 3, 0)).contains("buses 0x05 to 0x04"));
@@ -202,7 +202,7 @@ fn loops_and_nonsense_in_config_space_are_told() {
 
 fn one(f: FakeFunction) -> (Machine, proto::bus::PciFunctionInfo) {
     let machine = Machine::with([(at(0, 4, 0), f)]);
-    let topology = enumerate(&machine, 0);
+    let topology = enumerate(&machine, 0, &[]);
     let info = topology.functions[0].info.clone();
     machine.trace.borrow_mut().clear();
     (machine, info)
@@ -418,7 +418,7 @@ proptest! {
         if header & 0x7f == 1 { bytes[0x19] = buses.0; bytes[0x1a] = buses.1; }
         if list { bytes[6] |= 0x10; }
         let config = Hostile { bytes, takes_writes, written: Default::default() };
-        let mut topology = enumerate(&config, 0);
+        let mut topology = enumerate(&config, 0, &[3, 9]);
         prop_assert!(topology.functions.len() <= FUNCTIONS_MAX);
         let window = aperture(0xe000_0000, 0x1000_0000);
         let before: Vec<Vec<u64>> = topology.functions.iter()

@@ -368,14 +368,6 @@ pub unsafe fn set_control_registers() {
     super::fpu::enable_components();
 }
 
-/// Whether this processor takes interrupts.
-pub fn interrupts_enabled() -> bool {
-    let flags: u64;
-    // SAFETY: reads the flags through the stack.
-    unsafe { asm!("pushfq", "pop {}", out(reg) flags, options(preserves_flags)) };
-    flags & 1 << 9 != 0
-}
-
 /// Stops this processor for good.
 pub fn halt() -> ! {
     loop {

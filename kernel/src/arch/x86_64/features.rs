@@ -8,8 +8,6 @@ use core::sync::atomic::{AtomicBool, Ordering};
 pub struct CpuFeatures {
     vendor: [u8; 12],
     brand: [u8; 48],
-    /// Family, model and stepping as CPUID leaf 1 gives them.
-    pub signature: u32,
     /// Supervisor-mode execution prevention.
     pub smep: bool,
     /// Supervisor-mode access prevention.
@@ -24,8 +22,6 @@ pub struct CpuFeatures {
     pub x2apic: bool,
     /// The local APIC's timer takes a deadline in cycles.
     pub tsc_deadline: bool,
-    /// No-execute pages.
-    pub nx: bool,
     /// 1 GiB pages.
     pub gigabyte_pages: bool,
     /// The cycle counter runs at one rate in all power states.
@@ -38,8 +34,6 @@ pub struct CpuFeatures {
     pub xsaveopt: bool,
     /// The parts of the state that XSAVE can handle (XCR0's bits).
     pub xsave_components: u64,
-    /// A hypervisor is present.
-    pub hypervisor: bool,
 }
 
 impl CpuFeatures {
@@ -71,7 +65,6 @@ unsafe impl Sync for Storage {}
 static FEATURES: Storage = Storage(core::cell::UnsafeCell::new(CpuFeatures {
     vendor: [0; 12],
     brand: [0; 48],
-    signature: 0,
     smep: false,
     smap: false,
     umip: false,
@@ -79,14 +72,12 @@ static FEATURES: Storage = Storage(core::cell::UnsafeCell::new(CpuFeatures {
     pcid: false,
     x2apic: false,
     tsc_deadline: false,
-    nx: false,
     gigabyte_pages: false,
     invariant_tsc: false,
     tsc_hz: None,
     xsave: false,
     xsaveopt: false,
     xsave_components: 0,
-    hypervisor: false,
 }));
 static DETECTED: AtomicBool = AtomicBool::new(false);
 
@@ -144,7 +135,7 @@ pub fn detect() {
     for (part, word) in brand.chunks_exact_mut(4).zip(words) {
         part.copy_from_slice(&word.to_le_bytes());
     }
-    let [signature, _, ecx1, _] = leaf(1, 0);
+    let [_, _, ecx1, _] = leaf(1, 0);
     let [_, ebx7, ecx7, _] = leaf(7, 0);
     let xsave = bit(ecx1, 26);
     let components = leaf(0xd, 0);
@@ -154,7 +145,6 @@ pub fn detect() {
     let features = CpuFeatures {
         vendor,
         brand,
-        signature,
         smep: bit(ebx7, 7),
         smap: bit(ebx7, 20),
         umip: bit(ecx7, 2),
@@ -162,7 +152,6 @@ pub fn detect() {
         pcid: bit(ecx1, 17),
         x2apic: bit(ecx1, 21),
         tsc_deadline: bit(ecx1, 24),
-        nx: bit(extended(0x8000_0001)[3], 20),
         gigabyte_pages: bit(extended(0x8000_0001)[3], 26),
         invariant_tsc: bit(extended(0x8000_0007)[3], 8),
         tsc_hz: tsc_hz.filter(|&hz| hz != 0),
@@ -173,7 +162,6 @@ pub fn detect() {
         } else {
             0
         },
-        hypervisor: bit(ecx1, 31),
     };
     // SAFETY: the only write, before other processors run and before any reader.
     unsafe { *FEATURES.0.get() = features };

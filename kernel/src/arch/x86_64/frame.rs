@@ -7,8 +7,6 @@ use super::layout::USER_MAX;
 /// exceptions leave their vector, which is below.
 pub const FROM_SYSCALL: u64 = 256;
 
-/// Bits of the flags that a user may set; interrupts are always on in user mode.
-const USER_FLAGS: u64 = 0x0024_0dd5;
 const ALWAYS_SET: u64 = 1 << 1;
 const INTERRUPTS: u64 = 1 << 9;
 
@@ -18,7 +16,6 @@ const INTERRUPTS: u64 = 1 << 9;
 /// aligns the stack before it pushes (SDM volume 3A, 7.14.2).
 #[repr(C, align(16))]
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the names are the processor's")]
 pub struct Frame {
     pub r15: u64,
     pub r14: u64,
@@ -128,40 +125,10 @@ impl Frame {
         self.rip as usize
     }
 
-    /// The stack pointer.
-    #[inline]
-    pub fn sp(&self) -> usize {
-        self.rsp as usize
-    }
-
     /// The frame pointer, where [`super::backtrace`] starts.
     #[inline]
     pub fn fp(&self) -> usize {
         self.rbp as usize
-    }
-
-    /// Whether it was saved in user mode.
-    #[inline]
-    pub fn is_user(&self) -> bool {
-        self.cs & 3 == 3
-    }
-
-    /// Changes where a user thread continues. Every register of the frame is
-    /// restored then, even if a system call saved it.
-    pub fn set_ip(&mut self, ip: usize) {
-        self.rip = canonical(ip);
-        self.origin = 0;
-    }
-
-    /// The flags register.
-    pub fn flags(&self) -> u64 {
-        self.rflags
-    }
-
-    /// Changes those flags that a user may change.
-    pub fn set_flags(&mut self, flags: u64) {
-        self.rflags = flags & USER_FLAGS | ALWAYS_SET | INTERRUPTS;
-        self.origin = 0;
     }
 
     /// All registers with their names, for reports.

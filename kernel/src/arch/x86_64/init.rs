@@ -7,6 +7,7 @@ use boot::info::BootInfo;
 
 use super::acpi::{self, Fadt, MadtEntry};
 use super::boot::{Log, boot_info, physical_memory};
+use super::features::cpu_features;
 use super::port::out8;
 use super::{apic, cpu, io_apic, smp, time};
 
@@ -63,14 +64,40 @@ pub fn init(_info: &'static BootInfo) {
     };
     cpu::this().kernel_stack.set(stack);
     let calibration = time::calibrate(hpet, &fadt);
+    log_processor();
     // Writing to the serial port cannot fail.
     let _ = writeln!(
         Log,
-        "clock: {} Hz, APIC timer {} Hz, measured with the {}",
+        "clock: {} Hz{}, APIC timer {} Hz, measured with the {}",
         time::clock_parameters().tsc_hz,
+        if cpu_features().invariant_tsc {
+            ""
+        } else {
+            " (not declared invariant)"
+        },
         calibration.apic_timer_hz,
         calibration.reference
     );
+}
+
+/// What protects and speeds up the kernel on this processor.
+fn log_processor() {
+    let features = cpu_features();
+    let _ = write!(Log, "processor: {}", features.vendor());
+    let list = [
+        (features.smep, "SMEP"),
+        (features.smap, "SMAP"),
+        (features.umip, "UMIP"),
+        (features.fsgsbase, "FSGSBASE"),
+        (features.pcid, "PCID"),
+        (features.x2apic, "x2APIC"),
+        (features.tsc_deadline, "TSC-deadline"),
+        (features.xsave, "XSAVE"),
+    ];
+    for (_, name) in list.iter().filter(|(has, _)| *has) {
+        let _ = write!(Log, " {name}");
+    }
+    let _ = writeln!(Log);
 }
 
 /// Moves the 8259s' vectors away from the exceptions and masks everything (Intel

@@ -2,19 +2,17 @@
 //!
 //! | from | what |
 //! |---|---|
-//! | [`USER_MIN`] | the process, up to [`USER_MAX`] |
+//! | 0 | the process, up to [`USER_MAX`] |
 //! | [`DIRECT_MAP`] | all physical memory, at least 4 GiB |
 //! | [`REGION`] | kernel stacks between unmapped pages, device registers |
 //! | [`IMAGE`] | the kernel's image |
 
-/// Bytes in a page.
-pub const PAGE_SIZE: usize = 4096;
-/// The lowest address that a process may map; null pointers fault below it.
-pub const USER_MIN: usize = 0x1_0000;
-/// The end of a process' addresses. The last 64 KiB of the lower half stay
-/// unmapped, so that a system call cannot return to a non-canonical address (SYSRET
-/// would fault in the kernel then).
-pub const USER_MAX: usize = 0x7fff_ffff_0000;
+pub use bulkhead_abi::{PAGE_SIZE, USER_MAX};
+
+// The last 64 KiB of the lower half stay unmapped, so that a system call cannot return
+// to a non-canonical address (SYSRET would fault in the kernel then).
+const _: () = assert!(USER_MAX <= 0x7fff_ffff_0000 && PAGE_SIZE == 4096);
+
 /// Where physical address 0 is mapped.
 pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 /// Stacks and device registers.

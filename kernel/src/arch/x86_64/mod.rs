@@ -54,20 +54,20 @@ mod vectors;
 #[cfg(target_os = "none")]
 mod interface {
     pub use super::apic::send_reschedule;
-    pub use super::cpu::{MAX_CPUS, cpu_count, cpu_id, halt, interrupts_enabled};
-    pub use super::features::{CpuFeatures, cpu_features};
+    pub use super::cpu::{MAX_CPUS, cpu_count, cpu_id, halt};
+    pub use super::features::cpu_features;
     pub use super::fpu::{ThreadState, set_fs_base, switch_to};
     pub use super::frame::{Frame, backtrace, frame_pointer};
     pub use super::init::{acpi_tables, init};
     pub use super::io_apic::{isa_irq_to_gsi, line_allocate, line_free, line_mask, line_unmask};
     pub use super::io_bitmap::{IoBitmap, load_io_bitmap};
-    pub use super::layout::{PAGE_SIZE, USER_MAX, USER_MIN, phys_to_virt};
+    pub use super::layout::phys_to_virt;
     pub use super::paging::{PageTable, activate_kernel};
     pub use super::serial::{outcome, serial_write};
     pub use super::smp::start_secondary_cpus;
     pub use super::time::{arm_timer, clock_parameters, now_ns, wall_clock_ns};
     pub use super::tlb::{flush_all, flush_page, poll_shootdown, shootdown};
-    pub use super::trap::{current_frame, enter_first, stop_other_cpus};
+    pub use super::trap::{enter_first, stop_other_cpus};
     pub use super::vectors::{msi_allocate, msi_free};
 }
 #[cfg(target_os = "none")]

@@ -41,7 +41,7 @@ const CONTEXTS: usize = 7;
 
 /// What a processor has loaded.
 pub struct Loaded {
-    /// [`PageTable::id`], or 0 for the kernel's own tables.
+    /// The table's number, or 0 for the kernel's own tables.
     id: Cell<u64>,
     next: Cell<usize>,
     contexts: [(Cell<u64>, Cell<u64>); CONTEXTS],
@@ -82,6 +82,7 @@ impl Loaded {
 #[derive(Debug)]
 pub struct PageTable {
     root: u64,
+    /// A number that no other table has or had; not 0.
     id: u64,
     /// Counts the changes that make cached translations wrong.
     generation: u64,
@@ -179,21 +180,6 @@ impl PageTable {
         self.generation += 1;
     }
 
-    /// Changes the rights of the page at `va`; false if none is mapped. The caller
-    /// invalidates the translation unless rights were only added.
-    pub fn protect(&mut self, va: usize, flags: MapFlags) -> bool {
-        let Some((table, slot)) = self.leaf_slot(va) else {
-            return false;
-        };
-        let entry = read(table, slot);
-        if entry & PRESENT == 0 {
-            return false;
-        }
-        write(table, slot, (entry & ADDRESS) | leaf(flags));
-        self.generation += 1;
-        true
-    }
-
     /// The frame and rights of the page that contains `va`.
     #[inline]
     pub fn query(&self, va: usize) -> Option<(u64, MapFlags)> {
@@ -230,12 +216,6 @@ impl PageTable {
         };
         // SAFETY: the upper half is the kernel's, as in every table.
         unsafe { load_cr3(self.root | context) };
-    }
-
-    /// A number that no other table has or had; not 0.
-    #[inline]
-    pub fn id(&self) -> u64 {
-        self.id
     }
 
     /// The last table on the way to `va` and the entry's index there.

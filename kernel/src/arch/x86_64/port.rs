@@ -44,7 +44,6 @@ pub unsafe fn in32(port: u16) -> u32 {
 
 /// Model-specific registers (SDM volume 4, chapter 2).
 pub mod msr {
-    #![expect(missing_docs, reason = "the names are the manual's")]
     pub const APIC_BASE: u32 = 0x1b;
     pub const PAT: u32 = 0x277;
     pub const TSC_DEADLINE: u32 = 0x6e0;

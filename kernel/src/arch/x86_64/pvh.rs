@@ -121,7 +121,7 @@ mod tests {
             0,
             0,
         ] {
-            image.extend((word as u64).to_le_bytes());
+            image.extend(word.to_le_bytes());
         }
         // The fields above end at 56; the module list wants to start at 64.
         image.truncate(96);

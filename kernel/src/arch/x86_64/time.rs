@@ -17,6 +17,9 @@ const FS_PER_NS: u64 = 1_000_000;
 /// counters, about a microsecond under emulation, to be below 0.01 %.
 const CALIBRATION_NS: u64 = 10_000_000;
 
+/// Readings of which the quickest counts.
+const SAMPLES: usize = 32;
+
 /// ACPI 6.5, 4.8.3.3.
 const PM_TIMER_HZ: u64 = 3_579_545;
 /// Intel 8254 data sheet; the PC's input clock.
@@ -243,11 +246,11 @@ impl Reference {
     /// Of some readings, the one that took the least time.
     fn sample(&self) -> (u64, u64, u32) {
         let mut best = (u64::MAX, (0, 0, 0));
-        for _ in 0..8 {
+        for _ in 0..SAMPLES {
             let before = tsc();
+            let ticks = apic::timer_remaining();
             let reference = self.read();
             let took = tsc() - before;
-            let ticks = apic::timer_remaining();
             if took < best.0 {
                 best = (took, (before + took / 2, reference, ticks));
             }

@@ -231,7 +231,9 @@ mod tests {
 
     /// An executable that the host's linker made, and what `readelf` says of it.
     fn linked() -> Option<(Vec<u8>, String)> {
-        let dir = std::env::temp_dir().join(format!("image-test-{}", std::process::id()));
+        static CALLS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let call = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("image-test-{}-{call}", std::process::id()));
         std::fs::create_dir_all(&dir).ok()?;
         let (source, program) = (dir.join("a.c"), dir.join("a"));
         let text = "int data = 5; int zero[3000]; const int c[4] = {1, 2, 3, 4};\n\

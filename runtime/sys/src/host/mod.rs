@@ -135,7 +135,7 @@ unsafe fn answer(call: Syscall, args: [usize; 6], second_on_error: &mut usize) -
         }
         Syscall::ChannelCall => {
             // SAFETY: the caller lends the arguments and what they point to.
-            let txid = now(|w| unsafe { w.call_send(handle, b) })?;
+            let txid = now(|w| unsafe { w.call_send(handle, b, second_on_error) })?;
             // SAFETY: as above.
             let result = wait(c, |w| unsafe {
                 w.call_receive(handle, b, txid, second_on_error)

@@ -669,11 +669,20 @@ impl World {
     /// # Safety
     ///
     /// A `CallArgs` stands at `args`, and what it says is so.
-    pub(super) unsafe fn call_send(&mut self, handle: u32, args: usize) -> Result<u64> {
+    pub(super) unsafe fn call_send(
+        &mut self,
+        handle: u32,
+        args: usize,
+        second: &mut usize,
+    ) -> Result<u64> {
         let entry = self.entry(handle, Rights::READ | Rights::WRITE)?;
         // SAFETY: the caller's promise.
         let args = unsafe { (args as *const CallArgs).read() };
         let txid = self.next_id();
+        let peer = self.peer(entry)?;
+        if peer.closed {
+            *second = peer.epoch as usize;
+        }
         let bytes = (args.bytes as usize, args.bytes_len as usize);
         let handles = (args.handles as usize, args.handles_len as usize);
         // SAFETY: the caller's promise.

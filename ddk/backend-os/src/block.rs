@@ -1,0 +1,524 @@
+//! Block drivers: endpoints and sessions over channels. The data path is the class layer's.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use ddk::manifest::Manifest;
+use ddk::{
+    Deadline, DeviceAccess, DeviceContext, Event, EventQueue, PAGE, PlatformError, StopReason,
+};
+use ddk_class_block::{
+    BlockDevice, Command, Doorbell, Extent, Session, SessionId, Supervisor, Verdict,
+};
+use ipc::Server;
+use proto::block::{
+    Access, BUFFERS_MAX, BlockEndpointClient, BlockEndpointRequest, BlockEndpointServer,
+    BlockError, BlockInfo, BlockSessionRequest, BlockSessionServer, BufferAccess, Completion,
+    DEPTH_MAX, SessionInfo, Submission,
+};
+use proto::devmgr::{Class, DriverControlRequest, DriverControlServer};
+use ring::Layout;
+use rt::{AsHandle, Channel, Error, Mapping, Rights, SharedMapping, Signals, Vmo, Watch};
+
+use crate::dma;
+use crate::entry::{Host, start};
+use crate::platform::OsPlatform;
+use crate::queue::{OsQueue, refused};
+
+const KEY_NOTICE: u64 = 1;
+const KEY_CHANGES: u64 = 2;
+const KEY_CONTROL: u64 = 3;
+const KEY_ENDPOINT: u64 = 1 << 32;
+const KEY_SESSION: u64 = 2 << 32;
+
+/// Most sessions of a driver.
+const SESSIONS_MAX: usize = 128;
+/// Most endpoints: the disk and its partitions.
+const ENDPOINTS_MAX: usize = 512;
+/// Longest buffer that can be registered, in bytes.
+const BUFFER_BYTES_MAX: u64 = 1 << 32;
+
+/// An event as a doorbell.
+struct EventDoorbell(rt::Event);
+
+impl Doorbell for EventDoorbell {
+    #[inline]
+    fn ring(&self) {
+        let _ = self.0.ring();
+    }
+
+    fn watch(&self, events: &dyn EventQueue, key: u64) -> Result<(), PlatformError> {
+        let port = OsQueue::of(events)?.port();
+        self.0
+            .wait_async(port, key, Signals::SIGNALED, Watch::Persistent)
+            .map_err(refused)
+    }
+
+    fn unwatch(&self, events: &dyn EventQueue, key: u64) {
+        if let Ok(queue) = OsQueue::of(events) {
+            let _ = queue.port().cancel(&self.0, key);
+        }
+    }
+}
+
+/// Slots in use, cleared by the worker when a buffer is gone.
+type Slots = [AtomicU64; BUFFERS_MAX as usize / 64];
+
+struct OpenSession {
+    server: BlockSessionServer,
+    queue: usize,
+    slots: Arc<Slots>,
+}
+
+struct Endpoint {
+    server: BlockEndpointServer,
+    extent: Extent,
+    /// Follows the disk's size: the endpoint of the whole disk.
+    whole: bool,
+}
+
+struct Service<D: BlockDevice> {
+    cx: DeviceContext,
+    platform: Arc<OsPlatform>,
+    host: Host,
+    driver: &'static str,
+    events: OsQueue,
+    supervisor: Supervisor<D, SharedMapping>,
+    control: Option<DriverControlServer>,
+    endpoints: BTreeMap<u64, Endpoint>,
+    sessions: BTreeMap<SessionId, OpenSession>,
+    next_endpoint: u64,
+    next_session: SessionId,
+}
+
+/// The life of a block driver's process.
+pub fn run_block<D: BlockDevice + 'static>(manifest: &'static Manifest) -> i32 {
+    let host = Host::from_startup();
+    let (platform, cx, driver) = start::<D>(&host, manifest);
+    match Service::new(platform, cx, host, driver, manifest.name()) {
+        Ok(mut service) => service.run(),
+        Err((host, error)) => host.give_up(&error),
+    }
+}
+
+impl<D: BlockDevice + 'static> Service<D> {
+    fn new(
+        platform: Arc<OsPlatform>,
+        cx: DeviceContext,
+        host: Host,
+        device: D,
+        driver: &'static str,
+    ) -> Result<Self, (Host, ddk::DriverError)> {
+        let parts = (|| {
+            let what = |e| ddk::DriverError::platform("service of the disk", e);
+            let events = OsQueue::new().map_err(what)?;
+            let poster = events.clone();
+            let post = move || {
+                let _ = poster.post(KEY_NOTICE);
+            };
+            let (mut supervisor, workers) = Supervisor::new(cx.clone(), device, Box::new(post))?;
+            supervisor
+                .bind_changes(&events, KEY_CHANGES)
+                .map_err(what)?;
+            // One queue serves whatever CPU its clients are on; of several each has a CPU of its own.
+            let pinned = workers.len() > 1;
+            for (index, mut worker) in workers.into_iter().enumerate() {
+                let cpu = pinned.then(|| index % cx.cpu_count());
+                let name = format!("queue {index}");
+                let serve = move || {
+                    if let Err(error) = worker.run() {
+                        panic!("events of a queue: {error}");
+                    }
+                };
+                cx.spawn(&name, cpu, Box::new(serve))?;
+            }
+            Ok((events, supervisor))
+        })();
+        let (events, supervisor) = match parts {
+            Ok(parts) => parts,
+            Err(error) => return Err((host, error)),
+        };
+        Ok(Service {
+            cx,
+            platform,
+            host,
+            driver,
+            events,
+            supervisor,
+            control: None,
+            endpoints: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            next_endpoint: 0,
+            next_session: 0,
+        })
+    }
+
+    fn run(&mut self) -> i32 {
+        let disk = self.supervisor.disk().clone();
+        let whole = Extent {
+            first_lba: 0,
+            count: disk.block_count,
+            writable: !disk.read_only,
+        };
+        let endpoint = match self.add_endpoint(whole, true) {
+            Ok(client) => client,
+            Err(error) => {
+                rt::error!("endpoint of the disk: {error:?}");
+                return 1;
+            }
+        };
+        self.control = Host::control();
+        if let Some(control) = &self.control {
+            let watched = self.watch(control.channel(), KEY_CONTROL);
+            if let Err(error) = watched {
+                rt::warn!("control channel: {error}");
+            }
+        }
+        let properties = vec![
+            ("serial".to_string(), disk.serial.clone()),
+            (
+                "block-size".to_string(),
+                format!("{}", 1u32 << disk.block_shift),
+            ),
+            ("blocks".to_string(), format!("{}", disk.block_count)),
+        ];
+        self.host
+            .publish(Class::Block, properties, endpoint.into_channel());
+        loop {
+            let mut events = [Event::default(); 8];
+            let deadline: Deadline = self.supervisor.next_tick();
+            let taken = match self.events.wait(&mut events, deadline) {
+                Ok(taken) => taken,
+                Err(error) => {
+                    rt::error!("events: {error}");
+                    return 1;
+                }
+            };
+            for event in events.iter().take(taken) {
+                self.handle(event.key);
+            }
+            self.supervisor.tick();
+        }
+    }
+
+    fn handle(&mut self, key: u64) {
+        match key {
+            KEY_NOTICE => {
+                for verdict in self.supervisor.attend() {
+                    match verdict {
+                        Verdict::CloseSession(id) => {
+                            rt::warn!("session {id}: the client broke the protocol");
+                            self.close(id);
+                        }
+                        Verdict::GiveUp(error) => self.host.give_up(&error),
+                    }
+                }
+            }
+            KEY_CHANGES => {
+                if let Err(error) = self.supervisor.changed() {
+                    self.host.give_up(&error);
+                }
+                self.follow_size();
+            }
+            KEY_CONTROL => self.serve_control(),
+            key if key & KEY_SESSION != 0 => self.serve_session(key as SessionId),
+            key if key & KEY_ENDPOINT != 0 => self.serve_endpoint(key & (KEY_ENDPOINT - 1)),
+            _ => {}
+        }
+    }
+
+    fn watch(&self, channel: &Channel, key: u64) -> Result<(), Error> {
+        let signals = Signals::READABLE | Signals::PEER_CLOSED;
+        channel.wait_async(self.events.port(), key, signals, Watch::Persistent)
+    }
+
+    /// The endpoint of the whole disk has the disk's size, also after it changed.
+    fn follow_size(&mut self) {
+        let count = self.supervisor.disk().block_count;
+        for endpoint in self.endpoints.values_mut().filter(|e| e.whole) {
+            endpoint.extent.count = count;
+        }
+    }
+
+    fn serve_control(&mut self) {
+        while let Some(control) = &self.control {
+            match control.try_next() {
+                Ok(Some(DriverControlRequest::Ping { reply })) => {
+                    let _ = reply.ok();
+                }
+                Ok(Some(DriverControlRequest::Stop { reply })) => {
+                    // The clients' ledgers know what was in flight.
+                    self.supervisor.stop(StopReason::Requested);
+                    let _ = reply.ok();
+                    rt::exit(0);
+                }
+                Ok(None) => return,
+                // The device manager is gone; those who have an endpoint are served all the same.
+                Err(_) => self.control = None,
+            }
+        }
+    }
+
+    // Endpoints.
+
+    fn add_endpoint(
+        &mut self,
+        extent: Extent,
+        whole: bool,
+    ) -> Result<BlockEndpointClient, BlockError> {
+        if self.endpoints.len() >= ENDPOINTS_MAX {
+            return Err(BlockError::LimitReached);
+        }
+        let number = self.next_endpoint;
+        self.next_endpoint = (number + 1) & (KEY_ENDPOINT - 1);
+        let (client, server) = BlockEndpointServer::pair().map_err(|_| BlockError::LimitReached)?;
+        let watched = self.watch(server.channel(), KEY_ENDPOINT | number);
+        watched.map_err(|_| BlockError::LimitReached)?;
+        self.endpoints.insert(
+            number,
+            Endpoint {
+                server,
+                extent,
+                whole,
+            },
+        );
+        Ok(client)
+    }
+
+    fn serve_endpoint(&mut self, number: u64) {
+        loop {
+            let Some(endpoint) = self.endpoints.get(&number) else {
+                return;
+            };
+            let extent = endpoint.extent;
+            match endpoint.server.try_next() {
+                Ok(Some(BlockEndpointRequest::Info { reply })) => {
+                    let _ = reply.ok(self.info(&extent));
+                }
+                Ok(Some(BlockEndpointRequest::OpenSession { depth, cpu, reply })) => {
+                    let _ = reply.send(self.open_session(&extent, depth, cpu));
+                }
+                Ok(Some(BlockEndpointRequest::Derive {
+                    first_lba,
+                    count,
+                    access,
+                    reply,
+                })) => {
+                    let writable = access == Access::ReadWrite;
+                    let part = extent.part(first_lba, count, writable);
+                    let result = match part {
+                        _ if writable && !extent.writable => Err(BlockError::ReadOnly),
+                        Some(part) => self.add_endpoint(part, false),
+                        None => Err(BlockError::OutOfRange),
+                    };
+                    let _ = reply.send(result.map(BlockEndpointClient::into_channel));
+                }
+                Ok(None) => return,
+                Err(_) => {
+                    self.endpoints.remove(&number);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn info(&self, extent: &Extent) -> BlockInfo {
+        let disk = self.supervisor.disk();
+        BlockInfo {
+            block_size: 1 << disk.block_shift,
+            physical_block_size: disk.physical_block_size,
+            block_count: extent.count,
+            first_lba: extent.first_lba,
+            access: if extent.writable {
+                Access::ReadWrite
+            } else {
+                Access::ReadOnly
+            },
+            max_transfer: disk.max_transfer,
+            max_discard: disk.max_discard,
+            max_write_zeroes: disk.max_write_zeroes,
+            volatile_cache: disk.volatile_cache,
+            queues: self.supervisor.queues() as u16,
+            max_depth: DEPTH_MAX,
+            serial: disk.serial.clone(),
+            driver: self.driver.to_string(),
+            generation: self.supervisor.generation(),
+        }
+    }
+
+    // Sessions.
+
+    fn open_session(
+        &mut self,
+        extent: &Extent,
+        depth: u16,
+        cpu: u32,
+    ) -> Result<(SessionInfo, Channel, Vmo, rt::Event, rt::Event), BlockError> {
+        if self.sessions.len() >= SESSIONS_MAX {
+            return Err(BlockError::LimitReached);
+        }
+        let depth = depth.clamp(1, DEPTH_MAX).next_power_of_two();
+        let entries = u32::from(depth);
+        let size = |layout: Result<Layout, _>| layout.map(|l| l.size_bytes());
+        let submissions = size(Layout::of::<Submission>(entries));
+        let completions = size(Layout::of::<Completion>(entries));
+        let (Ok(submissions), Ok(completions)) = (submissions, completions) else {
+            return Err(BlockError::Invalid);
+        };
+        let refused = |_: Error| BlockError::LimitReached;
+        let (vmo, mapping) = Mapping::create(submissions + completions).map_err(refused)?;
+        let memory = SharedMapping::new(mapping);
+        let submitted = rt::Event::create().map_err(refused)?;
+        let completed = rt::Event::create().map_err(refused)?;
+        // The client can map the rings and neither resize nor name them; it rings one doorbell and waits for
+        // the other.
+        let pass = Rights::TRANSFER | Rights::DUPLICATE | Rights::INSPECT;
+        let client_rings = vmo
+            .duplicate_with(pass | Rights::READ | Rights::WRITE | Rights::MAP)
+            .map_err(refused)?;
+        let client_submitted = submitted
+            .duplicate_with(pass | Rights::SIGNAL)
+            .map_err(refused)?;
+        let client_completed = completed
+            .duplicate_with(pass | Rights::WAIT)
+            .map_err(refused)?;
+        let id = self.next_session;
+        self.next_session = id.wrapping_add(1);
+        let session = Session::new(
+            id,
+            *extent,
+            depth,
+            memory,
+            submissions,
+            Box::new(EventDoorbell(submitted)),
+            Box::new(EventDoorbell(completed)),
+        );
+        let session = session.map_err(|_| BlockError::Invalid)?;
+        let (client, server) = BlockSessionServer::pair().map_err(refused)?;
+        self.watch(server.channel(), KEY_SESSION | u64::from(id))
+            .map_err(refused)?;
+        let cpu = (cpu != u32::MAX).then_some(cpu as usize);
+        let queue = self.supervisor.choose_queue(cpu);
+        let sent = self
+            .supervisor
+            .send(queue, Command::Open(Box::new(session)));
+        sent.map_err(|_| BlockError::Gone)?;
+        let slots = Arc::new([const { AtomicU64::new(0) }; BUFFERS_MAX as usize / 64]);
+        self.sessions.insert(
+            id,
+            OpenSession {
+                server,
+                queue,
+                slots,
+            },
+        );
+        let info = SessionInfo {
+            depth,
+            completion_offset: submissions as u32,
+            queue: queue as u16,
+            session: id,
+            epoch: self.cx.epoch(),
+        };
+        Ok((
+            info,
+            client.into_channel(),
+            client_rings,
+            client_submitted,
+            client_completed,
+        ))
+    }
+
+    fn close(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.supervisor.leave_queue(session.queue);
+            let _ = self.supervisor.send(session.queue, Command::Close(id));
+        }
+    }
+
+    fn serve_session(&mut self, id: SessionId) {
+        loop {
+            let Some(session) = self.sessions.get(&id) else {
+                return;
+            };
+            match session.server.try_next() {
+                Ok(Some(BlockSessionRequest::RegisterBuffer {
+                    slot,
+                    access,
+                    offset,
+                    length,
+                    vmo,
+                    reply,
+                })) => {
+                    let done = self.register(id, session, slot, access, (offset, length), &vmo);
+                    let _ = reply.send(done);
+                }
+                Ok(Some(BlockSessionRequest::UnregisterBuffer { slot, reply })) => {
+                    let slots = session.slots.clone();
+                    let done = move |removed| {
+                        // Free before the client hears of it.
+                        if removed && let Some((word, bit)) = slot_bit(&slots, slot) {
+                            word.fetch_and(!bit, Ordering::Release);
+                        }
+                        let result = if removed {
+                            Ok(())
+                        } else {
+                            Err(BlockError::BadSlot)
+                        };
+                        let _ = reply.send(result);
+                    };
+                    let command = Command::RemoveBuffer(id, slot, Box::new(done));
+                    let _ = self.supervisor.send(session.queue, command);
+                }
+                Ok(None) => return,
+                Err(_) => {
+                    self.close(id);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn register(
+        &self,
+        id: SessionId,
+        session: &OpenSession,
+        slot: u16,
+        access: BufferAccess,
+        (offset, length): (u64, u64),
+        vmo: &Vmo,
+    ) -> Result<(), BlockError> {
+        let page = PAGE as u64;
+        if offset % page != 0 || length % page != 0 || length == 0 || length > BUFFER_BYTES_MAX {
+            return Err(BlockError::Invalid);
+        }
+        let (word, bit) = slot_bit(&session.slots, slot).ok_or(BlockError::Invalid)?;
+        if word.load(Ordering::Acquire) & bit != 0 {
+            return Err(BlockError::BadSlot);
+        }
+        let access = match access {
+            BufferAccess::DeviceReads => DeviceAccess::Reads,
+            BufferAccess::DeviceWrites => DeviceAccess::Writes,
+            BufferAccess::Both => DeviceAccess::Both,
+        };
+        let domain = self.platform.domain().ok_or(BlockError::Gone)?;
+        let buffer = dma::payload(domain, vmo, offset, length as usize, access);
+        let buffer = buffer.map_err(|error| match error {
+            PlatformError::NoMemory => BlockError::LimitReached,
+            _ => BlockError::BadBuffer,
+        })?;
+        word.fetch_or(bit, Ordering::Relaxed);
+        let sent = self
+            .supervisor
+            .send(session.queue, Command::AddBuffer(id, slot, buffer));
+        sent.map_err(|_| BlockError::Gone)
+    }
+}
+
+fn slot_bit(slots: &Slots, slot: u16) -> Option<(&AtomicU64, u64)> {
+    Some((slots.get(usize::from(slot / 64))?, 1 << (slot % 64)))
+}

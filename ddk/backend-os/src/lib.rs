@@ -1,0 +1,63 @@
+//! Home of drivers as processes on the microkernel: the one crate that knows both the DDK and the runtime.
+//!
+//! A driver's program is one line, [`block_driver!`] or [`serial_driver!`] with the driver's type. It takes
+//! what the device manager granted (see `proto::bus` for the names), starts the driver, publishes its
+//! endpoint and serves it.
+#![cfg_attr(target_os = "none", no_std)]
+
+extern crate alloc;
+
+mod block;
+mod dma;
+mod entry;
+mod interrupt;
+mod mmio;
+mod platform;
+mod ports;
+mod queue;
+mod serial;
+
+pub use block::run_block;
+pub use entry::Host;
+pub use platform::OsPlatform;
+pub use queue::OsQueue;
+pub use serial::run_serial;
+
+#[doc(hidden)]
+pub use {ddk, rt};
+
+/// The whole program of a block driver: `block_driver!(path::to::Driver);`. It carries the driver's manifest
+/// in the ELF section `.bulkhead.manifest`.
+#[macro_export]
+macro_rules! block_driver {
+    ($driver:ty) => {
+        $crate::driver_program!($driver, $crate::run_block::<$driver>);
+    };
+}
+
+/// The whole program of a serial driver: `serial_driver!(path::to::Driver);`.
+#[macro_export]
+macro_rules! serial_driver {
+    ($driver:ty) => {
+        $crate::driver_program!($driver, $crate::run_serial::<$driver>);
+    };
+}
+
+/// Manifest and entry of a driver's program.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! driver_program {
+    ($driver:ty, $run:expr) => {
+        #[used]
+        #[unsafe(link_section = ".bulkhead.manifest")]
+        static MANIFEST: $crate::ddk::manifest::Manifest =
+            <$driver as $crate::ddk::Described>::MANIFEST;
+
+        $crate::rt::entry!(main);
+
+        fn main() -> i32 {
+            // The reference keeps the section when the linker drops what nothing refers to.
+            $run(core::hint::black_box(&MANIFEST))
+        }
+    };
+}

@@ -1,0 +1,40 @@
+//! The block class: what a disk driver implements ([`BlockDevice`], [`BlockQueue`]), and the engine that
+//! serves it to sessions of clients ([`Worker`], [`Supervisor`]). Drivers contain no IPC.
+//!
+//! How sessions come about (channels, handles, pinning) is a backend's business; the engine takes rings,
+//! doorbells and pinned buffers, and is the same at every home.
+//!
+//! # Threads
+//!
+//! A [`Worker`] per device queue runs on a thread of its own: it takes requests from the rings of its
+//! sessions, checks them, pushes them to the queue, and passes completions back. It shares nothing with other
+//! workers on that path. The control thread opens sessions, registers buffers, watches over deadlines and
+//! resets the device; it talks to workers by [`Command`]s, and they to it by [`Notice`]s.
+//!
+//! # Trust
+//!
+//! Whatever a client writes into its rings costs it an error status or its session. Buffers stay pinned
+//! until the device has finished with them, also when the session is gone.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod check;
+mod device;
+mod link;
+mod session;
+mod supervisor;
+mod worker;
+
+pub use device::{BlockDevice, BlockQueue, Completed, DiskInfo, PushError, Request};
+pub use link::{Command, Notice, Notices, WorkerLink};
+pub use proto::block::{Operation, Status, flags};
+pub use session::{Doorbell, Extent, Session, SessionId};
+pub use supervisor::{Supervisor, Verdict};
+pub use worker::{REQUEST_LIMIT_TICKS, Worker};
+
+/// Length of a watchdog tick in milliseconds.
+pub const TICK_MS: u32 = 1000;

@@ -1,0 +1,295 @@
+//! The control thread's part: watching over deadlines, resetting the device, following its changes.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{Ordering, fence};
+
+use ddk::{Deadline, DeviceContext, DriverError, EventQueue, PlatformError, StopReason, block_on};
+use proto::block::Status;
+use ring::Memory;
+
+use crate::TICK_MS;
+use crate::device::{BlockDevice, DiskInfo};
+use crate::link::{Command, Notice, Notices, WorkerLink};
+use crate::session::SessionId;
+use crate::worker::Worker;
+
+/// What the control thread has to do after looking at the notices.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Close the session's channel: its client broke the protocol.
+    CloseSession(SessionId),
+    /// Report the error and end the process, without touching a buffer: the device cannot be stopped, so
+    /// only the system's fence makes its memory safe.
+    GiveUp(DriverError),
+}
+
+/// A reset under way.
+struct Resetting<Q> {
+    status: Status,
+    /// Queues that workers handed over.
+    queues: Vec<Option<Q>>,
+}
+
+/// See the module.
+pub struct Supervisor<D: BlockDevice, M> {
+    cx: DeviceContext,
+    /// Until it is stopped.
+    device: Option<D>,
+    links: Vec<Arc<WorkerLink<D::Queue, M>>>,
+    notices: Arc<Notices<D::Queue>>,
+    disk: Arc<DiskInfo>,
+    generation: u32,
+    resetting: Option<Resetting<D::Queue>>,
+    next_tick: Deadline,
+    /// Sessions that were opened on each queue.
+    opened: Vec<u32>,
+}
+
+impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
+    /// A supervisor with its workers, which still need their threads. `post` wakes the control thread.
+    ///
+    /// # Errors
+    /// When the device has no queues or the system refuses.
+    #[expect(clippy::type_complexity, reason = "a pair of the two halves")]
+    pub fn new(
+        cx: DeviceContext,
+        mut device: D,
+        post: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<(Self, Vec<Worker<D::Queue, M>>), DriverError> {
+        let disk = Arc::new(device.info());
+        let notices = Notices::new(post);
+        let (mut links, mut workers) = (Vec::new(), Vec::new());
+        for (index, queue) in device.take_queues().into_iter().enumerate() {
+            let link = WorkerLink::new(cx.event_queue()?);
+            let worker = Worker::new(index, queue, disk.clone(), link.clone(), notices.clone());
+            workers.push(worker.map_err(|e| DriverError::platform("interrupt of the queue", e))?);
+            links.push(link);
+        }
+        if links.is_empty() {
+            return Err(DriverError::Unsupported { what: "a queue" });
+        }
+        let opened = links.iter().map(|_| 0).collect();
+        let supervisor = Supervisor {
+            cx,
+            device: Some(device),
+            links,
+            notices,
+            disk,
+            generation: 0,
+            resetting: None,
+            next_tick: Deadline::NEVER,
+            opened,
+        };
+        Ok((supervisor, workers))
+    }
+
+    /// What the disk is like now.
+    pub fn disk(&self) -> &DiskInfo {
+        &self.disk
+    }
+
+    /// Counts changes of the disk.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Queues.
+    pub fn queues(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Chooses the queue for a session: that of the client's CPU, or the one with the fewest sessions.
+    pub fn choose_queue(&mut self, cpu: Option<usize>) -> usize {
+        let fewest = (0..self.opened.len())
+            .min_by_key(|n| self.opened[*n])
+            .unwrap_or(0);
+        let queue = cpu.map_or(fewest, |cpu| cpu % self.opened.len());
+        self.opened[queue] += 1;
+        queue
+    }
+
+    /// A session is gone that [`Supervisor::choose_queue`] was asked for.
+    pub fn leave_queue(&mut self, queue: usize) {
+        if let Some(count) = self.opened.get_mut(queue) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// Sends a command to the worker of a queue.
+    ///
+    /// # Errors
+    /// When there is none, or its events are broken.
+    pub fn send(&self, queue: usize, command: Command<D::Queue, M>) -> Result<(), PlatformError> {
+        self.links
+            .get(queue)
+            .ok_or(PlatformError::Invalid)?
+            .send(command)
+    }
+
+    /// Delivers the device's announcements of changes to the control thread.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn bind_changes(&mut self, events: &dyn EventQueue, key: u64) -> Result<(), PlatformError> {
+        self.device
+            .as_mut()
+            .ok_or(PlatformError::Closed)?
+            .bind_changes(events, key)
+    }
+
+    /// The device announced a change.
+    ///
+    /// # Errors
+    /// When it is gone; a device that wants a reset gets one.
+    pub fn changed(&mut self) -> Result<(), DriverError> {
+        let Some(device) = &mut self.device else {
+            return Ok(());
+        };
+        match device.changed() {
+            Ok(()) => {}
+            Err(error @ DriverError::DeviceGone { .. }) => return Err(error),
+            Err(_) => {
+                self.begin_reset(Status::IO_ERROR);
+                return Ok(());
+            }
+        }
+        let disk = device.info();
+        if disk != *self.disk {
+            self.disk = Arc::new(disk);
+            self.generation = self.generation.wrapping_add(1);
+            for link in &self.links {
+                let _ = link.send(Command::Disk(self.disk.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// When [`Supervisor::tick`] is due.
+    pub fn next_tick(&self) -> Deadline {
+        self.next_tick
+    }
+
+    /// Ages the requests in flight once a tick, while there are any.
+    pub fn tick(&mut self) {
+        let now = self.cx.now_ns();
+        if self.notices.asleep.load(Ordering::Acquire) {
+            self.next_tick = Deadline::NEVER;
+            return;
+        }
+        if self.next_tick == Deadline::NEVER {
+            // Just woken: the first tick is a whole one.
+            self.next_tick = self.cx.deadline_in_ms(TICK_MS);
+            return;
+        }
+        if !self.next_tick.is_over(now) {
+            return;
+        }
+        self.next_tick = self.cx.deadline_in_ms(TICK_MS);
+        let busy = |link: &&Arc<WorkerLink<D::Queue, M>>| link.in_flight() > 0;
+        if self.links.iter().any(|l| busy(&l)) {
+            for link in self.links.iter().filter(busy) {
+                let _ = link.send(Command::Tick);
+            }
+            return;
+        }
+        self.notices.asleep.store(true, Ordering::Relaxed);
+        // Orders the flag before the last look; pairs with the fence in `Notices::watch`.
+        fence(Ordering::SeqCst);
+        if self.links.iter().any(|l| busy(&l)) {
+            self.notices.asleep.store(false, Ordering::Relaxed);
+        } else {
+            self.next_tick = Deadline::NEVER;
+        }
+    }
+
+    /// Looks at what the workers said. Resets the device if that is due, which may take seconds.
+    pub fn attend(&mut self) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        while let Some(notice) = self.notices.take() {
+            match notice {
+                Notice::SessionBroken(id) => verdicts.push(Verdict::CloseSession(id)),
+                Notice::TimedOut(queue) => {
+                    ddk::error!(
+                        self.cx,
+                        "queue {queue}: no answer in time, the device is reset"
+                    );
+                    self.begin_reset(Status::TIMED_OUT);
+                }
+                Notice::Broken(queue, error) => {
+                    ddk::error!(self.cx, "queue {queue}: {error}; the device is reset");
+                    if let DriverError::DeviceGone { .. } = error {
+                        verdicts.push(Verdict::GiveUp(error));
+                    }
+                    self.begin_reset(Status::IO_ERROR);
+                }
+                Notice::Paused(index, queue) => {
+                    if let Some(resetting) = &mut self.resetting
+                        && let Some(entry) = resetting.queues.get_mut(index)
+                    {
+                        *entry = queue.or(entry.take());
+                    }
+                }
+            }
+        }
+        let complete = self
+            .resetting
+            .as_ref()
+            .is_some_and(|r| r.queues.iter().all(Option::is_some));
+        if complete && let Some(resetting) = self.resetting.take() {
+            let old = resetting.queues.into_iter().flatten().collect();
+            if let Err(error) = self.reset(old, resetting.status) {
+                verdicts.push(Verdict::GiveUp(error));
+            }
+        }
+        verdicts
+    }
+
+    /// Asks every worker for its queue. The device is reset when all have handed theirs over, so that none
+    /// touches it meanwhile.
+    fn begin_reset(&mut self, status: Status) {
+        if self.resetting.is_some() {
+            return;
+        }
+        let queues = self.links.iter().map(|_| None).collect();
+        self.resetting = Some(Resetting { status, queues });
+        for link in &self.links {
+            let _ = link.send(Command::Pause);
+        }
+    }
+
+    fn reset(&mut self, old: Vec<D::Queue>, status: Status) -> Result<(), DriverError> {
+        let Some(device) = &mut self.device else {
+            // Stopped: the process is about to end, and its pages with it.
+            core::mem::forget(old);
+            return Ok(());
+        };
+        let reset = block_on(&self.cx, device.reset(old));
+        let queues = reset.map_err(|e| DriverError::platform("waiting for the reset", e))??;
+        if queues.len() != self.links.len() {
+            return Err(DriverError::Protocol {
+                what: "queues after the reset",
+                expected: self.links.len() as u64,
+                seen: queues.len() as u64,
+            });
+        }
+        ddk::info!(self.cx, "the device was reset");
+        for (link, queue) in self.links.iter().zip(queues) {
+            let sent = link.send(Command::Resume(queue, status));
+            sent.map_err(|e| DriverError::platform("worker", e))?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the device quiet, for good: the process ends next. What the workers hold stays theirs until
+    /// then, so that no page is given back that the device may still use.
+    pub fn stop(&mut self, why: StopReason)
+    where
+        D: 'static,
+    {
+        if let Some(device) = self.device.take() {
+            let _ = block_on(&self.cx, device.stop(why));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The services: program, priority, and exactly the handles that each is given.
+//!
+//! What is not in a service's list it cannot reach. Schemes are channels that init makes before anything
+//! runs: the provider gets the server's end as `serve:NAME`, a user a client's end as `NAME`. Calls to a
+//! provider that has not started yet wait in the channel, so the order of starting does not matter.
+
+use bulkhead_abi::{PRIORITY_DRIVER, PRIORITY_MANAGER, ResourceKind};
+
+/// A handle that a service is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Grant {
+    /// The log, as `log`: append.
+    Log,
+    /// The server's end of a scheme, as `serve:NAME`.
+    Serve(&'static str),
+    /// A client's end of a scheme, as `NAME`.
+    Use(&'static str),
+    /// The boot archive, read-only and executable, as `archive`.
+    Archive,
+    /// The firmware's tables, as `table:SIGNATURE:NUMBER`.
+    FirmwareTables,
+    /// A resource under that name.
+    Resource(&'static str, ResourceKind, u64, u64),
+}
+
+/// What init does when the service ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnExit {
+    /// Report it.
+    Report,
+    /// The system ends with the service's status.
+    PowerOff,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// Name, as in `boot.cfg` and in reports.
+    pub name: &'static str,
+    /// Member of the boot archive.
+    pub program: &'static str,
+    /// Priority of its first thread, and the highest that it may use.
+    pub priority: u8,
+    /// Its handles.
+    pub grants: &'static [Grant],
+    /// What its end means.
+    pub on_exit: OnExit,
+}
+
+/// Schemes that init itself serves.
+pub const OWN_SCHEMES: &[&str] = &["proc", "power", "crash-reports"];
+
+const WHOLE: u64 = u64::MAX;
+const PORTS: u64 = 1 << 16;
+
+/// The services that init knows, in the order in which they start unless `boot.cfg` says otherwise.
+pub const SERVICES: &[Service] = &[
+    Service {
+        name: "acpi",
+        program: "bin/acpi",
+        priority: PRIORITY_MANAGER,
+        grants: &[
+            Grant::Log,
+            Grant::Serve("firmware"),
+            Grant::FirmwareTables,
+            Grant::Resource("ports", ResourceKind::IoPort, 0, PORTS),
+            Grant::Resource("mmio", ResourceKind::Mmio, 0, WHOLE),
+        ],
+        on_exit: OnExit::Report,
+    },
+    Service {
+        name: "devmgr",
+        program: "bin/devmgr",
+        priority: PRIORITY_MANAGER,
+        grants: &[
+            Grant::Log,
+            Grant::Archive,
+            Grant::Use("firmware"),
+            Grant::Use("crash-reports"),
+            Grant::Serve("dev"),
+            Grant::Serve("disk"),
+            Grant::Serve("serial"),
+            Grant::Serve("partitions"),
+            Grant::Resource("ports", ResourceKind::IoPort, 0, PORTS),
+            Grant::Resource("mmio", ResourceKind::Mmio, 0, WHOLE),
+            Grant::Resource("irq", ResourceKind::Irq, 0, 1 << 32),
+            Grant::Resource("msi", ResourceKind::Msi, 0, 1 << 16),
+            Grant::Resource("dma", ResourceKind::DmaDevice, 0, 1 << 32),
+        ],
+        on_exit: OnExit::Report,
+    },
+    Service {
+        name: "console",
+        program: "bin/console",
+        priority: PRIORITY_DRIVER,
+        grants: &[Grant::Log, Grant::Use("serial"), Grant::Serve("console")],
+        on_exit: OnExit::Report,
+    },
+    Service {
+        name: "part",
+        program: "bin/part",
+        priority: PRIORITY_DRIVER,
+        grants: &[Grant::Log, Grant::Use("partitions")],
+        on_exit: OnExit::Report,
+    },
+    Service {
+        name: "bootfs",
+        program: "bin/bootfs",
+        priority: PRIORITY_DRIVER,
+        grants: &[Grant::Log, Grant::Archive, Grant::Serve("bootfs")],
+        on_exit: OnExit::Report,
+    },
+    Service {
+        name: "vfs",
+        program: "bin/vfs",
+        priority: PRIORITY_DRIVER,
+        grants: &[
+            Grant::Log,
+            // File-system services are programs of the archive.
+            Grant::Archive,
+            Grant::Use("bootfs"),
+            Grant::Use("disk"),
+            Grant::Use("crash-reports"),
+            Grant::Serve("file"),
+        ],
+        on_exit: OnExit::Report,
+    },
+];
+
+/// The shell: started when the console is there, with the console's streams.
+pub const SHELL: Service = Service {
+    name: "sh",
+    program: "bin/sh",
+    priority: bulkhead_abi::PRIORITY_DEFAULT,
+    grants: &[
+        Grant::Log,
+        Grant::Use("file"),
+        Grant::Use("disk"),
+        Grant::Use("dev"),
+        Grant::Use("proc"),
+        Grant::Use("power"),
+        Grant::Use("console"),
+        // For `log` and `bench`: reading the log and the kernel's counts.
+        Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
+        Grant::Resource("system", ResourceKind::System, 0, 1),
+    ],
+    on_exit: OnExit::PowerOff,
+};
+
+/// The service of that name.
+pub fn find(name: &str) -> Option<&'static Service> {
+    SERVICES.iter().find(|s| s.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> impl Iterator<Item = &'static Service> {
+        SERVICES.iter().chain([&SHELL])
+    }
+
+    #[test]
+    fn every_scheme_has_one_provider() {
+        for service in all() {
+            for grant in service.grants {
+                if let Grant::Use(name) = grant {
+                    let providers = all()
+                        .flat_map(|s| s.grants)
+                        .filter(|g| **g == Grant::Serve(name))
+                        .count();
+                    let own = usize::from(OWN_SCHEMES.contains(name));
+                    assert_eq!(providers + own, 1, "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hardware_is_for_two_services_only() {
+        for service in all() {
+            let hardware = service.grants.iter().any(|g| {
+                matches!(g, Grant::Resource(_, kind, ..)
+                    if !matches!(kind, ResourceKind::Log | ResourceKind::System))
+            });
+            assert_eq!(
+                hardware,
+                ["acpi", "devmgr"].contains(&service.name),
+                "{}",
+                service.name
+            );
+        }
+    }
+
+    #[test]
+    fn nobody_runs_above_the_managers() {
+        assert!(all().all(|s| s.priority <= PRIORITY_MANAGER));
+        assert!(all().all(|s| s.program.starts_with("bin/")));
+    }
+}

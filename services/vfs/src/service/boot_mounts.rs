@@ -1,0 +1,135 @@
+//! What is mounted at boot: the archive, then every disk with a file system, when
+//! devmgr says that all disks are known. A volume that fails does not stop the
+//! others.
+
+use alloc::{format, rc::Rc, string::String, vec::Vec};
+
+use executor::Caller;
+use ipc::Channel;
+use proto::devmgr::{Class, EndpointInfo, EndpointsAsyncClient};
+use proto::fs::{FsError, MountError};
+use vfs::{BootDisk, RootChoice, assign, parse};
+
+use crate::{server::Vfs, volumes::Service};
+
+/// Mounts everything, then lets requests in that waited for it.
+pub async fn mount_all(vfs: Rc<Vfs>) {
+    mount_archive(&vfs).await;
+    if let Some(endpoints) = vfs.disks.as_ref() {
+        mount_disks(&vfs, endpoints).await;
+    }
+    vfs.boot_done();
+}
+
+async fn mount_archive(vfs: &Rc<Vfs>) {
+    let Some(channel) = rt::startup::take::<Channel>("bootfs") else {
+        return;
+    };
+    let number = vfs.mounts.borrow_mut().reserve_number();
+    match vfs.starter.adopt(channel, "boot", number).await {
+        Ok(service) => {
+            let target = Vec::from([b"boot".to_vec()]);
+            vfs.mounts
+                .borrow_mut()
+                .add(number, target, Rc::new(service));
+            vfs.changed.notify();
+        }
+        Err(error) => rt::error!("vfs: /boot: {error}"),
+    }
+}
+
+async fn mount_disks(vfs: &Rc<Vfs>, endpoints: &EndpointsAsyncClient<Caller>) {
+    if let Err(error) = endpoints.wait_settled().await {
+        rt::warn!("vfs: not all disks may be known yet: {error:?}");
+    }
+    let disks = match endpoints.list().await {
+        Ok(disks) => disks,
+        Err(error) => return rt::error!("vfs: no list of disks: {error:?}"),
+    };
+    let has_parts = |disk: &EndpointInfo| {
+        disks
+            .iter()
+            .any(|other| other.parent.as_ref() == Some(&disk.name))
+    };
+    let candidates = disks
+        .iter()
+        .filter(|disk| disk.class == Class::Block && !has_parts(disk));
+    // All at once: each has a service of its own.
+    let tasks: Vec<_> = candidates
+        .map(|disk| {
+            let (vfs, name) = (vfs.clone(), disk.name.clone());
+            let inner = vfs.executor.clone();
+            inner.spawn(async move {
+                let number = vfs.mounts.borrow_mut().reserve_number();
+                let opened = vfs.open_disk(&name, "", number).await;
+                (name, number, opened)
+            })
+        })
+        .collect();
+    let mut mounted: Vec<(String, u32, Rc<Service>)> = Vec::new();
+    let mut boot_disks = Vec::new();
+    for task in tasks {
+        let (name, number, opened) = task.await;
+        match opened {
+            Ok(service) => {
+                boot_disks.push(BootDisk { name: name.clone() });
+                mounted.push((name, number, Rc::new(service)));
+            }
+            Err(MountError {
+                error: FsError::UnknownFormat,
+                reason,
+            }) => {
+                rt::info!("vfs: disk:/{name}: {reason}");
+            }
+            Err(error) => rt::error!("vfs: disk:/{name} is not mounted: {error}"),
+        }
+    }
+    let root = RootChoice::parse(rt::startup::env("BULKHEAD_ROOT"));
+    if let RootChoice::Named(name) = &root
+        && !boot_disks.iter().any(|disk| disk.name == *name)
+    {
+        rt::error!("vfs: the root disk:/{name} is not there or not mounted");
+    }
+    for assignment in assign(boot_disks, &root) {
+        let name = &assignment.disk.name;
+        let Some((_, number, service)) = mounted.iter().find(|(other, ..)| other == name) else {
+            continue;
+        };
+        let Ok((target, _)) = parse(assignment.target.as_bytes()) else {
+            continue;
+        };
+        let format = &service.info.format;
+        rt::info!("vfs: disk:/{name} ({format}) on {}", assignment.target);
+        vfs.mounts
+            .borrow_mut()
+            .add(*number, target.into(), service.clone());
+    }
+}
+
+impl Vfs {
+    /// Starts a service for a disk and mounts its volume, without a place yet.
+    pub async fn open_disk(
+        &self,
+        name: &str,
+        format: &str,
+        number: u32,
+    ) -> Result<Service, MountError> {
+        let source = format!("disk:/{name}");
+        let no_disk = |reason: String| MountError {
+            error: FsError::NoDevice,
+            reason,
+        };
+        let disks = self.disks.as_ref();
+        let endpoints = disks.ok_or_else(|| no_disk("no disks here".into()))?;
+        let opened = endpoints.open(name).await;
+        let (_, endpoint) = opened.map_err(|error| no_disk(format!("{source}: {error}")))?;
+        self.starter.start(&endpoint, &source, format, number).await
+    }
+
+    /// Waits until what is mounted at boot is mounted.
+    pub async fn wait_for_boot(&self) {
+        self.changed
+            .wait_until(|| self.is_boot_done().then_some(()))
+            .await;
+    }
+}

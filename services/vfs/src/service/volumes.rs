@@ -1,0 +1,183 @@
+//! Volumes: a file-system service each, started from the boot archive.
+
+use alloc::{format, string::String, string::ToString, vec::Vec};
+use core::time::Duration;
+
+use boot::archive::{Directory, HEADER_SIZE, PAGE_SIZE};
+use executor::{Caller, Executor};
+use ipc::{CallError, Channel, Vmo, sys::AsHandle};
+use proto::fs::{FsError, MountError, VolumeAsyncClient, VolumeInfo};
+
+/// Time for one call to a file-system service. Its disk has shorter deadlines.
+const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// A mounted volume.
+pub struct Service {
+    /// How it is asked.
+    pub volume: VolumeAsyncClient<Caller>,
+    /// Where it comes from: `disk:/NAME` or `boot`.
+    pub source: String,
+    /// What it was when it was mounted.
+    pub info: VolumeInfo,
+}
+
+/// A program that reads a format.
+#[derive(Clone, Copy)]
+pub struct FormatProgram {
+    /// Name, and the archive's member.
+    pub program: &'static str,
+    /// Formats by the names that `mount -t` takes.
+    formats: &'static [&'static str],
+}
+
+const PROGRAMS: [FormatProgram; 2] = [
+    FormatProgram {
+        program: "ext",
+        formats: &["ext", "ext2", "ext3", "ext4"],
+    },
+    FormatProgram {
+        program: "fat",
+        formats: &["fat", "vfat", "msdos", "fat12", "fat16", "fat32"],
+    },
+];
+
+/// Starts file-system services.
+pub struct Starter {
+    executor: Executor,
+    archive: Vmo,
+    /// Members of the archive: name, offset, length.
+    programs: Vec<(&'static str, usize, usize)>,
+}
+
+impl Starter {
+    /// Finds the programs in the archive.
+    ///
+    /// # Errors
+    /// A text, when the archive cannot be read.
+    pub fn new(executor: Executor, archive: Vmo) -> Result<Self, String> {
+        let system = |error: ipc::Error| format!("archive: {error}");
+        let len = archive.size().map_err(system)?;
+        let mut header = [0; HEADER_SIZE];
+        archive.read(0, &mut header).map_err(system)?;
+        let bad = |error: boot::archive::ArchiveError| format!("archive: {error}");
+        let mut head = alloc::vec![0; Directory::head_len(&header).map_err(bad)?];
+        archive.read(0, &mut head).map_err(system)?;
+        let directory = Directory::parse(&head, len).map_err(bad)?;
+        let programs = PROGRAMS.iter().filter_map(|format| {
+            let entry = directory.find(&format!("bin/{}", format.program))?;
+            Some((format.program, entry.offset, entry.len))
+        });
+        let programs = programs.collect();
+        Ok(Self {
+            executor,
+            archive,
+            programs,
+        })
+    }
+
+    /// Takes a service that runs already, and mounts what it has.
+    ///
+    /// # Errors
+    /// What the service says.
+    pub async fn adopt(
+        &self,
+        channel: Channel,
+        source: &str,
+        number: u32,
+    ) -> Result<Service, MountError> {
+        let caller = self.executor.caller(channel).map_err(|error| MountError {
+            error: FsError::NoMemory,
+            reason: error.to_string(),
+        })?;
+        let volume = VolumeAsyncClient::with_timeout(caller, CALL_TIMEOUT);
+        let info = match volume.mount(number).await {
+            Ok(outcome) => outcome?,
+            Err(error) => {
+                let reason = format!("the file-system service failed: {error:?}");
+                return Err(MountError {
+                    error: FsError::Gone,
+                    reason,
+                });
+            }
+        };
+        Ok(Service {
+            volume,
+            source: source.to_string(),
+            info,
+        })
+    }
+
+    /// Mounts a disk: `format` as `mount -t` has it, or empty to find it out.
+    ///
+    /// # Errors
+    /// `UnknownFormat` if no service knows it; else what its service says.
+    pub async fn start(
+        &self,
+        disk: &Channel,
+        source: &str,
+        format: &str,
+        number: u32,
+    ) -> Result<Service, MountError> {
+        let mut tried = Vec::new();
+        for candidate in PROGRAMS {
+            if !format.is_empty() && !candidate.formats.contains(&format) {
+                continue;
+            }
+            let channel = self.spawn(candidate.program, disk)?;
+            match self.adopt(channel, source, number).await {
+                Err(error) if error.error == FsError::UnknownFormat => tried.push(error.reason),
+                outcome => return outcome,
+            }
+        }
+        let reason = if tried.is_empty() {
+            format!("no service for the format \"{format}\"")
+        } else {
+            format!("no file system ({})", tried.join(", "))
+        };
+        Err(MountError {
+            error: FsError::UnknownFormat,
+            reason,
+        })
+    }
+
+    /// Starts a service on a disk; the volume's channel. The service ends when it
+    /// is closed.
+    fn spawn(&self, program: &'static str, disk: &Channel) -> Result<Channel, MountError> {
+        let system = |what: &'static str| {
+            move |error: ipc::Error| MountError {
+                error: FsError::NoMemory,
+                reason: format!("{program}: {what}: {error}"),
+            }
+        };
+        let known = self.programs.iter().find(|(name, ..)| *name == program);
+        let Some((_, offset, len)) = known else {
+            let reason = format!("the boot archive has no bin/{program}");
+            return Err(MountError {
+                error: FsError::NotSupported,
+                reason,
+            });
+        };
+        let len = len.next_multiple_of(PAGE_SIZE);
+        let image = self
+            .archive
+            .slice(*offset as u64, len)
+            .map_err(system("program"))?;
+        let (client, server) = Channel::create().map_err(system("channel"))?;
+        let disk = disk.duplicate().map_err(system("disk"))?;
+        rt::process::Command::new(&image, program)
+            .handle("disk", disk)
+            .handle("volume", server)
+            .inherit(["log"])
+            .spawn()
+            .map_err(|error| MountError {
+                error: FsError::NoMemory,
+                reason: format!("{program}: {error}"),
+            })?;
+        Ok(client)
+    }
+}
+
+/// What a failed call means to the client, if the service did not say it.
+pub fn lost<E>(_: CallError<E>) -> FsError {
+    FsError::Gone
+}
