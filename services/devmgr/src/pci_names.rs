@@ -29,7 +29,7 @@ impl<'a> PciNames<'a> {
 
     /// Name of a vendor, or its number.
     pub fn vendor(&self, vendor: u16) -> String {
-        self.from_file(vendor, None)
+        self.look_up(vendor, None)
             .or_else(|| {
                 let found = VENDORS.iter().find(|(v, _)| *v == vendor);
                 found.map(|(_, name)| (*name).to_string())
@@ -39,7 +39,7 @@ impl<'a> PciNames<'a> {
 
     /// Names of vendor and device, with numbers for what has no name.
     pub fn device(&self, vendor: u16, device: u16) -> String {
-        let name = self.from_file(vendor, Some(device)).or_else(|| {
+        let name = self.look_up(vendor, Some(device)).or_else(|| {
             let found = DEVICES
                 .iter()
                 .find(|(v, d, _)| (*v, *d) == (vendor, device));
@@ -52,7 +52,7 @@ impl<'a> PciNames<'a> {
     }
 
     /// Looks in the file: lines `VVVV  name`, below each lines TAB `DDDD  name`.
-    fn from_file(&self, vendor: u16, device: Option<u16>) -> Option<String> {
+    fn look_up(&self, vendor: u16, device: Option<u16>) -> Option<String> {
         let head = format!("{vendor:04x}  ");
         let mut lines = self.file?.lines();
         let found = lines.find_map(|line| line.strip_prefix(&head))?;

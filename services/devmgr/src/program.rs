@@ -1,13 +1,23 @@
 //! Manifests out of driver programs.
+//!
+//! Of a program only the ELF header, the section headers, their names and the manifest are read: the boot
+//! archive holds dozens of programs, and nearly all of them are no drivers.
+
+use alloc::vec::Vec;
 
 use ddk_manifest::{Manifest, ManifestError, SECTION};
-use elf::ElfBytes;
-use elf::endian::LittleEndian;
+
+const HEADER_BYTES: usize = 64;
+const SECTION_HEADER_BYTES: usize = 64;
+/// Most sections and longest table of names of a program that is looked at.
+const SECTIONS_MAX: usize = 1024;
+const NAMES_MAX: usize = 64 * 1024;
+const MANIFEST_MAX: usize = 64 * 1024;
 
 /// Why a program has no manifest that can be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProgramError {
-    /// It is no ELF file that can be read.
+    /// It is no 64-bit little-endian ELF file, or its sections lie outside of it.
     NotElf,
     /// The section is there and its contents are wrong.
     Manifest(ManifestError),
@@ -22,33 +32,93 @@ impl core::fmt::Display for ProgramError {
     }
 }
 
-/// The manifest of a program; `None` if it is no driver.
+fn integer(bytes: &[u8], offset: usize, len: usize) -> Option<usize> {
+    let field = bytes.get(offset..offset.checked_add(len)?)?;
+    let value = field.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
+    usize::try_from(value).ok()
+}
+
+/// The manifest of a program; `None` if it is no driver. `read` fills the buffer from an offset of the
+/// file, or tells by `None` that the file does not reach that far.
 ///
 /// # Errors
-/// See [`ProgramError`]. Any bytes are safe to pass.
-pub fn manifest(program: &[u8]) -> Result<Option<Manifest>, ProgramError> {
-    let file =
-        ElfBytes::<LittleEndian>::minimal_parse(program).map_err(|_| ProgramError::NotElf)?;
-    let header = file
-        .section_header_by_name(SECTION)
-        .map_err(|_| ProgramError::NotElf)?;
-    let Some(header) = header else {
-        return Ok(None);
-    };
-    let (data, compression) = file
-        .section_data(&header)
-        .map_err(|_| ProgramError::NotElf)?;
-    if compression.is_some() {
-        return Err(ProgramError::NotElf);
+/// See [`ProgramError`]. Any file is safe to pass.
+pub fn manifest(
+    mut read: impl FnMut(u64, &mut [u8]) -> Option<()>,
+) -> Result<Option<Manifest>, ProgramError> {
+    match section(&mut read) {
+        None => Err(ProgramError::NotElf),
+        Some(None) => Ok(None),
+        Some(Some(bytes)) => Manifest::from_bytes(&bytes)
+            .map(Some)
+            .map_err(ProgramError::Manifest),
     }
-    Manifest::from_bytes(data)
-        .map(Some)
-        .map_err(ProgramError::Manifest)
+}
+
+/// Contents of the manifest's section: `None` for a damaged file, `Some(None)` if there is no such section.
+#[expect(
+    clippy::option_option,
+    reason = "damaged, absent and present are three things"
+)]
+fn section(read: &mut impl FnMut(u64, &mut [u8]) -> Option<()>) -> Option<Option<Vec<u8>>> {
+    let mut bytes = |offset: usize, len: usize, most: usize| {
+        let mut buffer = alloc::vec![0; Some(len).filter(|l| *l <= most)?];
+        read(offset as u64, &mut buffer)?;
+        Some(buffer)
+    };
+    let header = bytes(0, HEADER_BYTES, HEADER_BYTES)?;
+    // Magic, 64 bits, little-endian (ELF-64 Object File Format, version 1.5).
+    if header.get(..6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    let table_at = integer(&header, 40, 8)?;
+    let count = integer(&header, 60, 2)?;
+    let names_index = integer(&header, 62, 2)?;
+    if count == 0 {
+        return Some(None);
+    }
+    if count > SECTIONS_MAX || integer(&header, 58, 2)? != SECTION_HEADER_BYTES {
+        return None;
+    }
+    let table_len = count.checked_mul(SECTION_HEADER_BYTES)?;
+    let table = bytes(table_at, table_len, SECTIONS_MAX * SECTION_HEADER_BYTES)?;
+    let entry = |index: usize| {
+        let at = index.checked_mul(SECTION_HEADER_BYTES)?;
+        table.get(at..at.checked_add(SECTION_HEADER_BYTES)?)
+    };
+    let names_header = entry(names_index)?;
+    let names = bytes(
+        integer(names_header, 24, 8)?,
+        integer(names_header, 32, 8)?,
+        NAMES_MAX,
+    )?;
+    for index in 0..count {
+        let header = entry(index)?;
+        let name = names.get(integer(header, 0, 4)?..)?;
+        let name = name.split(|b| *b == 0).next()?;
+        if name == SECTION.as_bytes() {
+            let contents = bytes(
+                integer(header, 24, 8)?,
+                integer(header, 32, 8)?,
+                MANIFEST_MAX,
+            )?;
+            return Some(Some(contents));
+        }
+    }
+    Some(None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read_from(file: &[u8]) -> Result<Option<Manifest>, ProgramError> {
+        manifest(|offset, buffer| {
+            let at = usize::try_from(offset).ok()?;
+            buffer.copy_from_slice(file.get(at..at.checked_add(buffer.len())?)?);
+            Some(())
+        })
+    }
     use ddk_manifest::{Class, platform};
     use proptest::prelude::*;
     use zerocopy::IntoBytes;
@@ -100,15 +170,15 @@ mod tests {
 
     #[test]
     fn finds_the_section() {
-        let found = manifest(&elf_with(SECTION, UART.as_bytes()));
+        let found = read_from(&elf_with(SECTION, UART.as_bytes()));
         assert_eq!(found, Ok(Some(UART)));
-        assert_eq!(manifest(&elf_with(".text", UART.as_bytes())), Ok(None));
+        assert_eq!(read_from(&elf_with(".text", UART.as_bytes())), Ok(None));
         let cut = &UART.as_bytes()[..20];
         assert!(matches!(
-            manifest(&elf_with(SECTION, cut)),
+            read_from(&elf_with(SECTION, cut)),
             Err(ProgramError::Manifest(ManifestError::Size { seen: 20, .. }))
         ));
-        assert_eq!(manifest(b"#!/bin/sh"), Err(ProgramError::NotElf));
+        assert_eq!(read_from(b"#!/bin/sh"), Err(ProgramError::NotElf));
     }
 
     proptest! {
@@ -116,9 +186,9 @@ mod tests {
         fn damaged_programs_do_not_panic(at in 0usize..1400, value: u8, cut in 0usize..1500) {
             let mut file = elf_with(SECTION, UART.as_bytes());
             if let Some(byte) = file.get_mut(at) { *byte = value; }
-            let _ = manifest(&file);
+            let _ = read_from(&file);
             file.truncate(cut);
-            let _ = manifest(&file);
+            let _ = read_from(&file);
         }
     }
 }

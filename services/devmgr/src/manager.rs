@@ -1,0 +1,410 @@
+//! The state and the loop.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use boot_archive::BootArchive;
+use devmgr::binding::Driver;
+use devmgr::endpoints::Table;
+use devmgr::grants::Grants;
+use devmgr::names::Names;
+use devmgr::node::{self, Device, NodeEvent};
+use devmgr::pci_names::PciNames;
+use devmgr::program;
+use proto::devmgr::{
+    Change, ChangeEventsClient, Class, DeviceTreeServer, DeviceTreeWaitSettledReply,
+    DriverHostServer, EndpointsServer, EndpointsWaitSettledReply, NodeState, NodeSummary,
+    PartitionsNextDiskReply, PartitionsServer,
+};
+use proto::proc::CrashReportsClient;
+use rt::process::Child;
+use rt::{
+    AsHandle, Channel, Deadline, DmaDomain, Error, Interrupt, Packet, Port, Resource, Signals,
+    Watch, startup,
+};
+
+use crate::buses::Bus;
+
+/// Keys of the port. Those of nodes carry the incarnation, so that late packets are told apart.
+pub const KEY_DEV: u64 = 1;
+pub const KEY_DISK: u64 = 2;
+pub const KEY_SERIAL: u64 = 3;
+pub const KEY_PARTITIONS: u64 = 4;
+const KEY_BUSES: u64 = 0x100;
+const KEY_NODES: u64 = 1 << 16;
+/// Requests served before the port is asked again.
+pub const BATCH: usize = 32;
+/// A driver that is not in service after this time is ended.
+const START_LIMIT_S: u64 = 30;
+/// Waiting for somebody to read partition tables, once everything else is done.
+const SCAN_LIMIT_S: u64 = 30;
+
+/// What comes from a node's process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum NodeKey {
+    /// A request on its channel.
+    Request = 0,
+    /// Its end.
+    Ended = 1,
+}
+
+/// What is held for a driver while it runs, and until its device is fenced.
+pub struct Held {
+    pub child: Option<Child>,
+    pub host: DriverHostServer,
+    /// Kept open: its closing tells the driver that devmgr is gone.
+    pub _control: Channel,
+    pub grants: Grants,
+    pub interrupts: Vec<Interrupt>,
+    /// What BARs and ports were made from.
+    pub resources: Vec<Resource>,
+    pub domain: Option<DmaDomain>,
+    pub limit: Option<Deadline>,
+}
+
+/// A node.
+pub struct Node {
+    pub path: String,
+    pub device: Device,
+    /// Place among the buses; `None` for platform devices and buses themselves.
+    pub bus: Option<usize>,
+    pub state: NodeState,
+    /// Place among the drivers.
+    pub driver: Option<usize>,
+    pub held: Option<Held>,
+    pub epoch: u32,
+    pub reason: Option<String>,
+    pub teardown: Vec<String>,
+}
+
+impl Node {
+    pub fn new(path: String, device: Device, bus: Option<usize>) -> Node {
+        Node {
+            path,
+            device,
+            bus,
+            state: NodeState::Unbound,
+            driver: None,
+            held: None,
+            epoch: 0,
+            reason: None,
+            teardown: Vec::new(),
+        }
+    }
+}
+
+/// Authority over the machine, from which drivers' grants are cut.
+pub struct Authority {
+    pub mmio: Resource,
+    pub ports: Resource,
+    pub irq: Resource,
+    pub msi: Resource,
+    pub dma: Resource,
+}
+
+/// Who waits for the tree to settle.
+pub enum SettleReply {
+    Tree(DeviceTreeWaitSettledReply),
+    Endpoints(EndpointsWaitSettledReply),
+}
+
+/// Who watches what.
+pub struct Watcher {
+    /// Endpoints of a class, or nodes.
+    pub class: Option<Class>,
+    pub events: ChangeEventsClient,
+}
+
+/// devmgr's state.
+pub struct Manager {
+    pub archive: BootArchive,
+    pub authority: Authority,
+    pub port: Port,
+    pub drivers: Vec<Driver>,
+    pub buses: Vec<Bus>,
+    pub nodes: Vec<Node>,
+    pub names: Names,
+    pub endpoints: Table<Channel>,
+    pub tree_server: DeviceTreeServer,
+    pub disk_server: EndpointsServer,
+    pub serial_server: EndpointsServer,
+    pub partitions_server: PartitionsServer,
+    pub watchers: Vec<Watcher>,
+    pub settle_replies: Vec<SettleReply>,
+    pub disk_replies: Vec<PartitionsNextDiskReply>,
+    pub crash_reports: Option<CrashReportsClient>,
+    /// Domains of devices that could not be fenced: their pages stay where they are.
+    pub quarantine: Vec<DmaDomain>,
+    pci_ids: Option<String>,
+    pub settled: bool,
+    scan_limit: Option<Deadline>,
+}
+
+fn take<T: rt::HandleType>(name: &str) -> Result<T, String> {
+    startup::take(name).ok_or_else(|| format!("handle {name:?} is missing"))
+}
+
+impl Manager {
+    /// Takes over what init gave.
+    ///
+    /// # Errors
+    /// A text that says what is missing.
+    pub fn from_startup() -> Result<Manager, String> {
+        let port = Port::create().map_err(|e| format!("port: {e}"))?;
+        let served = |name: &str, key| {
+            let channel: Channel = take(&format!("serve:{name}"))?;
+            channel
+                .wait_async(&port, key, Signals::READABLE, Watch::Persistent)
+                .map_err(|e| format!("port: {e}"))?;
+            Ok::<Channel, String>(channel)
+        };
+        let archive = BootArchive::open(take("archive")?).map_err(|e| format!("archive: {e}"))?;
+        let drivers = find_drivers(&archive);
+        let pci_ids = archive.read("etc/pci.ids").ok();
+        Ok(Manager {
+            tree_server: DeviceTreeServer::new(served("dev", KEY_DEV)?),
+            disk_server: EndpointsServer::new(served("disk", KEY_DISK)?),
+            serial_server: EndpointsServer::new(served("serial", KEY_SERIAL)?),
+            partitions_server: PartitionsServer::new(served("partitions", KEY_PARTITIONS)?),
+            authority: Authority {
+                mmio: take("mmio")?,
+                ports: take("ports")?,
+                irq: take("irq")?,
+                msi: take("msi")?,
+                dma: take("dma")?,
+            },
+            crash_reports: startup::take("crash-reports").map(CrashReportsClient::new),
+            archive,
+            port,
+            drivers,
+            buses: Vec::new(),
+            nodes: Vec::new(),
+            names: Names::default(),
+            endpoints: Table::default(),
+            watchers: Vec::new(),
+            settle_replies: Vec::new(),
+            disk_replies: Vec::new(),
+            quarantine: Vec::new(),
+            pci_ids: pci_ids.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            settled: false,
+            scan_limit: None,
+        })
+    }
+
+    /// Names of PCI devices.
+    pub fn pci_names(&self) -> PciNames<'_> {
+        PciNames::new(self.pci_ids.as_deref())
+    }
+
+    /// Looks for a driver for every node that has none, and starts what was found, in the order of paths.
+    pub fn bind_all(&mut self) {
+        let mut bound: Vec<(usize, devmgr::binding::Choice)> = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            if node.state != NodeState::Unbound || node.device.identity().is_none() {
+                continue;
+            }
+            let (_, choice) = devmgr::binding::candidates(&self.drivers, &node.device);
+            bound.extend(choice.map(|choice| (index, choice)));
+        }
+        let named = bound.iter().filter_map(|(index, choice)| {
+            let driver = self.drivers.get(choice.driver)?;
+            Some((
+                self.nodes.get(*index)?.path.as_str(),
+                driver.manifest.name(),
+            ))
+        });
+        self.names.reserve(named);
+        for (index, choice) in bound {
+            self.start(index, choice);
+        }
+        self.check_settled();
+    }
+
+    /// The loop; it ends only with an error of the port.
+    ///
+    /// # Errors
+    /// A text with what failed.
+    pub fn run(&mut self) -> Result<(), String> {
+        let mut packets = [Packet::default(); 16];
+        loop {
+            match self.port.wait(&mut packets, self.next_limit()) {
+                Ok(count) => {
+                    for packet in packets.iter().take(count) {
+                        self.dispatch(packet.key);
+                    }
+                }
+                Err(Error::TimedOut) => {}
+                Err(error) => return Err(format!("port: {error}")),
+            }
+            self.check_limits();
+        }
+    }
+
+    fn dispatch(&mut self, key: u64) {
+        match key {
+            KEY_DEV => self.serve_tree(),
+            KEY_DISK => self.serve_endpoints(Class::Block, key),
+            KEY_SERIAL => self.serve_endpoints(Class::Serial, key),
+            KEY_PARTITIONS => self.serve_partitions(),
+            key if key >= KEY_NODES => {
+                let index = usize::try_from((key & 0xffff_ffff) >> 17).unwrap_or(usize::MAX);
+                let epoch = (key >> 32) as u32;
+                let ended = key & ((KEY_NODES << 1) - 1) == (KEY_NODES | NodeKey::Ended as u64);
+                let alive = self.nodes.get(index).is_some_and(|n| n.epoch == epoch);
+                if !alive {
+                    return;
+                }
+                if ended {
+                    self.driver_ended(index);
+                } else {
+                    self.serve_driver(index, key);
+                }
+            }
+            key => {
+                let index = key.checked_sub(KEY_BUSES);
+                let index = index.and_then(|i| usize::try_from(i).ok());
+                self.bus_ended(index.unwrap_or(usize::MAX));
+            }
+        }
+    }
+
+    /// Key for packets of a node's present incarnation.
+    pub fn node_key(index: usize, epoch: u32, what: NodeKey) -> u64 {
+        u64::from(epoch) << 32 | (index as u64 & 0x7fff) << 17 | KEY_NODES | what as u64
+    }
+
+    /// Key for the end of a bus driver.
+    pub fn bus_key(index: usize) -> u64 {
+        KEY_BUSES.saturating_add(index as u64)
+    }
+
+    fn next_limit(&self) -> Deadline {
+        let limits = self.nodes.iter().filter_map(|n| n.held.as_ref()?.limit);
+        let scan = self.scan_limit.filter(|_| !self.settled);
+        limits.chain(scan).fold(Deadline::FOREVER, Deadline::min)
+    }
+
+    /// Deadline for a driver that is started now.
+    pub fn start_limit() -> Deadline {
+        Deadline::after_secs(START_LIMIT_S)
+    }
+
+    fn check_limits(&mut self) {
+        for index in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get_mut(index) else {
+                continue;
+            };
+            let late = node
+                .held
+                .as_ref()
+                .and_then(|h| h.limit)
+                .is_some_and(Deadline::has_passed);
+            if late {
+                node.reason = Some(format!("not in service after {START_LIMIT_S} s"));
+                self.teardown(index, NodeEvent::Failed);
+            }
+        }
+        self.check_settled();
+    }
+
+    /// Moves a node's state and tells the watchers; a transition that is not known is a defect here, and is
+    /// reported.
+    pub fn transition(&mut self, index: usize, event: NodeEvent) {
+        let Some(node) = self.nodes.get_mut(index) else {
+            return;
+        };
+        match node::next(node.state, event) {
+            Ok(state) => {
+                node.state = state;
+                let name = node.path.clone();
+                self.tell(None, &Change::Changed { name });
+            }
+            Err(bad) => rt::error!("{}: {bad:?}", node.path),
+        }
+    }
+
+    /// Tells all watchers of nodes (`None`) or of a class.
+    pub fn tell(&mut self, class: Option<Class>, change: &Change) {
+        // One that does not read, or is gone, is dropped: it sees its channel closed and can ask anew.
+        self.watchers
+            .retain(|w| w.class != class || w.events.change(change).is_ok());
+    }
+
+    /// Whether everything that was found is in service or failed; tells those who wait, once.
+    pub fn check_settled(&mut self) {
+        if self.settled || self.nodes.iter().any(|n| node::is_on_its_way(n.state)) {
+            return;
+        }
+        if !self.endpoints.all_scanned() {
+            let limit = *self
+                .scan_limit
+                .get_or_insert_with(|| Deadline::after_secs(SCAN_LIMIT_S));
+            if !limit.has_passed() {
+                return;
+            }
+            rt::warn!("nobody reads the partition tables; going on without");
+        }
+        self.settled = true;
+        for reply in core::mem::take(&mut self.settle_replies) {
+            let _ = match reply {
+                SettleReply::Tree(reply) => reply.ok(),
+                SettleReply::Endpoints(reply) => reply.ok(),
+            };
+        }
+        self.watchers
+            .retain(|w| w.events.change(&Change::Settled).is_ok());
+    }
+
+    /// The line of `lsdev` for a node.
+    pub fn summary(&self, node: &Node) -> NodeSummary {
+        let driver = node.driver.and_then(|d| self.drivers.get(d));
+        let held = node.held.as_ref();
+        let dma = held.and_then(|h| h.domain.as_ref()?.dma_info().ok());
+        NodeSummary {
+            path: node.path.clone(),
+            description: node.device.description(&self.pci_names()),
+            state: node.state,
+            driver: driver.map(|d| d.manifest.name().to_string()),
+            pid: held.and_then(|h| h.child.as_ref()?.id().ok()),
+            epoch: node.epoch,
+            restarts: node.epoch.saturating_sub(1),
+            endpoints: self.endpoints.of_node(&node.path),
+            dma_contained: dma.map(|d| d.translated != 0),
+            reason: node.reason.clone(),
+        }
+    }
+
+    /// The node at a path.
+    pub fn find(&self, path: &str) -> Option<&Node> {
+        self.nodes.iter().find(|n| n.path == path)
+    }
+}
+
+/// Every program of the archive that carries a manifest.
+fn find_drivers(archive: &BootArchive) -> Vec<Driver> {
+    let mut drivers: BTreeMap<String, Driver> = BTreeMap::new();
+    for entry in archive.entries() {
+        if !entry.name.starts_with("bin/") {
+            continue;
+        }
+        let found = program::manifest(|offset, buffer| {
+            let end = usize::try_from(offset).ok()?.checked_add(buffer.len())?;
+            if end > entry.len {
+                return None;
+            }
+            let at = (entry.offset as u64).checked_add(offset)?;
+            archive.vmo().read(at, buffer).ok()
+        });
+        match found {
+            Ok(Some(manifest)) => {
+                let program = entry.name.to_string();
+                drivers.insert(program.clone(), Driver { manifest, program });
+            }
+            Ok(None) => {}
+            Err(error) => rt::warn!("{}: {error}", entry.name),
+        }
+    }
+    drivers.into_values().collect()
+}

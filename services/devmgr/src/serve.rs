@@ -1,0 +1,325 @@
+//! Answers: to tools and services (`dev:`, `disk:`, `serial:`), to the `part` service, to drivers.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use devmgr::binding;
+use devmgr::node::{Device, NodeEvent};
+use proto::devmgr::{
+    Change, ChangeEventsClient, Class, DevError, DeviceTreeRequest, DriverHostRequest,
+    EndpointInfo, EndpointsRequest, NodeInfo, PartitionsRequest, WhyReport,
+};
+use rt::ipc::Server;
+use rt::{AsHandle, Channel, Error};
+
+use crate::manager::{BATCH, KEY_DEV, KEY_PARTITIONS, Manager, SettleReply, Watcher};
+
+/// Nodes in one answer: they must fit into a message.
+const PAGE: usize = 64;
+/// Most watchers and waiting requests: each is somebody's memory here.
+const WAITING_MAX: usize = 256;
+
+impl Manager {
+    /// What is left after a batch is asked for through the port.
+    fn again(&self, key: u64) {
+        if let Err(error) = self.port.queue(key, 0) {
+            rt::error!("port: {error}");
+        }
+    }
+
+    /// Serves a batch of `dev:`.
+    pub fn serve_tree(&mut self) {
+        let server = self.tree_server.clone();
+        for _ in 0..BATCH {
+            let Ok(Some(request)) = server.try_next() else {
+                return;
+            };
+            // A client that is gone does not wait for its answer.
+            let _ = match request {
+                DeviceTreeRequest::List {
+                    after,
+                    limit,
+                    reply,
+                } => {
+                    let limit = usize::try_from(limit).unwrap_or(PAGE).min(PAGE);
+                    let mut nodes: Vec<_> = self.nodes.iter().filter(|n| n.path > after).collect();
+                    nodes.sort_by(|a, b| a.path.cmp(&b.path));
+                    nodes.truncate(limit);
+                    let list: Vec<_> = nodes.into_iter().map(|n| self.summary(n)).collect();
+                    reply.ok(&list)
+                }
+                DeviceTreeRequest::Node { path, reply } => reply.send(self.node_info(&path)),
+                DeviceTreeRequest::Why { path, reply } => reply.send(self.why(&path)),
+                DeviceTreeRequest::Watch { reply } => reply.send(self.watch(None)),
+                DeviceTreeRequest::WaitSettled { reply } => {
+                    self.wait_settled(SettleReply::Tree(reply))
+                }
+                DeviceTreeRequest::PciConfig { path, reply } => reply.send(self.pci_config(&path)),
+            };
+        }
+        self.again(KEY_DEV);
+    }
+
+    fn node_info(&self, path: &str) -> Result<NodeInfo, DevError> {
+        let node = self.find(path).ok_or(DevError::NotFound)?;
+        let driver = node.driver.and_then(|d| self.drivers.get(d));
+        Ok(NodeInfo {
+            summary: self.summary(node),
+            properties: node.device.properties(&self.pci_names()),
+            pci: match &node.device {
+                Device::Pci(info) => Some(info.clone()),
+                _ => None,
+            },
+            driver_version: driver.map(binding::Driver::version),
+            teardown: node.teardown.clone(),
+        })
+    }
+
+    fn why(&self, path: &str) -> Result<WhyReport, DevError> {
+        let node = self.find(path).ok_or(DevError::NotFound)?;
+        let candidates = match node.device.identity() {
+            Some(_) => binding::candidates(&self.drivers, &node.device).0,
+            None => Vec::new(),
+        };
+        Ok(WhyReport {
+            node: self.summary(node),
+            identity: node.device.identity_text(),
+            candidates,
+        })
+    }
+
+    fn pci_config(&self, path: &str) -> Result<Vec<u8>, DevError> {
+        let node = self.find(path).ok_or(DevError::NotFound)?;
+        let bus = node.bus.and_then(|b| self.buses.get(b));
+        match (&node.device, bus) {
+            (Device::Pci(info), Some(bus)) => bus
+                .client
+                .config(info.address)
+                .map_err(|_| DevError::NotRunning),
+            _ => Err(DevError::Invalid(String::from("node: not a PCI function"))),
+        }
+    }
+
+    fn watch(&mut self, class: Option<Class>) -> Result<Channel, DevError> {
+        if self.watchers.len() >= WAITING_MAX {
+            return Err(DevError::NoResources);
+        }
+        let (events, theirs) = Channel::create().map_err(|_| DevError::NoResources)?;
+        let events = ChangeEventsClient::new(events);
+        let names: Vec<String> = match class {
+            Some(class) => {
+                let list = self.endpoints.list(class);
+                list.into_iter().map(|e| e.name).collect()
+            }
+            None => self.nodes.iter().map(|n| n.path.clone()).collect(),
+        };
+        for name in names {
+            let change = Change::Added { name };
+            events.change(&change).map_err(|_| DevError::NoResources)?;
+        }
+        if self.settled {
+            events
+                .change(&Change::Settled)
+                .map_err(|_| DevError::NoResources)?;
+        }
+        self.watchers.push(Watcher { class, events });
+        Ok(theirs)
+    }
+
+    fn wait_settled(&mut self, reply: SettleReply) -> Result<(), Error> {
+        if self.settled {
+            return match reply {
+                SettleReply::Tree(reply) => reply.ok(),
+                SettleReply::Endpoints(reply) => reply.ok(),
+            };
+        }
+        if self.settle_replies.len() >= WAITING_MAX {
+            return match reply {
+                SettleReply::Tree(reply) => reply.error(&DevError::NoResources),
+                SettleReply::Endpoints(reply) => reply.error(&DevError::NoResources),
+            };
+        }
+        self.settle_replies.push(reply);
+        Ok(())
+    }
+
+    /// Serves a batch of `disk:` or `serial:`.
+    pub fn serve_endpoints(&mut self, class: Class, key: u64) {
+        let server = match class {
+            Class::Serial => self.serial_server.clone(),
+            _ => self.disk_server.clone(),
+        };
+        for _ in 0..BATCH {
+            let Ok(Some(request)) = server.try_next() else {
+                return;
+            };
+            let _ = match request {
+                EndpointsRequest::List { reply } => reply.ok(self.endpoints.list(class)),
+                EndpointsRequest::Open { name, reply } => match self.open(class, &name) {
+                    Ok((info, endpoint)) => reply.ok(&info, endpoint),
+                    Err(error) => reply.error(&error),
+                },
+                EndpointsRequest::Watch { reply } => reply.send(self.watch(Some(class))),
+                EndpointsRequest::WaitSettled { reply } => {
+                    self.wait_settled(SettleReply::Endpoints(reply))
+                }
+            };
+        }
+        self.again(key);
+    }
+
+    fn open(&self, class: Class, name: &str) -> Result<(EndpointInfo, Channel), DevError> {
+        let name = name.trim_start_matches('/');
+        let (info, endpoint) = self.endpoints.get(class, name).ok_or(DevError::NotFound)?;
+        let endpoint = endpoint.duplicate().map_err(|_| DevError::NoResources)?;
+        Ok((info.clone(), endpoint))
+    }
+
+    /// Serves a batch of the `part` service.
+    pub fn serve_partitions(&mut self) {
+        let server = self.partitions_server.clone();
+        for _ in 0..BATCH {
+            let Ok(Some(request)) = server.try_next() else {
+                return;
+            };
+            match request {
+                PartitionsRequest::NextDisk { reply } => {
+                    if self.disk_replies.len() < WAITING_MAX {
+                        self.disk_replies.push(reply);
+                        self.hand_out_disks();
+                    }
+                }
+                PartitionsRequest::Publish {
+                    parent,
+                    epoch,
+                    number,
+                    properties,
+                    endpoint,
+                    reply,
+                } => {
+                    let published = self
+                        .endpoints
+                        .publish_partition(&parent, epoch, number, properties, endpoint);
+                    if let Ok(name) = &published {
+                        let name = name.clone();
+                        self.tell(Some(Class::Block), &Change::Added { name });
+                    }
+                    let _ = reply.send(published);
+                }
+                PartitionsRequest::Done {
+                    parent,
+                    epoch,
+                    problem,
+                    reply,
+                } => {
+                    if let Some(problem) = problem {
+                        rt::warn!("disk:/{parent}: {problem}");
+                    }
+                    let _ = reply.send(self.endpoints.scanned(&parent, epoch));
+                    self.check_settled();
+                }
+            }
+        }
+        self.again(KEY_PARTITIONS);
+    }
+
+    /// Gives disks that nobody looked at to those who wait for one.
+    fn hand_out_disks(&mut self) {
+        while !self.disk_replies.is_empty() {
+            let Some((info, endpoint)) = self.endpoints.next_unscanned() else {
+                return;
+            };
+            let (info, endpoint) = (info.clone(), endpoint.duplicate());
+            let reply = self.disk_replies.remove(0);
+            let sent = match endpoint {
+                Ok(endpoint) => reply.ok(&info, endpoint),
+                Err(_) => reply.error(&DevError::NoResources),
+            };
+            if sent.is_err() {
+                // Whoever asked is gone; the next one gets the disk.
+                self.endpoints.rescan();
+            }
+        }
+    }
+
+    /// Serves a batch of a driver's requests.
+    pub fn serve_driver(&mut self, index: usize, key: u64) {
+        for _ in 0..BATCH {
+            let Some(held) = self.nodes.get(index).and_then(|n| n.held.as_ref()) else {
+                return;
+            };
+            let Ok(Some(request)) = held.host.try_next() else {
+                return;
+            };
+            let _ = match request {
+                DriverHostRequest::Publish {
+                    class,
+                    suffix,
+                    properties,
+                    endpoint,
+                    reply,
+                } => {
+                    let name = self.publish(index, class, &suffix, properties, endpoint);
+                    let sent = reply.send(name);
+                    self.hand_out_disks();
+                    sent
+                }
+                DriverHostRequest::Running { reply } => {
+                    if let Some(held) = self.nodes.get_mut(index).and_then(|n| n.held.as_mut()) {
+                        held.limit = None;
+                    }
+                    self.transition(index, NodeEvent::Running);
+                    let sent = reply.ok();
+                    self.check_settled();
+                    sent
+                }
+                DriverHostRequest::Failed { reason, reply } => {
+                    if let Some(node) = self.nodes.get_mut(index) {
+                        let short: String = reason.chars().take(256).collect();
+                        node.reason = Some(short);
+                    }
+                    reply.ok()
+                }
+            };
+        }
+        self.again(key);
+    }
+
+    fn publish(
+        &mut self,
+        index: usize,
+        class: Class,
+        suffix: &str,
+        properties: Vec<(String, String)>,
+        endpoint: Channel,
+    ) -> Result<String, DevError> {
+        let node = self.nodes.get(index).ok_or(DevError::NotFound)?;
+        let driver = node
+            .driver
+            .and_then(|d| self.drivers.get(d))
+            .ok_or(DevError::NotFound)?;
+        // The manifest says what a driver is; it cannot become something else.
+        if driver.manifest.class.text() != class.text() {
+            return Err(DevError::Invalid(String::from("class")));
+        }
+        let driver = driver.manifest.name().to_string();
+        let (path, epoch) = (node.path.clone(), node.epoch);
+        let name = self
+            .names
+            .name(&path, &driver, suffix)
+            .ok_or_else(|| DevError::Invalid(String::from("suffix")))?;
+        let info = EndpointInfo {
+            name: name.clone(),
+            class,
+            parent: None,
+            node: path,
+            driver,
+            epoch,
+            properties,
+        };
+        self.endpoints.publish(info, endpoint)?;
+        let added = Change::Added { name: name.clone() };
+        self.tell(Some(class), &added);
+        Ok(name)
+    }
+}
