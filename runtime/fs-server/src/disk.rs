@@ -69,22 +69,37 @@ where
         rt::error!("{name}: started without the handles \"disk\" and \"volume\"");
         return 1;
     };
-    let executor = match Executor::new() {
-        Ok(executor) => executor,
+    match serve_disk(format, disk, VolumeServer::new(volume)) {
+        Ok(()) => 0,
         Err(error) => {
             rt::error!("{name}: {error}");
-            return 1;
+            1
         }
-    };
-    let inner = executor.clone();
-    let opened = serve(
-        executor.clone(),
-        name,
-        VolumeServer::new(volume),
-        async move || open(&inner, format, disk).await,
-    );
-    executor.block_on(opened);
-    0
+    }
+}
+
+/// Serves the volume on the disk behind the endpoint `disk`, until the last client
+/// of `volume` is gone.
+///
+/// # Errors
+/// When the system has no port for the executor.
+pub fn serve_disk<F, M>(
+    format: Format<M>,
+    disk: Channel,
+    volume: VolumeServer,
+) -> Result<(), executor::Error>
+where
+    F: FileSystem + 'static,
+    F::File: 'static,
+    M: AsyncFnOnce(Rc<DiskCache>) -> Result<F, FsError> + 'static,
+{
+    let executor = Executor::new()?;
+    let (name, inner) = (format.name, executor.clone());
+    let served = serve(executor.clone(), name, volume, async move || {
+        open(&inner, format, disk).await
+    });
+    executor.block_on(served);
+    Ok(())
 }
 
 /// Opens the disk and mounts it.

@@ -28,7 +28,7 @@ mod memory;
 mod queue;
 mod server;
 
-pub use disk::{DiskCache, Format, disk_service};
+pub use disk::{DiskCache, Format, disk_service, serve_disk};
 pub use memory::{BufferSink, MappedMemory};
 pub use queue::DiskQueue;
 pub use server::{Contents, serve};

@@ -1,8 +1,8 @@
 //! Names of files over all mounts: the mount table, and paths resolved across it.
 //!
-//! The pure part of the VFS service. It decides which volume is asked for which
-//! path, and what a symbolic link or `..` makes of it; asking, opening and
-//! mounting are the service's. File contents never pass through the VFS.
+//! The pure part decides which volume is asked for which path, and what a symbolic
+//! link or `..` makes of it. [`service`] asks, opens and mounts. File contents never
+//! pass through the VFS.
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -21,6 +21,7 @@ mod mounts;
 mod path;
 mod policy;
 mod resolve;
+pub mod service;
 
 pub use mounts::{Mount, MountTable};
 pub use path::{Components, Ending, join, parse};

@@ -8,23 +8,22 @@ use executor::Caller;
 use ipc::Channel;
 use proto::devmgr::{Class, EndpointInfo, EndpointsAsyncClient};
 use proto::fs::{FsError, MountError};
-use vfs::{BootDisk, RootChoice, assign, parse};
 
-use crate::{server::Vfs, volumes::Service};
+use super::{server::Vfs, volumes::Service};
+use crate::{BootDisk, RootChoice, assign, parse};
 
 /// Mounts everything, then lets requests in that waited for it.
-pub async fn mount_all(vfs: Rc<Vfs>) {
-    mount_archive(&vfs).await;
+pub(crate) async fn mount_all(vfs: Rc<Vfs>, archive: Option<Channel>, root: RootChoice) {
+    if let Some(archive) = archive {
+        mount_archive(&vfs, archive).await;
+    }
     if let Some(endpoints) = vfs.disks.as_ref() {
-        mount_disks(&vfs, endpoints).await;
+        mount_disks(&vfs, endpoints, &root).await;
     }
     vfs.boot_done();
 }
 
-async fn mount_archive(vfs: &Rc<Vfs>) {
-    let Some(channel) = rt::startup::take::<Channel>("bootfs") else {
-        return;
-    };
+async fn mount_archive(vfs: &Rc<Vfs>, channel: Channel) {
     let number = vfs.mounts.borrow_mut().reserve_number();
     match vfs.starter.adopt(channel, "boot", number).await {
         Ok(service) => {
@@ -38,7 +37,7 @@ async fn mount_archive(vfs: &Rc<Vfs>) {
     }
 }
 
-async fn mount_disks(vfs: &Rc<Vfs>, endpoints: &EndpointsAsyncClient<Caller>) {
+async fn mount_disks(vfs: &Rc<Vfs>, endpoints: &EndpointsAsyncClient<Caller>, root: &RootChoice) {
     if let Err(error) = endpoints.wait_settled().await {
         rt::warn!("vfs: not all disks may be known yet: {error:?}");
     }
@@ -84,13 +83,12 @@ async fn mount_disks(vfs: &Rc<Vfs>, endpoints: &EndpointsAsyncClient<Caller>) {
             Err(error) => rt::error!("vfs: disk:/{name} is not mounted: {error}"),
         }
     }
-    let root = RootChoice::parse(rt::startup::env("BULKHEAD_ROOT"));
-    if let RootChoice::Named(name) = &root
+    if let RootChoice::Named(name) = root
         && !boot_disks.iter().any(|disk| disk.name == *name)
     {
         rt::error!("vfs: the root disk:/{name} is not there or not mounted");
     }
-    for assignment in assign(boot_disks, &root) {
+    for assignment in assign(boot_disks, root) {
         let name = &assignment.disk.name;
         let Some((_, number, service)) = mounted.iter().find(|(other, ..)| other == name) else {
             continue;
@@ -108,7 +106,7 @@ async fn mount_disks(vfs: &Rc<Vfs>, endpoints: &EndpointsAsyncClient<Caller>) {
 
 impl Vfs {
     /// Starts a service for a disk and mounts its volume, without a place yet.
-    pub async fn open_disk(
+    pub(crate) async fn open_disk(
         &self,
         name: &str,
         format: &str,
@@ -127,7 +125,7 @@ impl Vfs {
     }
 
     /// Waits until what is mounted at boot is mounted.
-    pub async fn wait_for_boot(&self) {
+    pub(crate) async fn wait_for_boot(&self) {
         self.changed
             .wait_until(|| self.is_boot_done().then_some(()))
             .await;

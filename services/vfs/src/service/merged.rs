@@ -9,15 +9,15 @@ use proto::fs::{
     Bytes, DirectoryEntry, FileAsyncClient, FileClient, FileInfo, FileKind, FileRequest,
     FileServer, FsError, LastLink,
 };
-use vfs::join;
 
-use crate::{server::Vfs, volumes::lost};
+use super::{server::Vfs, volumes::lost};
+use crate::join;
 
 /// Positions from here on are those of the names that were added.
 const ADDED: u64 = 1 << 63;
 
 /// Opens such a directory; `file` is the volume's, if it has one there.
-pub async fn open(
+pub(crate) async fn open(
     vfs: &Rc<Vfs>,
     path: Vec<Vec<u8>>,
     info: FileInfo,

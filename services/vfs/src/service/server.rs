@@ -10,15 +10,15 @@ use proto::fs::{
     Bytes, FileClient, FileInfo, FileKind, FilesRequest, FilesServer, FsError, LastLink,
     MountError, MountInfo, OpenFlags, Time, WalkStop,
 };
-use vfs::{Ending, MountTable, Question, Resolution, join, parse};
 
-use crate::{
+use super::{
     merged,
     volumes::{Service, Starter, lost},
 };
+use crate::{Ending, MountTable, Question, Resolution, join, parse};
 
 /// The service's state.
-pub struct Vfs {
+pub(crate) struct Vfs {
     pub executor: Executor,
     pub starter: Starter,
     pub disks: Option<EndpointsAsyncClient<Caller>>,
@@ -401,7 +401,7 @@ impl Vfs {
 ///
 /// # Errors
 /// A text, when the channel fails.
-pub async fn serve(vfs: Rc<Vfs>, server: FilesServer) -> Result<(), String> {
+pub(crate) async fn serve(vfs: Rc<Vfs>, server: FilesServer) -> Result<(), String> {
     let system = |error: executor::Error| alloc::format!("files: {error}");
     let requests = vfs.executor.requests(server).map_err(system)?;
     while let Some(request) = requests.next().await.map_err(system)? {

@@ -1,18 +1,17 @@
 //! Volumes: a file-system service each, started from the boot archive.
 
-use alloc::{format, string::String, string::ToString, vec::Vec};
+use alloc::{boxed::Box, format, string::String, string::ToString, vec::Vec};
 use core::time::Duration;
 
-use boot::archive::{Directory, HEADER_SIZE, PAGE_SIZE};
 use executor::{Caller, Executor};
-use ipc::{CallError, Channel, Vmo, sys::AsHandle};
+use ipc::{CallError, Channel, sys::AsHandle};
 use proto::fs::{FsError, MountError, VolumeAsyncClient, VolumeInfo};
 
 /// Time for one call to a file-system service. Its disk has shorter deadlines.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A mounted volume.
-pub struct Service {
+pub(crate) struct Service {
     /// How it is asked.
     pub volume: VolumeAsyncClient<Caller>,
     /// Where it comes from: `disk:/NAME` or `boot`.
@@ -23,9 +22,9 @@ pub struct Service {
 
 /// A program that reads a format.
 #[derive(Clone, Copy)]
-pub struct FormatProgram {
+struct FormatProgram {
     /// Name, and the archive's member.
-    pub program: &'static str,
+    program: &'static str,
     /// Formats by the names that `mount -t` takes.
     formats: &'static [&'static str],
 }
@@ -41,40 +40,23 @@ const PROGRAMS: [FormatProgram; 2] = [
     },
 ];
 
+/// Starts the programs.
+pub trait Launcher {
+    /// Starts `program` (a member of `bin/`) on a disk; it serves the volume
+    /// protocol on `volume` and ends when the other end is closed.
+    ///
+    /// # Errors
+    /// Why it could not be started.
+    fn launch(&self, program: &str, disk: Channel, volume: Channel) -> Result<(), MountError>;
+}
+
 /// Starts file-system services.
-pub struct Starter {
-    executor: Executor,
-    archive: Vmo,
-    /// Members of the archive: name, offset, length.
-    programs: Vec<(&'static str, usize, usize)>,
+pub(crate) struct Starter {
+    pub executor: Executor,
+    pub launcher: Box<dyn Launcher>,
 }
 
 impl Starter {
-    /// Finds the programs in the archive.
-    ///
-    /// # Errors
-    /// A text, when the archive cannot be read.
-    pub fn new(executor: Executor, archive: Vmo) -> Result<Self, String> {
-        let system = |error: ipc::Error| format!("archive: {error}");
-        let len = archive.size().map_err(system)?;
-        let mut header = [0; HEADER_SIZE];
-        archive.read(0, &mut header).map_err(system)?;
-        let bad = |error: boot::archive::ArchiveError| format!("archive: {error}");
-        let mut head = alloc::vec![0; Directory::head_len(&header).map_err(bad)?];
-        archive.read(0, &mut head).map_err(system)?;
-        let directory = Directory::parse(&head, len).map_err(bad)?;
-        let programs = PROGRAMS.iter().filter_map(|format| {
-            let entry = directory.find(&format!("bin/{}", format.program))?;
-            Some((format.program, entry.offset, entry.len))
-        });
-        let programs = programs.collect();
-        Ok(Self {
-            executor,
-            archive,
-            programs,
-        })
-    }
-
     /// Takes a service that runs already, and mounts what it has.
     ///
     /// # Errors
@@ -149,35 +131,14 @@ impl Starter {
                 reason: format!("{program}: {what}: {error}"),
             }
         };
-        let known = self.programs.iter().find(|(name, ..)| *name == program);
-        let Some((_, offset, len)) = known else {
-            let reason = format!("the boot archive has no bin/{program}");
-            return Err(MountError {
-                error: FsError::NotSupported,
-                reason,
-            });
-        };
-        let len = len.next_multiple_of(PAGE_SIZE);
-        let image = self
-            .archive
-            .slice(*offset as u64, len)
-            .map_err(system("program"))?;
         let (client, server) = Channel::create().map_err(system("channel"))?;
         let disk = disk.duplicate().map_err(system("disk"))?;
-        rt::process::Command::new(&image, program)
-            .handle("disk", disk)
-            .handle("volume", server)
-            .inherit(["log"])
-            .spawn()
-            .map_err(|error| MountError {
-                error: FsError::NoMemory,
-                reason: format!("{program}: {error}"),
-            })?;
+        self.launcher.launch(program, disk, server)?;
         Ok(client)
     }
 }
 
 /// What a failed call means to the client, if the service did not say it.
-pub fn lost<E>(_: CallError<E>) -> FsError {
+pub(crate) fn lost<E>(_: CallError<E>) -> FsError {
     FsError::Gone
 }

@@ -1,0 +1,68 @@
+//! The service: scheme `file:`.
+//!
+//! It resolves names, opens files at the file-system services and passes on the
+//! channels that they return, mounts disks at boot and by request, and has one
+//! file-system service started for each volume. How a program is started is the
+//! caller's ([`Launcher`]).
+
+mod boot_mounts;
+mod merged;
+mod server;
+mod volumes;
+
+use alloc::{boxed::Box, format, rc::Rc, string::String};
+use core::time::Duration;
+
+use executor::Executor;
+use ipc::Channel;
+use proto::{devmgr::EndpointsAsyncClient, fs::FilesServer};
+
+use crate::RootChoice;
+use server::Vfs;
+pub use volumes::Launcher;
+use volumes::Starter;
+
+/// Time that devmgr has to find all disks; then what is there is mounted.
+const ENUMERATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is mounted at boot.
+pub struct Sources {
+    /// Volume that is mounted at `/boot`.
+    pub archive: Option<Channel>,
+    /// Scheme `disk:`.
+    pub disks: Option<Channel>,
+    /// Which disk is `/`.
+    pub root: RootChoice,
+}
+
+/// Serves the scheme until its last client is gone.
+///
+/// # Errors
+/// A text, when the system refuses what the service cannot do without.
+pub fn run(
+    files: FilesServer,
+    launcher: Box<dyn Launcher>,
+    sources: Sources,
+) -> Result<(), String> {
+    let executor = Executor::new().map_err(|error| format!("executor: {error}"))?;
+    let disks = match sources.disks {
+        Some(channel) => {
+            let caller = executor
+                .caller(channel)
+                .map_err(|error| format!("disk: {error}"))?;
+            Some(EndpointsAsyncClient::with_timeout(
+                caller,
+                ENUMERATION_TIMEOUT,
+            ))
+        }
+        None => None,
+    };
+    let starter = Starter {
+        executor: executor.clone(),
+        launcher,
+    };
+    let vfs = Rc::new(Vfs::new(executor.clone(), starter, disks));
+    let mounting = boot_mounts::mount_all(vfs.clone(), sources.archive, sources.root);
+    executor.spawn(mounting).detach();
+    executor.block_on(server::serve(vfs, files))
+}
