@@ -71,13 +71,14 @@ fn write(register: u32, value: u32) {
 /// Enables this processor's APIC, with the timer stopped, and records its ID.
 pub fn enable() {
     let x2apic = REGISTERS.load(Ordering::Relaxed) == 0;
-    // SAFETY: sets the enable bits; a hardware that starts in x2APIC mode stays so.
+    // SAFETY: sets enable bits. The step over xAPIC mode is the only legal way from
+    // disabled to x2APIC mode (SDM 3A, 11.12.5); from there both bits stay set.
     unsafe {
-        let base = read_msr(msr::APIC_BASE);
-        write_msr(
-            msr::APIC_BASE,
-            base | 1 << 11 | if x2apic { 1 << 10 } else { 0 },
-        );
+        let base = read_msr(msr::APIC_BASE) | 1 << 11;
+        write_msr(msr::APIC_BASE, base);
+        if x2apic {
+            write_msr(msr::APIC_BASE, base | 1 << 10);
+        }
     }
     write(SPURIOUS_VECTOR, ENABLE | u32::from(vectors::SPURIOUS));
     write(TASK_PRIORITY, 0);

@@ -159,7 +159,11 @@ pub fn first_use() -> bool {
 /// `frame` and `new` stay valid and in place until the next switch on this
 /// processor, and `old` is the state that was switched to before.
 #[inline]
-pub unsafe fn switch_to(old: Option<&mut ThreadState>, new: &mut ThreadState, frame: *mut Frame) {
+pub unsafe fn switch_to(
+    mut old: Option<&mut ThreadState>,
+    new: &mut ThreadState,
+    frame: *mut Frame,
+) {
     let cpu = cpu::this();
     cpu.set_trap_frame(frame);
     cpu.state.set(new);
@@ -167,15 +171,16 @@ pub unsafe fn switch_to(old: Option<&mut ThreadState>, new: &mut ThreadState, fr
         // SAFETY: CR4.FSGSBASE is set. The user's GS base is the one behind SWAPGS
         // now; nothing uses GS in between, and NMIs never do.
         unsafe {
-            if let Some(old) = &old {
+            if let Some(old) = old.as_deref_mut() {
                 // The user may have changed both.
                 asm!("rdfsbase {fs}", "swapgs", "rdgsbase {gs}", "wrgsbase {new}", "swapgs",
-                    fs = out(reg) *(&raw const old.fs_base).cast_mut(), gs = out(reg) *(&raw const old.gs_base).cast_mut(),
-                    new = in(reg) new.gs_base, options(nostack, preserves_flags));
+                    fs = out(reg) old.fs_base, gs = out(reg) old.gs_base,
+                    new = in(reg) new.gs_base, options(nomem, nostack, preserves_flags));
             } else {
-                asm!("swapgs", "wrgsbase {new}", "swapgs", new = in(reg) new.gs_base, options(nostack, preserves_flags));
+                asm!("swapgs", "wrgsbase {new}", "swapgs",
+                    new = in(reg) new.gs_base, options(nomem, nostack, preserves_flags));
             }
-            asm!("wrfsbase {}", in(reg) new.fs_base, options(nostack, preserves_flags));
+            asm!("wrfsbase {}", in(reg) new.fs_base, options(nomem, nostack, preserves_flags));
         }
     } else if old.as_ref().is_none_or(|old| old.fs_base != new.fs_base) {
         write_fs_base(new.fs_base);

@@ -38,16 +38,6 @@ pub const fn entry_span(level: u32) -> usize {
     1 << (12 + 9 * (level - 1))
 }
 
-/// The first address behind `va` that another entry of `level` maps, at most `end`.
-#[inline]
-pub const fn next_entry(va: usize, level: u32, end: usize) -> usize {
-    let span = entry_span(level);
-    match (va & !(span - 1)).checked_add(span) {
-        Some(next) if next < end => next,
-        _ => end,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,10 +56,10 @@ mod tests {
     }
 
     #[test]
-    fn the_next_entry_starts_on_its_boundary_and_stops_at_the_end() {
-        assert_eq!(next_entry(0x1234, 1, usize::MAX), 0x2000);
-        assert_eq!(next_entry(0x20_0000, 2, usize::MAX), 0x40_0000);
-        assert_eq!(next_entry(0x20_1000, 2, 0x30_0000), 0x30_0000);
-        assert_eq!(next_entry(usize::MAX - 5, 4, usize::MAX), usize::MAX);
+    fn spans_are_those_of_the_page_sizes() {
+        assert_eq!(
+            [1, 2, 3, 4].map(entry_span),
+            [4 << 10, 2 << 20, 1 << 30, 512 << 30]
+        );
     }
 }

@@ -4,6 +4,7 @@
 //! at the top level. Accessed and dirty bits are set from the start, so that the
 //! processor does not write to the tables.
 
+use alloc::vec::Vec;
 use core::arch::asm;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::boot::kernel_root;
 use super::cpu;
 use super::features::cpu_features;
-use super::layout::{PAGE_SIZE, USER_MAX, entry_span, index, next_entry, phys_to_virt};
+use super::layout::{
+    DIRECT_MAP, IMAGE, PAGE_SIZE, REGION, USER_MAX, entry_span, index, phys_to_virt,
+};
 use crate::arch::{CacheMode, MapFlags, NoMemory};
 use crate::memory::frames;
 
@@ -35,6 +38,15 @@ const CACHE_BITS: u64 = UNCACHED | PAT;
 const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED;
 
 const KEEP_TRANSLATIONS: u64 = 1 << 63;
+/// What a last-level table maps, in bytes.
+const LEAF_SPAN: usize = entry_span(2);
+/// The root's entries that the kernel uses; filled before the first process.
+const KERNEL_SLOTS: [usize; 3] = [
+    index(DIRECT_MAP as usize, 4),
+    index(REGION as usize, 4),
+    index(IMAGE as usize, 4),
+];
+
 /// Address spaces whose translations a processor keeps, if it has PCIDs. They are
 /// numbered from 1; 0 are the kernel's own tables.
 const CONTEXTS: usize = 7;
@@ -77,8 +89,21 @@ impl Loaded {
     }
 }
 
+/// A last-level table and where it stands.
+#[derive(Clone, Copy, Debug)]
+struct Leaf {
+    /// The first address that it maps.
+    base: usize,
+    table: u64,
+    /// The table whose entry for `base` points to it.
+    parent: u64,
+}
+
 /// The lower half of an address space. Dropping it frees its tables, not the pages;
 /// no processor may have it loaded then.
+///
+/// The tables are also kept in lists, so that unmapping and freeing look at what is
+/// there and not at half a thousand empty entries a table.
 #[derive(Debug)]
 pub struct PageTable {
     root: u64,
@@ -86,6 +111,10 @@ pub struct PageTable {
     id: u64,
     /// Counts the changes that make cached translations wrong.
     generation: u64,
+    /// The last-level tables, by address.
+    leaves: Vec<Leaf>,
+    /// The tables between them and the root.
+    inner: Vec<u64>,
     /// Tables that were taken out of the tree, linked through their first entry.
     /// They are freed at the next change, when translations through them are gone.
     retired: u64,
@@ -96,14 +125,17 @@ impl PageTable {
     pub fn new() -> Option<PageTable> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let root = frames::alloc_zeroed()?;
-        for slot in 256..512 {
+        for slot in KERNEL_SLOTS {
             write(root, slot, read(kernel_root(), slot));
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let (leaves, inner) = (Vec::new(), Vec::new());
         Some(PageTable {
             root,
             id,
             generation: 0,
+            leaves,
+            inner,
             retired: 0,
         })
     }
@@ -118,24 +150,46 @@ impl PageTable {
             va < USER_MAX && va.is_multiple_of(PAGE_SIZE),
             "not a user page: {va:#x}"
         );
-        let mut table = self.root;
-        for level in [4, 3, 2] {
-            let slot = index(va, level);
-            let entry = read(table, slot);
-            table = if entry & PRESENT != 0 {
+        let (table, slot) = match self.leaf_slot(va) {
+            Some(found) => found,
+            None => (self.make_leaf(va)?, index(va, 1)),
+        };
+        debug_assert!(read(table, slot) & PRESENT == 0, "mapped twice: {va:#x}");
+        write(table, slot, (pa & ADDRESS) | leaf(flags));
+        Ok(())
+    }
+
+    /// Makes the tables on the way to `va` and returns the last.
+    #[cold]
+    fn make_leaf(&mut self, va: usize) -> Result<u64, NoMemory> {
+        // Room in the lists first, so that no table is ever in the tree only.
+        self.inner.try_reserve(2).map_err(|_| NoMemory)?;
+        self.leaves.try_reserve(1).map_err(|_| NoMemory)?;
+        let mut parent = self.root;
+        for level in [4, 3] {
+            let entry = read(parent, index(va, level));
+            parent = if entry & PRESENT != 0 {
                 entry & ADDRESS
             } else {
                 let new = frames::alloc_zeroed().ok_or(NoMemory)?;
-                write(table, slot, new | TABLE);
+                self.inner.push(new);
+                write(parent, index(va, level), new | TABLE);
                 new
             };
         }
-        debug_assert!(
-            read(table, index(va, 1)) & PRESENT == 0,
-            "mapped twice: {va:#x}"
+        let table = frames::alloc_zeroed().ok_or(NoMemory)?;
+        write(parent, index(va, 2), table | TABLE);
+        let base = va & !(LEAF_SPAN - 1);
+        let at = self.leaves.partition_point(|leaf| leaf.base < base);
+        self.leaves.insert(
+            at,
+            Leaf {
+                base,
+                table,
+                parent,
+            },
         );
-        write(table, index(va, 1), (pa & ADDRESS) | leaf(flags));
-        Ok(())
+        Ok(table)
     }
 
     /// Removes the page at `va` and returns its frame. The caller invalidates the
@@ -151,32 +205,36 @@ impl PageTable {
         Some(entry & ADDRESS)
     }
 
-    /// Removes all pages that start in `len` bytes from `va`. The caller invalidates
+    /// Removes all pages in `len` bytes from `va`, a multiple of the page size. The caller invalidates
     /// the translations before it changes this table again.
     pub fn unmap_range(&mut self, va: usize, len: usize) {
         self.free_retired();
+        let start = va.min(USER_MAX);
         let end = va.saturating_add(len).min(USER_MAX);
-        let mut at = va & !(PAGE_SIZE - 1);
-        while at < end {
-            let (level, table) = self.descend(at);
-            let next = next_entry(at, level, end);
-            let entry = read(table, index(at, level));
-            if level == 2 && entry & PRESENT != 0 {
-                let last = entry & ADDRESS;
-                if next - at == entry_span(2) {
-                    // Nothing of the last table is left. The link has the present
-                    // bit clear, so that a late walk takes it for an absent page.
-                    write(table, index(at, 2), 0);
-                    write(last, 0, self.retired);
-                    self.retired = last;
-                } else {
-                    for page in (at..next).step_by(PAGE_SIZE) {
-                        write(last, index(page, 1), 0);
-                    }
+        let first = self
+            .leaves
+            .partition_point(|leaf| leaf.base + LEAF_SPAN <= start);
+        // The tables of which nothing is left; they are neighbours.
+        let mut gone = first..first;
+        for (n, leaf) in self.leaves.iter().enumerate().skip(first) {
+            if leaf.base >= end {
+                break;
+            }
+            let (from, to) = (leaf.base.max(start), (leaf.base + LEAF_SPAN).min(end));
+            if to - from == LEAF_SPAN {
+                // The link has the present bit clear, so that a late walk takes it
+                // for an absent page.
+                write(leaf.parent, index(leaf.base, 2), 0);
+                write(leaf.table, 0, self.retired);
+                self.retired = leaf.table;
+                gone = if gone.is_empty() { n } else { gone.start }..n + 1;
+            } else {
+                for page in (from..to).step_by(PAGE_SIZE) {
+                    write(leaf.table, index(page, 1), 0);
                 }
             }
-            at = next;
         }
+        self.leaves.drain(gone);
         self.generation += 1;
     }
 
@@ -235,19 +293,6 @@ impl PageTable {
         Some((table, index(va, 1)))
     }
 
-    /// The last existing table above level 1 on the way to `va`, with its level.
-    fn descend(&self, va: usize) -> (u32, u64) {
-        let mut table = self.root;
-        for level in [4, 3] {
-            let entry = read(table, index(va, level));
-            if entry & PRESENT == 0 {
-                return (level, table);
-            }
-            table = entry & ADDRESS;
-        }
-        (2, table)
-    }
-
     fn free_retired(&mut self) {
         while self.retired != 0 {
             let table = self.retired;
@@ -260,22 +305,10 @@ impl PageTable {
 impl Drop for PageTable {
     fn drop(&mut self) {
         self.free_retired();
-        free_below(self.root, 4);
+        self.leaves.iter().for_each(|leaf| frames::free(leaf.table));
+        self.inner.iter().for_each(|&table| frames::free(table));
+        frames::free(self.root);
     }
-}
-
-/// Frees `table` of `level` and the tables below it, in the user's half.
-fn free_below(table: u64, level: u32) {
-    if level > 1 {
-        let slots = if level == 4 { 256 } else { 512 };
-        for slot in 0..slots {
-            let entry = read(table, slot);
-            if entry & PRESENT != 0 {
-                free_below(entry & ADDRESS, level - 1);
-            }
-        }
-    }
-    frames::free(table);
 }
 
 /// Makes this processor use the kernel's own tables, which map no user page.
