@@ -11,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::build::workspace_root;
 use crate::tool::{self, Output};
 
 /// The bare-metal target of the kernel and of all programs.
@@ -50,10 +51,20 @@ impl Toolchain {
                 .into());
             }
         }
+        // Where rustup could not help once, it is not asked again.
+        let chosen = workspace_root().join("target/toolchain-debian");
+        if chosen.exists() && !has_core_library(&sysroot(&rustc())?) {
+            return Self::from_debian();
+        }
         Self::from_rustup().or_else(|first| {
-            Self::from_debian().map_err(|second| {
+            let debian = Self::from_debian().map_err(|second| {
                 anyhow::anyhow!("no Rust toolchain for {TARGET}: {first:#}; {second:#}")
-            })
+            })?;
+            eprintln!("xtask: building with Debian's rustc-web");
+            std::fs::create_dir_all(workspace_root().join("target"))?;
+            std::fs::write(&chosen, "")
+                .with_context(|| format!("cannot write {}", chosen.display()))?;
+            Ok(debian)
         })
     }
 
