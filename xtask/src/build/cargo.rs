@@ -145,6 +145,8 @@ pub fn bare_packages() -> anyhow::Result<Vec<String>> {
 pub(super) fn build_kernel(toolchain: &Toolchain, profile: Profile) -> anyhow::Result<PathBuf> {
     let mut command = toolchain.cargo("build", &kernel_flags());
     command.args(["--package", "kernel", "--bins"]);
+    // One program, and the hottest: worth optimising as a whole.
+    command.args(["--config", "profile.release.lto='fat'", "--config", "profile.release.codegen-units=1"]);
     let folder = format!("kernel{}", toolchain.folder_suffix());
     compile(command, &folder, profile)?
         .remove("kernel")
