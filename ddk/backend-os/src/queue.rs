@@ -36,7 +36,7 @@ impl OsQueue {
 impl EventQueue for OsQueue {
     #[inline]
     fn wait(&self, events: &mut [Event], deadline: Deadline) -> Result<usize, PlatformError> {
-        let mut packets = [Packet::default(); 8];
+        let mut packets = [Packet::default(); 4];
         let room = events.len().min(packets.len());
         let packets = packets.get_mut(..room).unwrap_or_default();
         let taken = match self

@@ -112,7 +112,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
         if self.arm() {
             return Ok(());
         }
-        let mut events = [Event::default(); 8];
+        let mut events = [Event::default(); 4];
         let count = self.link.events().wait(&mut events, deadline)?;
         for event in events.iter().take(count) {
             match event.key {

@@ -71,6 +71,19 @@ impl PinnedBuffer {
         self.device_writes
     }
 
+    /// The `len` bytes from `offset` on if they lie within one page, which is the common case of small
+    /// requests.
+    #[inline]
+    pub fn within_page(&self, offset: u64, len: u32) -> Option<Segment> {
+        let skip = offset % PAGE as u64;
+        let page = self.pages.get((offset / PAGE as u64) as usize)?;
+        let fits = len != 0 && skip + u64::from(len) <= PAGE as u64;
+        fits.then_some(Segment {
+            address: page + skip,
+            len,
+        })
+    }
+
     /// The `len` bytes from `offset` on as segments of at most `segment_max` bytes (0: no limit), pages that
     /// follow each other merged. `None` when the range is not inside the buffer.
     #[inline]
@@ -203,6 +216,9 @@ mod tests {
                     })
                     .collect::<Vec<_>>()
             });
+            if let Some(one) = b.within_page(offset, len) {
+                prop_assert_eq!(b.segments(offset, len, 0).unwrap().collect::<Vec<_>>(), [one]);
+            }
             prop_assert_eq!(seen, expected);
         }
     }

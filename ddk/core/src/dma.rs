@@ -42,7 +42,7 @@ mod access {
         /// Zeroed memory at `base`, page `n` of which has the device address `pages[n]`.
         ///
         /// # Safety
-        /// `len` bytes from `base` on (aligned to a page) stay mapped readable and writable until `owner` is
+        /// `len` bytes from `base` on (aligned to a page, and whole pages) stay mapped readable and writable until `owner` is
         /// dropped, and no reference into them exists. `pages` covers them, and a device that uses these
         /// addresses reaches this memory and nothing else.
         pub unsafe fn from_mapping(
@@ -51,7 +51,10 @@ mod access {
             pages: Box<[u64]>,
             owner: Arc<dyn Send + Sync>,
         ) -> DmaRegion {
-            assert!(len <= pages.len() * PAGE, "a device address for every page");
+            assert!(
+                len == pages.len() * PAGE,
+                "whole pages, and a device address for each"
+            );
             DmaRegion {
                 base,
                 len,
@@ -86,6 +89,29 @@ mod access {
                     .add(offset)
                     .cast::<T>()
                     .write_volatile(value.little_endian());
+            }
+        }
+
+        /// Writes entry `index` of the page at `page` (a multiple of [`PAGE`]), which is a table of 256 entries
+        /// of two words each, such as descriptors. One check for both words.
+        ///
+        /// # Panics
+        /// When the page is outside.
+        #[inline]
+        pub fn write_pair(&self, page: usize, index: u8, pair: [u64; 2]) {
+            if page >= self.len || page % PAGE != 0 {
+                outside(page, PAGE, self.len);
+            }
+            // SAFETY: regions are whole pages (see `from_mapping`), the page begins inside, and 256 entries of
+            // 16 bytes are a page; there are no references that these writes could invalidate.
+            unsafe {
+                let at = self
+                    .base
+                    .as_ptr()
+                    .add(page + usize::from(index) * 16)
+                    .cast::<u64>();
+                at.write_volatile(pair[0].to_le());
+                at.add(1).write_volatile(pair[1].to_le());
             }
         }
 

@@ -134,8 +134,11 @@ struct Slot {
 /// A split virtqueue.
 pub struct Virtqueue {
     ring: DmaRegion,
-    /// Indirect tables, a page for each slot; `None`: slots own descriptors of the ring.
-    tables: Option<DmaRegion>,
+    /// Where the chains are written: indirect tables, a page for each slot, or the ring's own descriptors.
+    tables: DmaRegion,
+    indirect: bool,
+    /// Every chain begins with a buffer that was set beforehand.
+    prefixed: bool,
     notify: Mmio,
     index: u16,
     size: u16,
@@ -183,13 +186,15 @@ impl Virtqueue {
                 let address = tables.device_address(usize::from(slot) * PAGE);
                 ring.write::<u64>(descriptor_offset(slot), address);
             }
-            (Some(tables), slots)
+            (tables, slots)
         } else {
-            (None, (size / DIRECT_DESCRIPTORS).max(1))
+            (ring.clone(), (size / DIRECT_DESCRIPTORS).max(1))
         };
         Ok(Virtqueue {
             ring,
             tables,
+            indirect,
+            prefixed: false,
             notify,
             index,
             size,
@@ -220,9 +225,34 @@ impl Virtqueue {
 
     /// Most descriptors of a chain.
     pub fn chain_max(&self) -> u16 {
-        match self.tables {
-            Some(_) => INDIRECT_DESCRIPTORS,
-            None => DIRECT_DESCRIPTORS.min(self.size),
+        if self.indirect {
+            INDIRECT_DESCRIPTORS
+        } else {
+            DIRECT_DESCRIPTORS.min(self.size)
+        }
+    }
+
+    /// Lets every chain begin with a buffer that the device reads, of address and length by slot: a request's
+    /// header, whose descriptor need not be written each time. To be called before the first chain.
+    pub fn set_prefix(&mut self, buffer: impl Fn(u16) -> (u64, u32)) {
+        for slot in 0..self.slots() {
+            let (page, first) = self.table(slot);
+            let (address, len) = buffer(slot);
+            let next = u64::from(first) + 1;
+            let rest = u64::from(len) | (u64::from(descriptor::NEXT) << 32) | (next << 48);
+            self.tables.write_pair(page, first, [address, rest]);
+        }
+        self.prefixed = true;
+    }
+
+    /// Page of a slot's descriptors in `tables`, and the first one there. `next` counts from there too.
+    #[inline]
+    fn table(&self, slot: u16) -> (usize, u8) {
+        if self.indirect {
+            (usize::from(slot) * PAGE, 0)
+        } else {
+            // Slots times descriptors are at most 256.
+            (DESCRIPTORS, (slot * DIRECT_DESCRIPTORS) as u8)
         }
     }
 
@@ -240,14 +270,22 @@ impl Virtqueue {
     #[inline]
     pub fn chain(&mut self) -> Option<Chain<'_>> {
         let slot = *self.free.last()?;
+        let (page, first) = self.table(slot);
+        let max = self.chain_max();
+        let prefixed = u16::from(self.prefixed);
+        let held = Held {
+            address: 0,
+            len: 0,
+            flags: 0,
+        };
         Some(Chain {
             slot,
-            count: 0,
-            held: Held {
-                address: 0,
-                len: 0,
-                flags: 0,
-            },
+            page,
+            first,
+            max,
+            count: prefixed,
+            prefixed,
+            held,
             writable: 0,
             queue: self,
         })
@@ -303,12 +341,12 @@ impl Virtqueue {
         let at = USED + used::RING + 8 * usize::from(self.used & (self.size - 1));
         let id = self.ring.read::<u32>(at);
         let written = self.ring.read::<u32>(at + 4);
-        let number = match self.tables {
-            Some(_) => id,
-            None if id.is_multiple_of(u32::from(DIRECT_DESCRIPTORS)) => {
-                id / u32::from(DIRECT_DESCRIPTORS)
-            }
-            None => u32::MAX,
+        let number = if self.indirect {
+            id
+        } else if id.is_multiple_of(u32::from(DIRECT_DESCRIPTORS)) {
+            id / u32::from(DIRECT_DESCRIPTORS)
+        } else {
+            u32::MAX
         };
         let limit = self.slots.len() as u32;
         let Some(slot) = self.slots.get_mut(number as usize) else {
@@ -385,8 +423,15 @@ struct Held {
 pub struct Chain<'q> {
     queue: &'q mut Virtqueue,
     slot: u16,
-    /// Descriptors so far, with the one that is held back.
+    /// Where its descriptors are, see [`Virtqueue::table`].
+    page: usize,
+    first: u8,
+    /// Most descriptors.
+    max: u16,
+    /// Descriptors so far, with the prefix and the one that is held back.
     count: u16,
+    /// 1 with a prefix.
+    prefixed: u16,
     /// The last descriptor: written when it is known whether another one follows.
     held: Held,
     writable: u32,
@@ -429,10 +474,10 @@ impl Chain<'_> {
 
     #[inline]
     fn add(&mut self, next: Held) -> Result<(), ChainTooLong> {
-        if self.count >= self.queue.chain_max() {
+        if self.count >= self.max {
             return Err(ChainTooLong);
         }
-        if self.count > 0 {
+        if self.count > self.prefixed {
             self.write_held(descriptor::NEXT);
         }
         self.held = next;
@@ -443,26 +488,18 @@ impl Chain<'_> {
     /// Writes the descriptor that was held back, number `count - 1`.
     #[inline]
     fn write_held(&mut self, more: u16) {
-        let queue = &*self.queue;
-        let (table, first) = match &queue.tables {
-            Some(tables) => (tables, self.slot * INDIRECT_DESCRIPTORS),
-            None => (&queue.ring, self.slot * DIRECT_DESCRIPTORS),
-        };
-        let at = descriptor_offset(first) + 16 * usize::from(self.count - 1);
-        // `next` counts from the start of the table that the descriptor is in.
-        let next = if queue.tables.is_some() {
-            self.count
-        } else {
-            first + self.count
-        };
+        // At most 255: a chain has at most 256 descriptors in its table.
+        let index = self.first.wrapping_add((self.count - 1) as u8);
+        let next = u64::from(index) + 1;
         let Held {
             address,
             len,
             flags,
         } = self.held;
-        let rest = u64::from(len) | u64::from(flags | more) << 32 | u64::from(next) << 48;
-        table.write::<u64>(at, address);
-        table.write::<u64>(at + 8, rest);
+        let rest = u64::from(len) | (u64::from(flags | more) << 32) | (next << 48);
+        self.queue
+            .tables
+            .write_pair(self.page, index, [address, rest]);
     }
 
     /// Hands the chain over. The device sees it with [`Virtqueue::kick`].
@@ -471,17 +508,19 @@ impl Chain<'_> {
     /// When the chain is empty.
     #[inline]
     pub fn submit(mut self, token: u32) {
-        assert!(self.count > 0, "a chain has a descriptor");
+        assert!(
+            self.count > self.prefixed,
+            "a chain has a descriptor of its own"
+        );
         self.write_held(0);
         let (slot, count, writable) = (self.slot, self.count, self.writable);
         let queue = &mut *self.queue;
-        let head = match queue.tables {
-            Some(_) => {
-                let rest = (u64::from(count) * 16) | (u64::from(descriptor::INDIRECT) << 32);
-                queue.ring.write::<u64>(descriptor_offset(slot) + 8, rest);
-                slot
-            }
-            None => slot * DIRECT_DESCRIPTORS,
+        let head = if queue.indirect {
+            let rest = (u64::from(count) * 16) | (u64::from(descriptor::INDIRECT) << 32);
+            queue.ring.write::<u64>(descriptor_offset(slot) + 8, rest);
+            slot
+        } else {
+            slot * DIRECT_DESCRIPTORS
         };
         queue.free.pop();
         queue.slots[usize::from(slot)] = Slot {

@@ -1,10 +1,13 @@
 //! A request queue: requests as chains of descriptors (virtio 1.2, 5.2.6).
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
-use ddk::{Deadline, DeviceContext, DmaRegion, DriverError, EventQueue, Irq, PlatformError};
+use ddk::{
+    Deadline, DeviceContext, DmaRegion, DriverError, EventQueue, Irq, PlatformError, Segment,
+};
 use ddk_class_block::{BlockQueue, Completed, Operation, PushError, Request, Status};
-use ddk_virtio::{Chain, Virtqueue};
+use ddk_virtio::{Chain, ChainTooLong, Virtqueue};
 use spec_virtio::block::{Header, ID_BYTES, Range, SECTOR_BYTES, UNMAP, request, status};
 
 use crate::config::Limits;
@@ -27,6 +30,8 @@ pub struct Queue {
     virtqueue: Virtqueue,
     /// [`SLOT_BYTES`] for each slot.
     slots: DmaRegion,
+    /// Device address of each slot's status byte.
+    status: Vec<u64>,
     irq: Irq,
     /// A block in sectors, as a power of two.
     sectors_shift: u8,
@@ -38,14 +43,21 @@ pub struct Queue {
 impl Queue {
     pub(crate) fn new(
         cx: &DeviceContext,
-        virtqueue: Virtqueue,
+        mut virtqueue: Virtqueue,
         irq: Irq,
         limits: &Limits,
     ) -> Result<Queue, DriverError> {
         let slots = cx.dma_region(usize::from(virtqueue.slots()) * SLOT_BYTES)?;
+        let address = |slot: u16, at| slots.device_address(usize::from(slot) * SLOT_BYTES + at);
+        // Every request begins with its header (5.2.6).
+        virtqueue.set_prefix(|slot| (address(slot, HEADER), size_of::<Header>() as u32));
+        let status = (0..virtqueue.slots())
+            .map(|slot| address(slot, STATUS))
+            .collect();
         let in_chain = u32::from(virtqueue.chain_max()).saturating_sub(2).max(1);
         Ok(Queue {
             slots,
+            status,
             irq,
             sectors_shift: limits.block_shift - SECTOR_BYTES.trailing_zeros() as u8,
             segments: limits.segments.min(in_chain),
@@ -79,7 +91,7 @@ impl Queue {
             reserved: 0,
             sector: 0,
         };
-        begin(&mut chain, &self.slots, at, header).map_err(refused)?;
+        begin(&self.slots, at, header);
         let text = self.slots.device_address(at + IDENTIFICATION);
         chain.writable(text, ID_BYTES).map_err(refused)?;
         chain
@@ -111,18 +123,36 @@ impl Queue {
 
 /// The header, and a status byte that the device has to overwrite.
 #[inline]
-fn begin(
-    chain: &mut Chain<'_>,
-    slots: &DmaRegion,
-    at: usize,
-    header: Header,
-) -> Result<(), ddk_virtio::ChainTooLong> {
+fn begin(slots: &DmaRegion, at: usize, header: Header) {
     slots.write_struct(at + HEADER, header);
     slots.write::<u8>(at + STATUS, STATUS_PENDING);
-    chain.readable(
-        slots.device_address(at + HEADER),
-        size_of::<Header>() as u32,
-    )
+}
+
+/// A piece of data: the device writes what is read.
+#[inline]
+fn add(chain: &mut Chain<'_>, operation: Operation, data: Segment) -> Result<(), ChainTooLong> {
+    match operation {
+        Operation::Read => chain.writable(data.address, data.len),
+        _ => chain.readable(data.address, data.len),
+    }
+}
+
+/// Data of several pages.
+fn add_segments(
+    chain: &mut Chain<'_>,
+    request: &Request<'_>,
+    mut left: u32,
+    segment_bytes: u32,
+) -> Result<(), PushError> {
+    let segments = request.segments(segment_bytes);
+    for segment in segments.ok_or(PushError::Rejected(Status::BAD_BUFFER))? {
+        left = left
+            .checked_sub(1)
+            .ok_or(PushError::Rejected(Status::TOO_LONG))?;
+        let added = add(chain, request.operation, segment);
+        added.map_err(|ChainTooLong| PushError::Rejected(Status::TOO_LONG))?;
+    }
+    Ok(())
 }
 
 impl BlockQueue for Queue {
@@ -152,25 +182,17 @@ impl BlockQueue for Queue {
             reserved: 0,
             sector: if data { sector } else { 0 },
         };
-        begin(&mut chain, &self.slots, at, header).map_err(too_long)?;
+        begin(&self.slots, at, header);
         match request.operation {
             Operation::Read | Operation::Write => {
-                let segments = request.segments(self.segment_bytes);
-                let segments = segments.ok_or(PushError::Rejected(Status::BAD_BUFFER))?;
-                let mut left = self.segments;
-                for segment in segments {
-                    left = left
-                        .checked_sub(1)
-                        .ok_or(PushError::Rejected(Status::TOO_LONG))?;
-                    if request.operation == Operation::Read {
-                        chain
-                            .writable(segment.address, segment.len)
-                            .map_err(too_long)?;
-                    } else {
-                        chain
-                            .readable(segment.address, segment.len)
-                            .map_err(too_long)?;
+                let buffer = request
+                    .data
+                    .ok_or(PushError::Rejected(Status::BAD_BUFFER))?;
+                match buffer.within_page(request.offset, request.length) {
+                    Some(one) if self.segment_bytes == 0 || one.len <= self.segment_bytes => {
+                        add(&mut chain, request.operation, one).map_err(too_long)?;
                     }
+                    _ => add_segments(&mut chain, request, self.segments, self.segment_bytes)?,
                 }
             }
             Operation::Discard | Operation::WriteZeroes => {
@@ -189,9 +211,9 @@ impl BlockQueue for Queue {
             }
             Operation::Flush => {}
         }
-        chain
-            .writable(self.slots.device_address(at + STATUS), 1)
-            .map_err(too_long)?;
+        let status = self.status.get(at / SLOT_BYTES);
+        let status = *status.ok_or(PushError::Rejected(Status::IO_ERROR))?;
+        chain.writable(status, 1).map_err(too_long)?;
         chain.submit(request.token);
         Ok(())
     }
