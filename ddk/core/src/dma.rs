@@ -99,7 +99,7 @@ mod access {
         /// When the page is outside.
         #[inline]
         pub fn write_pair(&self, page: usize, index: u8, pair: [u64; 2]) {
-            if page >= self.len || page % PAGE != 0 {
+            if page >= self.len || !page.is_multiple_of(PAGE) {
                 outside(page, PAGE, self.len);
             }
             // SAFETY: regions are whole pages (see `from_mapping`), the page begins inside, and 256 entries of
