@@ -5,8 +5,10 @@
 //! went into an image, never from an earlier run of Bulkhead. The console and
 //! the log of each test stay in `target/system`.
 
+mod driver_death;
 mod faults;
 mod host_side;
+mod kernel;
 mod reading;
 mod shell;
 mod truth;
@@ -34,7 +36,7 @@ pub struct SystemTest {
     cpus: u32,
     command_line: String,
     disks: Vec<Disk>,
-    script: String,
+    script: Option<String>,
     time_limit: Duration,
     check: Check,
 }
@@ -65,9 +67,23 @@ impl SystemTest {
             cpus: 1,
             command_line: String::new(),
             disks: Vec::new(),
-            script: script.into(),
+            script: Some(script.into()),
             time_limit: TIME_LIMIT,
             check: Box::new(check),
+        }
+    }
+
+    /// A test that runs another program than the shell: `command_line` says so
+    /// to the kernel.
+    fn without_shell(
+        name: impl Into<String>,
+        command_line: impl Into<String>,
+        check: impl Fn(&Report) -> anyhow::Result<()> + 'static,
+    ) -> Self {
+        Self {
+            script: None,
+            command_line: command_line.into(),
+            ..Self::new(name, "", check)
         }
     }
 
@@ -89,7 +105,7 @@ impl SystemTest {
     fn run(&self, built: &Built, folder: &Path) -> anyhow::Result<()> {
         let archive = folder.join(format!("{}.archive", self.name));
         let extras = ArchiveExtras {
-            exec: Some(self.script.clone()),
+            exec: self.script.clone(),
             files: Vec::new(),
         };
         build::write_archive(built, &extras, &archive)?;
@@ -218,7 +234,14 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
     };
     let folder = build::target_folder("system")?;
     let mut tests = Vec::new();
-    for group in [shell::tests, reading::tests, faults::tests] {
+    let groups = [
+        kernel::tests,
+        shell::tests,
+        reading::tests,
+        faults::tests,
+        driver_death::tests,
+    ];
+    for group in groups {
         tests.extend(group()?);
     }
     for test in tests.iter().filter(|test| wanted(&test.name)) {
