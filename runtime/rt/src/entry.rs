@@ -109,7 +109,8 @@ mod target {
             }
             let _ = write!(text, ": {}", info.message());
             let line = &text.bytes[..text.len];
-            crate::log::write_line(line);
+            // The log has the process's name already.
+            crate::log::write_line(line.get(name.len() + 2..).unwrap_or(line));
             crate::io::panic_message(line);
         }
         // SAFETY: the instruction faults; nothing runs after it.

@@ -1,6 +1,6 @@
 //! Standard input, output and error, and the traits of what can be read and written.
 //!
-//! Standard output goes out line by line to a terminal and in blocks else, and when the program
+//! Standard output goes out line by line to a terminal or the log and in blocks else, and when the program
 //! ends; standard error goes out at once. A [`print!`](crate::print!) to a reader that is gone ends
 //! the program with status 141, as a broken pipe does elsewhere.
 
@@ -221,7 +221,8 @@ impl Write for Stdout {
         }
         buffer.extend_from_slice(bytes);
         let full = buffer.len() >= BLOCK;
-        if full || (self.kind() == StreamKind::Terminal && bytes.contains(&b'\n')) {
+        let by_line = matches!(self.kind(), StreamKind::Terminal | StreamKind::Log);
+        if full || (by_line && bytes.contains(&b'\n')) {
             return send_output(&mut buffer);
         }
         Ok(())

@@ -326,12 +326,7 @@ impl Thread {
     pub fn exit_own() -> ! {
         loop {
             // SAFETY: nothing of this thread runs on.
-            let _ = unsafe {
-                syscall(
-                    Syscall::Kill,
-                    [RawHandle::SELF_THREAD.0 as usize, 0, 0],
-                )
-            };
+            let _ = unsafe { syscall(Syscall::Kill, [RawHandle::SELF_THREAD.0 as usize, 0, 0]) };
         }
     }
 }

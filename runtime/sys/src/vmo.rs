@@ -1,6 +1,6 @@
 //! Virtual memory objects: pages that can be mapped, shared and pinned.
 
-use crate::abi::{Result, Syscall, Topic, VMO_CONTIGUOUS, VmoInfo, VmoOp};
+use crate::abi::{Error, Result, Syscall, Topic, VMO_CONTIGUOUS, VmoInfo, VmoOp};
 use crate::handle::{AsHandle, handle_type, new_handle, object_info, set_name};
 use crate::mmio::CacheMode;
 use crate::raw::syscall;
@@ -52,7 +52,7 @@ impl Vmo {
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let (pointer, len) = (buffer.as_mut_ptr() as usize, buffer.len());
         // SAFETY: the kernel writes `len` bytes to a slice that is borrowed exclusively.
-        unsafe { self.op(VmoOp::Read, offset, len, pointer) }.map(|_| ())
+        unsafe { self.op_in_pieces(VmoOp::Read, offset, len, pointer) }
     }
 
     /// Copies into the VMO. Needs `WRITE`.
@@ -60,13 +60,13 @@ impl Vmo {
         let (pointer, len) = (bytes.as_ptr() as usize, bytes.len());
         // SAFETY: the kernel reads `len` bytes of a borrowed slice. Memory that safe code borrows is
         // never backed by a VMO whose handle is at large (see `PrivateMemory`).
-        unsafe { self.op(VmoOp::Write, offset, len, pointer) }.map(|_| ())
+        unsafe { self.op_in_pieces(VmoOp::Write, offset, len, pointer) }
     }
 
     /// Allocates the pages of a range now.
     pub fn commit(&self, offset: u64, len: usize) -> Result<()> {
         // SAFETY: no memory is passed.
-        unsafe { self.op(VmoOp::Commit, offset, len, 0) }.map(|_| ())
+        unsafe { self.op_in_pieces(VmoOp::Commit, offset, len, 0) }
     }
 
     /// Gives the pages of a range back; they read as zero from then on. Fails while one is pinned.
@@ -100,6 +100,34 @@ impl Vmo {
     /// Names it, for reports; cut at 32 bytes.
     pub fn set_name(&self, name: &str) -> Result<()> {
         set_name(self.raw(), name)
+    }
+
+    /// Repeats an operation, of which the kernel does a bounded part at a time.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Vmo::op`].
+    unsafe fn op_in_pieces(
+        &self,
+        op: VmoOp,
+        offset: u64,
+        len: usize,
+        pointer: usize,
+    ) -> Result<()> {
+        let mut done = 0usize;
+        loop {
+            let at = offset.checked_add(done as u64).ok_or(Error::OutOfRange)?;
+            // SAFETY: a part of what the caller promises; for operations without memory the pointer
+            // means nothing.
+            let n = unsafe { self.op(op, at, len - done, pointer.wrapping_add(done)) }?;
+            done += n.min(len - done);
+            if done == len {
+                return Ok(());
+            }
+            if n == 0 {
+                return Err(Error::OutOfRange);
+            }
+        }
     }
 
     /// # Safety

@@ -39,6 +39,22 @@ fn mappings_of_one_vmo_show_the_same_bytes() {
 }
 
 #[test]
+fn long_copies_are_whole() {
+    let vmo = Vmo::create(1 << 20).unwrap();
+    let bytes: Vec<u8> = (0..700_001u32)
+        .map(|i| (i.wrapping_mul(77) >> 5) as u8)
+        .collect();
+    vmo.write(5000, &bytes).unwrap();
+    let mut back = vec![0; bytes.len()];
+    vmo.read(5000, &mut back).unwrap();
+    assert!(back == bytes);
+    assert_eq!(vmo.read(400_000, &mut back), Err(Error::OutOfRange));
+    assert_eq!(vmo.commit(4096, 1 << 20), Err(Error::OutOfRange));
+    vmo.commit(0, 1 << 20).unwrap();
+    vmo.read(0, &mut []).unwrap();
+}
+
+#[test]
 fn rights_only_shrink() {
     let vmo = Vmo::create(4096).unwrap();
     let payload = vmo

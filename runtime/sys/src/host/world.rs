@@ -26,6 +26,8 @@ pub(super) struct World {
 }
 
 const INDEX_BITS: u32 = 20;
+/// Bytes that one memory operation works on, as little as is useful in tests.
+const OP_BYTES_MAX: usize = 64 * 1024;
 
 impl World {
     fn next_id(&mut self) -> u64 {
@@ -770,6 +772,10 @@ impl World {
         };
         let entry = self.entry(handle, rights)?;
         let memory = self.memory(entry.koid)?;
+        let len = match op {
+            VmoOp::Read | VmoOp::Write | VmoOp::Commit => len.min(OP_BYTES_MAX),
+            _ => len,
+        };
         let place = memory.at(offset, len)?;
         // SAFETY: `place` has `len` bytes; the rest is the caller's promise. Racing copies of shared
         // memory are as volatile as a kernel's.
