@@ -102,6 +102,15 @@ impl OsStream {
         }
     }
 
+    pub fn metadata(&self) -> Option<Metadata> {
+        let found = match &*self.0 {
+            End::Stdin => host_fs::metadata("/proc/self/fd/0").ok()?,
+            End::File(file) => file.metadata().ok()?,
+            _ => return None,
+        };
+        Some(metadata(&found)).filter(Metadata::is_file)
+    }
+
     pub fn is_terminal(&self) -> bool {
         match &*self.0 {
             End::Stdin => io::stdin().is_terminal(),

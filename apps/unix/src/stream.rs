@@ -94,6 +94,14 @@ impl Stream {
         }
     }
 
+    /// Metadata, if a file is behind it.
+    pub fn metadata(&self) -> Option<crate::fs::Metadata> {
+        match self {
+            Stream::Os(os) => os.metadata(),
+            _ => None,
+        }
+    }
+
     /// Whether a person sits at the other end.
     pub fn is_terminal(&self) -> bool {
         match self {

@@ -127,6 +127,13 @@ impl OsStream {
         }
     }
 
+    pub fn metadata(&self) -> Option<crate::fs::Metadata> {
+        match &*self.0 {
+            End::File(file) => file.borrow().metadata().ok(),
+            _ => None,
+        }
+    }
+
     pub fn is_terminal(&self) -> bool {
         matches!(
             &*self.0,

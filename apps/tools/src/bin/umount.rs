@@ -1,0 +1,29 @@
+//! `umount`: unmounts volumes.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::string::String;
+
+use unix::{Stop, Tool};
+unix::program!("umount", HELP, run);
+
+const HELP: &str = "\
+Usage: umount DIRECTORY...
+Unmount what is mounted on each DIRECTORY.
+";
+
+fn run(tool: &mut Tool) -> Result<(), Stop> {
+    let operands = tool.operands()?;
+    if operands.is_empty() {
+        return Err(Stop::Usage(String::from("bad usage")));
+    }
+    for target in &operands {
+        if let Err(error) = unix::fs::unmount(target) {
+            tool.fail(format_args!("{target}: {}", tools::unmount_text(error)));
+            tool.status = 32;
+        }
+    }
+    Ok(())
+}
