@@ -83,10 +83,10 @@ fn run(args: Vec<String>) -> i32 {
     if let Some(text) = script {
         return session::run_script(&mut shell, &text);
     }
-    if interactive || Stream::stdin().is_terminal() {
-        if let Some(terminal) = Terminal::open() {
-            return session::run_interactive(&mut shell, terminal);
-        }
+    if (interactive || Stream::stdin().is_terminal())
+        && let Some(terminal) = Terminal::open()
+    {
+        return session::run_interactive(&mut shell, terminal);
     }
     match Stream::stdin().read_to_end() {
         Ok(bytes) => session::run_script(&mut shell, &String::from_utf8_lossy(&bytes)),

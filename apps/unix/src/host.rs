@@ -170,18 +170,23 @@ fn status(status: process::ExitStatus) -> Status {
 }
 
 impl Child {
+    /// Its process ID.
     pub fn id(&self) -> u64 {
         u64::from(self.0.id())
     }
+    /// Waits for its end.
     pub fn wait(&mut self) -> Result<Status> {
         self.0.wait().map(status).map_err(errno)
     }
+    /// How it ended; `None` while it runs.
     pub fn try_wait(&mut self) -> Result<Option<Status>> {
         self.0.try_wait().map(|s| s.map(status)).map_err(errno)
     }
+    /// Ends it; the code is a signal number.
     pub fn kill(&mut self, _code: i32) -> Result<()> {
         self.0.kill().map_err(errno)
     }
+    /// Waits for its end or for ctrl-C.
     pub fn wait_or_interrupt(&mut self, _terminal: &Terminal) -> Result<Waited> {
         self.wait().map(Waited::Ended)
     }
@@ -192,24 +197,31 @@ impl Child {
 pub struct Terminal(());
 
 impl Terminal {
+    /// That of this process, if it was given one.
     pub fn open() -> Option<Terminal> {
         None
     }
+    /// Every byte at once, without echo.
     pub fn set_raw(&self) -> Result<()> {
         Err(Errno::NotTerminal)
     }
+    /// By line, with echo.
     pub fn set_cooked(&self) -> Result<()> {
         Err(Errno::NotTerminal)
     }
+    /// Whether ctrl-C was pressed since the last call.
     pub fn take_interrupt(&self) -> bool {
         false
     }
+    /// Characters in a row.
     pub fn columns(&self) -> usize {
         80
     }
+    /// Rows.
     pub fn rows(&self) -> usize {
         24
     }
+    /// Reads what is typed, waiting at most so long: `None` if nothing came.
     pub fn read_timeout(&self, _buffer: &mut [u8], _timeout_ns: u64) -> Result<Option<usize>> {
         Err(Errno::NotTerminal)
     }

@@ -65,8 +65,10 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
             writeln!(tool.out, "{gap}==> {shown} <==")?;
         }
         first = false;
-        if let Err(Problem::Read(error)) = copy(tool, input, amount) {
-            tool.fail(format_args!("error reading '{name}': {error}"));
+        match copy(tool, input, amount) {
+            Ok(()) => {}
+            Err(Problem::Read(error)) => tool.fail(format_args!("error reading '{name}': {error}")),
+            Err(Problem::Write(stop)) => return Err(stop),
         }
     }
     tool.out.flush()

@@ -142,7 +142,7 @@ fn set(text: &str) -> Option<Vec<u8>> {
                 b"xdigit" => u8::is_ascii_hexdigit,
                 _ => return None,
             };
-            bytes.extend((0..=255u8).filter(|b| is(b)));
+            bytes.extend((0..=255u8).filter(is));
             rest = class.get(end + 2..)?;
             continue;
         }

@@ -73,6 +73,7 @@ fn signal(vector: u32) -> i32 {
 }
 
 impl Child {
+    /// Its process ID.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -113,20 +114,24 @@ impl Child {
         }
     }
 
+    /// Waits for its end.
     pub fn wait(&mut self) -> Result<Status> {
         let exited = self.inner.wait(Deadline::FOREVER).map_err(errno)?;
         Ok(self.status(&exited))
     }
 
+    /// How it ended; `None` while it runs.
     pub fn try_wait(&mut self) -> Result<Option<Status>> {
         let exited = self.inner.try_wait().map_err(errno)?;
         Ok(exited.map(|e| self.status(&e)))
     }
 
+    /// Ends it; the code is a signal number.
     pub fn kill(&mut self, code: i32) -> Result<()> {
         self.inner.process().kill(code).map_err(errno)
     }
 
+    /// Waits for its end or for ctrl-C.
     pub fn wait_or_interrupt(&mut self, terminal: &Terminal) -> Result<Waited> {
         const CHILD: u64 = 1;
         const INTERRUPT: u64 = 2;
