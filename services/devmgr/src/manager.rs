@@ -39,7 +39,7 @@ pub const BATCH: usize = 32;
 /// A driver that is not in service after this time is ended.
 const START_LIMIT_S: u64 = 30;
 /// Waiting for somebody to read partition tables, once everything else is done.
-const SCAN_LIMIT_S: u64 = 30;
+const SCAN_LIMIT_S: u64 = 10;
 
 /// What comes from a node's process.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 /// Keys that have a meaning.
-pub const KEYS: &[&str] = &["services", "shell", "root", "log"];
+pub const KEYS: &[&str] = &["services", "root"];
 
 /// What was configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,15 +89,14 @@ mod tests {
 
     #[test]
     fn the_command_line_overrides_the_file() {
-        let file =
-            "# start\nservices = acpi devmgr,vfs\nroot = disk:/virtio0p1 # first\n\nshell=\n";
+        let file = "# start\nservices = acpi devmgr,vfs\nroot = disk:/virtio0p1 # first\n\n";
         let config = Config::parse(file, "nosmp root=disk:/virtio1 foo=bar");
         assert_eq!(config.get("root"), Some("disk:/virtio1"));
         assert_eq!(
             config.words("services"),
             Some(vec!["acpi", "devmgr", "vfs"])
         );
-        assert_eq!(config.get("shell"), None);
+        assert_eq!(Config::parse("root =", "").get("root"), None);
         assert_eq!(config.get("foo"), None);
         assert!(config.problems().is_empty());
     }

@@ -32,6 +32,13 @@ pub enum OnExit {
     PowerOff,
 }
 
+/// A word on a service's command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Argument {
+    /// `interactive` or `headless`.
+    Session,
+}
+
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
@@ -41,6 +48,8 @@ pub struct Service {
     pub program: &'static str,
     /// Priority of its first thread, and the highest that it may use.
     pub priority: u8,
+    /// Its arguments.
+    pub arguments: &'static [Argument],
     /// Its handles.
     pub grants: &'static [Grant],
     /// What its end means.
@@ -59,6 +68,7 @@ pub const SERVICES: &[Service] = &[
         name: "acpi",
         program: "bin/acpi",
         priority: PRIORITY_MANAGER,
+        arguments: &[],
         grants: &[
             Grant::Log,
             Grant::Serve("firmware"),
@@ -72,6 +82,7 @@ pub const SERVICES: &[Service] = &[
         name: "devmgr",
         program: "bin/devmgr",
         priority: PRIORITY_MANAGER,
+        arguments: &[],
         grants: &[
             Grant::Log,
             Grant::Archive,
@@ -93,6 +104,7 @@ pub const SERVICES: &[Service] = &[
         name: "console",
         program: "bin/console",
         priority: PRIORITY_DRIVER,
+        arguments: &[Argument::Session],
         grants: &[Grant::Log, Grant::Use("serial"), Grant::Serve("console")],
         on_exit: OnExit::Report,
     },
@@ -100,6 +112,7 @@ pub const SERVICES: &[Service] = &[
         name: "part",
         program: "bin/part",
         priority: PRIORITY_DRIVER,
+        arguments: &[],
         grants: &[Grant::Log, Grant::Use("partitions")],
         on_exit: OnExit::Report,
     },
@@ -107,6 +120,7 @@ pub const SERVICES: &[Service] = &[
         name: "bootfs",
         program: "bin/bootfs",
         priority: PRIORITY_DRIVER,
+        arguments: &[],
         grants: &[Grant::Log, Grant::Archive, Grant::Serve("bootfs")],
         on_exit: OnExit::Report,
     },
@@ -114,6 +128,7 @@ pub const SERVICES: &[Service] = &[
         name: "vfs",
         program: "bin/vfs",
         priority: PRIORITY_DRIVER,
+        arguments: &[],
         grants: &[
             Grant::Log,
             // File-system services are programs of the archive.
@@ -132,6 +147,7 @@ pub const SHELL: Service = Service {
     name: "sh",
     program: "bin/sh",
     priority: bulkhead_abi::PRIORITY_DEFAULT,
+    arguments: &[],
     grants: &[
         Grant::Log,
         Grant::Use("file"),

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use boot_archive::BootArchive;
 use init::config::Config;
 use init::records::{self, Crashes};
-use init::services::{self, Grant, OWN_SCHEMES, OnExit, SHELL, Service};
+use init::services::{self, Argument, Grant, OWN_SCHEMES, OnExit, SHELL, Service};
 use proto::power::{PowerRequest, PowerServer};
 use proto::proc::{
     CrashReportsRequest, CrashReportsServer, CrashSummary, ProcError, ProcessesRequest,
@@ -228,8 +228,11 @@ impl Supervisor {
             .archive
             .window(service.program)
             .map_err(|e| format!("{}: {e}", service.program))?;
+        let own = service.arguments.iter().map(|argument| match argument {
+            Argument::Session => self.session(),
+        });
         let mut command = Command::new(&program, service.name)
-            .args(args)
+            .args(own.chain(args.iter().copied()))
             .env(self.environment())
             .cwd("/")
             .priority(service.priority)
@@ -287,19 +290,22 @@ impl Supervisor {
         })
     }
 
-    /// What every process finds in its environment.
-    fn environment(&self) -> Vec<(String, String)> {
-        let session = if self.headless {
+    fn session(&self) -> &'static str {
+        if self.headless {
             "headless"
         } else {
             "interactive"
-        };
+        }
+    }
+
+    /// What every process finds in its environment.
+    fn environment(&self) -> Vec<(String, String)> {
         let root = self.config.get("root").map(|root| ("BULKHEAD_ROOT", root));
         [
             ("PATH", "/bin:/boot/bin"),
             ("HOME", "/"),
             ("TERM", "vt100"),
-            ("BULKHEAD_SESSION", session),
+            ("BULKHEAD_SESSION", self.session()),
         ]
         .into_iter()
         .chain(root)
