@@ -62,7 +62,7 @@ impl Window {
                 .map(|pair| u32::from(u16::from_le_bytes(*pair)))
         };
         let (value, bits) = match self.width {
-            Width::Fat12 if cluster % 2 == 0 => (pair()? & 0xFFF, 12),
+            Width::Fat12 if cluster.is_multiple_of(2) => (pair()? & 0xFFF, 12),
             Width::Fat12 => (pair()? >> 4, 12),
             Width::Fat16 => (pair()?, 16),
             Width::Fat32 => (
