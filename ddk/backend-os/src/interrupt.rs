@@ -32,7 +32,7 @@ impl ddk::Interrupt for OsInterrupt {
             AckMode::OnDequeue
         };
         match self.interrupt.bind(port, key, mode) {
-            Err(Error::BadState) => {
+            Err(Error::AlreadyExists | Error::BadState) => {
                 self.interrupt.unbind().map_err(refused)?;
                 self.interrupt.bind(port, key, mode).map_err(refused)
             }
