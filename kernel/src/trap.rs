@@ -29,10 +29,10 @@ pub fn counters() -> Counters {
 }
 
 /// A system call.
-pub fn syscall(frame: &mut Frame) {
+pub fn syscall(_frame: &mut Frame) {
     let _lock = lock();
     SYSCALLS.set(SYSCALLS.get() + 1);
-    sched::with_current(|thread| syscall::dispatch(thread, frame));
+    sched::with_current(|thread| syscall::dispatch(thread));
     sched::finish_hook();
 }
 

@@ -189,18 +189,18 @@ impl Channel {
         };
         for (_, thread) in own_callers {
             thread.complete(Err(Error::Cancelled));
-            sched::wake(&thread);
+            sched::wake(thread);
         }
         let epoch = self.epochs[side].get();
         for (_, thread) in peer_callers {
             thread.complete_with(Err(Error::PeerClosed), epoch as usize);
-            sched::wake(&thread);
+            sched::wake(thread);
         }
         // Readers look again and see the closed end.
         readers
             .into_iter()
             .chain(peer_readers)
-            .for_each(|t| sched::wake(&t));
+            .for_each(sched::wake);
         self.bases[side ^ 1].update(Signals::WRITABLE, Signals::PEER_CLOSED);
     }
 
@@ -225,7 +225,7 @@ impl Channel {
             let (_, thread) = peer.callers.swap_remove(at);
             drop(peer);
             thread.deliver(message);
-            sched::wake_near(&thread);
+            sched::wake_near(thread);
             return Ok(());
         }
         let bytes = message.len;
@@ -239,47 +239,39 @@ impl Channel {
         let reader = peer.readers.pop_front();
         drop(peer);
         if let Some(thread) = reader {
-            sched::wake(&thread);
+            sched::wake(thread);
         }
         // Every message is an edge: a reader that left messages behind hears of the next one.
         self.bases[side ^ 1].update(Signals::READABLE, Signals::READABLE);
         Ok(())
     }
 
-    /// The thread that waits to read at the other end, if a message from here would go straight to it.
+    /// Takes the thread that waits to read at the other end, if a message from here would go straight to it and `takes`
+    /// says that it has taken it.
     #[inline]
-    pub fn waiting_reader(&self, side: usize) -> Option<Arc<Thread>> {
-        let peer = self.sides[side ^ 1].borrow();
-        if peer.closed || !peer.inbox.is_empty() {
-            None
-        } else {
-            peer.readers.front().cloned()
+    pub fn take_reader(
+        &self,
+        side: usize,
+        takes: impl FnOnce(&Thread) -> bool,
+    ) -> Option<Arc<Thread>> {
+        let mut peer = self.sides[(side ^ 1) & 1].borrow_mut();
+        if peer.closed || !peer.inbox.is_empty() || !takes(peer.readers.front()?) {
+            return None;
         }
+        peer.readers.pop_front()
     }
 
-    /// Takes that thread off the list.
+    /// Takes the thread at the other end that waits for the reply to a call, if `takes` says that it has taken it.
     #[inline]
-    pub fn take_reader(&self, side: usize) {
-        self.sides[side ^ 1].borrow_mut().readers.pop_front();
-    }
-
-    /// The thread at the other end that waits for the reply to a call.
-    #[inline]
-    pub fn waiting_caller(&self, side: usize, txid: u64) -> Option<Arc<Thread>> {
-        let peer = self.sides[side ^ 1].borrow();
-        peer.callers
-            .iter()
-            .find(|c| c.0 == txid)
-            .map(|c| c.1.clone())
-    }
-
-    /// Takes that thread off the list.
-    #[inline]
-    pub fn take_caller(&self, side: usize, txid: u64) {
-        let mut peer = self.sides[side ^ 1].borrow_mut();
-        if let Some(at) = peer.callers.iter().position(|c| c.0 == txid) {
-            peer.callers.swap_remove(at);
-        }
+    pub fn take_caller(
+        &self,
+        side: usize,
+        txid: u64,
+        takes: impl FnOnce(&Thread) -> bool,
+    ) -> Option<Arc<Thread>> {
+        let mut peer = self.sides[(side ^ 1) & 1].borrow_mut();
+        let at = peer.callers.iter().position(|c| c.0 == txid)?;
+        takes(&peer.callers[at].1).then(|| peer.callers.swap_remove(at).1)
     }
 
     /// Takes the next message of an end, if `fits` says that its (bytes, handles) fit.

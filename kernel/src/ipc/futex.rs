@@ -47,7 +47,7 @@ pub fn wake(word: u64, count: usize) -> usize {
         };
         let Some(thread) = thread else { break };
         thread.complete(Ok(0));
-        sched::wake(&thread);
+        sched::wake(thread);
         woken += 1;
     }
     woken

@@ -60,7 +60,7 @@ impl Port {
                 core::mem::take(&mut state.waiters),
             )
         };
-        waiters.into_iter().for_each(|thread| sched::wake(&thread));
+        waiters.into_iter().for_each(sched::wake);
         for entry in queue {
             if let Entry::Watch(watch) = entry {
                 watch.queued.set(false);
@@ -78,7 +78,7 @@ impl Port {
         state.queue.push_back(entry);
         if let Some(thread) = state.waiters.pop_front() {
             drop(state);
-            sched::wake(&thread);
+            sched::wake(thread);
         }
     }
 

@@ -152,6 +152,22 @@ impl Process {
         f(self.handles.borrow().get(handle).ok_or(Error::BadHandle)?)
     }
 
+    /// Calls `f` with the object of a handle that has `rights`, without counting a reference: `f` leaves handle tables alone.
+    #[inline(always)]
+    pub fn with_object<R>(
+        &self,
+        handle: u32,
+        rights: Rights,
+        f: impl FnOnce(&Object) -> Result<R>,
+    ) -> Result<R> {
+        let table = self.handles.borrow();
+        let handle = table.get(handle).ok_or(Error::BadHandle)?;
+        if !handle.rights().contains(rights) {
+            return Err(Error::AccessDenied);
+        }
+        f(handle.object())
+    }
+
     /// The object of a handle that has `rights`.
     #[inline]
     pub fn object(&self, handle: u32, rights: Rights) -> Result<Object> {

@@ -229,6 +229,20 @@ impl Thread {
         self.priority.get() > PRIORITY_DEFAULT
     }
 
+    /// The number of the system call that it is in.
+    #[inline]
+    pub fn syscall_number(&self) -> usize {
+        // SAFETY: under the kernel lock; the thread is in the kernel, so nobody else uses its frame.
+        unsafe { (*self.frame.get()).syscall_number() }
+    }
+
+    /// An argument of that system call.
+    #[inline(always)]
+    pub fn syscall_argument(&self, n: usize) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.frame.get()).syscall_argument(n) }
+    }
+
     /// Sets the result of the system call that it is in.
     #[inline]
     pub fn set_result(&self, result: Result<usize>, second: usize) {
@@ -414,7 +428,14 @@ pub fn receive_message(
     side: usize,
     buffers: &ReadBuffers,
 ) -> Result<Values> {
-    match channel.read(side, |bytes, handles| buffers.fits(bytes, handles))? {
+    let taken = channel.read(side, |bytes, handles| buffers.fits(bytes, handles))?;
+    accept(thread, taken, buffers)
+}
+
+/// Gives a thread what was read from a channel.
+#[inline]
+pub fn accept(thread: &Thread, taken: Taken, buffers: &ReadBuffers) -> Result<Values> {
+    match taken {
         Taken::Message(message) => hand_over(thread, message, buffers),
         Taken::TooBig(bytes, handles) => {
             thread.set_result(Err(Error::BufferTooSmall), bytes | handles << 32);

@@ -35,9 +35,8 @@ struct Cpu {
     kicked: Cell<bool>,
     online: Cell<bool>,
     idle_frame: Locked<Option<(Frame, ThreadState)>>,
-    /// Processor state that is loaded: the last thread that ran, until another runs.
-    loaded: Locked<Option<Arc<Thread>>>,
-    space: Locked<Option<Arc<Space>>>,
+    /// The address space that stays loaded while the CPU idles; else it is that of the current thread.
+    idle_space: Locked<Option<Arc<Space>>>,
     slice_end: Cell<u64>,
     armed: Cell<u64>,
     switched_at: Cell<u64>,
@@ -56,8 +55,7 @@ static CPUS: [Cpu; MAX_CPUS] = [const {
         kicked: Cell::new(false),
         online: Cell::new(false),
         idle_frame: Locked::new(None),
-        loaded: Locked::new(None),
-        space: Locked::new(None),
+        idle_space: Locked::new(None),
         slice_end: Cell::new(0),
         armed: Cell::new(FOREVER),
         switched_at: Cell::new(0),
@@ -82,7 +80,7 @@ pub fn init_cpu(cpu: usize) {
     ONLINE.set(ONLINE.get() | 1 << cpu);
     *own.idle_frame.borrow_mut() = Some((Frame::idle(cpu), ThreadState::default()));
     own.switched_at.set(arch::now_ns());
-    enter_idle(own);
+    enter_idle(own, None);
 }
 
 /// Mask of the CPUs that run.
@@ -172,36 +170,46 @@ pub fn set_calling(calling: bool) {
 
 /// A blocked thread may go on.
 #[inline]
-pub fn wake(thread: &Arc<Thread>) {
+pub fn wake(thread: Arc<Thread>) {
     if thread.state.get() != RunState::Blocked {
         return;
     }
-    let own = this();
-    if own.calling.replace(false)
-        && !thread.suspended.get()
-        && thread.affinity.get() & 1 << arch::cpu_id() != 0
-    {
-        thread.state.set(RunState::Ready);
-        *own.handoff.borrow_mut() = Some(thread.clone());
-        return;
+    if this().calling.replace(false) {
+        hand_off(thread);
+    } else {
+        let cpu = choose_cpu(&thread);
+        make_ready(thread, cpu);
     }
-    make_ready(thread, choose_cpu(thread));
+}
+
+/// A blocked thread may go on, at once if it may on this CPU: the current one is about to block in a call to it.
+#[inline]
+pub fn hand_off(thread: Arc<Thread>) {
+    if !thread.suspended.get() && thread.affinity.get() & 1 << arch::cpu_id() != 0 {
+        thread.state.set(RunState::Ready);
+        *this().handoff.borrow_mut() = Some(thread);
+    } else {
+        let cpu = choose_cpu(&thread);
+        make_ready(thread, cpu);
+    }
 }
 
 /// A blocked thread may go on, on this CPU if it may: who woke it is likely to block soon.
 #[inline]
-pub fn wake_near(thread: &Arc<Thread>) {
+pub fn wake_near(thread: Arc<Thread>) {
     if thread.state.get() != RunState::Blocked {
         return;
     }
-    let cpu = arch::cpu_id();
-    let near = thread.affinity.get() & 1 << cpu != 0;
-    make_ready(thread, if near { cpu } else { choose_cpu(thread) });
+    let mut cpu = arch::cpu_id();
+    if thread.affinity.get() & 1 << cpu == 0 {
+        cpu = choose_cpu(&thread);
+    }
+    make_ready(thread, cpu);
 }
 
 /// Puts a new thread into a queue.
 pub fn start(thread: &Arc<Thread>) {
-    wake(thread);
+    wake(thread.clone());
 }
 
 #[inline]
@@ -243,7 +251,7 @@ fn choose_cpu(thread: &Thread) -> usize {
 }
 
 #[inline]
-fn make_ready(thread: &Arc<Thread>, cpu: usize) {
+fn make_ready(thread: Arc<Thread>, cpu: usize) {
     if thread.suspended.get() {
         thread.state.set(RunState::Suspended);
         return;
@@ -252,7 +260,7 @@ fn make_ready(thread: &Arc<Thread>, cpu: usize) {
     thread.cpu.set(cpu);
     let target = &CPUS[cpu];
     let priority = thread.priority();
-    target.queue.borrow_mut().push(priority, thread.clone());
+    target.queue.borrow_mut().push(priority, thread);
     let running = target.current.borrow().as_ref().map(|t| t.priority());
     if running.is_none_or(|p| priority > p) {
         if cpu == arch::cpu_id() {
@@ -283,6 +291,8 @@ pub fn kicked() {
     let own = this();
     own.kicked.set(false);
     own.resched.set(true);
+    // The I/O ports of its process may have changed.
+    with_current(|thread| thread.process().load_ports());
 }
 
 /// A device interrupt arrived here.
@@ -376,7 +386,7 @@ pub fn requeue(thread: &Arc<Thread>, change: impl FnOnce(&Thread)) {
             .is_some();
     change(thread);
     if queued {
-        make_ready(thread, choose_cpu(thread));
+        make_ready(thread.clone(), choose_cpu(thread));
     } else if thread.state.get() == RunState::Running {
         if thread.cpu.get() == arch::cpu_id() {
             this().resched.set(true);
@@ -450,7 +460,7 @@ pub fn suspend(thread: &Arc<Thread>) {
 pub fn resume(thread: &Arc<Thread>) {
     thread.suspended.set(false);
     if thread.state.get() == RunState::Suspended {
-        make_ready(thread, choose_cpu(thread));
+        make_ready(thread.clone(), choose_cpu(thread));
     }
 }
 
@@ -458,9 +468,13 @@ pub fn resume(thread: &Arc<Thread>) {
 pub fn reschedule() {
     let own = this();
     let now = arch::now_ns();
-    let mut previous = own.current.borrow_mut().take();
+    // Its state is in the processor: it stays alive until another's is.
+    let previous = own.current.borrow_mut().take();
     match &previous {
-        Some(thread) => charge(thread, own, now),
+        Some(thread) => {
+            charge(thread, own, now);
+            put_back(own, thread, now);
+        }
         None => {
             own.idle_ns
                 .set(own.idle_ns.get() + now.saturating_sub(own.switched_at.replace(now)));
@@ -468,12 +482,9 @@ pub fn reschedule() {
     }
     own.calling.set(false);
     loop {
-        if let Some(thread) = previous.take() {
-            put_back(own, thread, now);
-        }
         let Some(next) = pick(own) else {
             own.resched.set(false);
-            return enter_idle(own);
+            return enter_idle(own, previous);
         };
         if next.dying.get() {
             end(&next);
@@ -489,7 +500,7 @@ pub fn reschedule() {
                 .highest()
                 .is_some_and(|p| p > next.priority());
             own.resched.set(urgent);
-            return run(own, next, now);
+            return run(own, previous, next, now);
         }
         timeouts::watch(&next);
     }
@@ -497,17 +508,17 @@ pub fn reschedule() {
 
 /// Deals with the thread that the CPU ran until now.
 #[inline]
-fn put_back(own: &Cpu, thread: Arc<Thread>, now: u64) {
+fn put_back(own: &Cpu, thread: &Arc<Thread>, now: u64) {
     if thread.state.get() != RunState::Running {
         // Blocked: whoever wakes it knows where it is.
         if thread.dying.get() && thread.state.get() == RunState::Blocked {
             thread.unlink();
-            end(&thread);
+            end(thread);
         }
         return;
     }
     if thread.dying.get() {
-        return end(&thread);
+        return end(thread);
     }
     if thread.suspended.get() {
         thread.state.set(RunState::Suspended);
@@ -517,12 +528,11 @@ fn put_back(own: &Cpu, thread: Arc<Thread>, now: u64) {
     let priority = thread.priority();
     let cpu = arch::cpu_id();
     if thread.affinity.get() & 1 << cpu == 0 && thread.affinity.get() & ONLINE.get() != 0 {
-        let target = choose_cpu(&thread);
-        make_ready(&thread, target);
+        make_ready(thread.clone(), choose_cpu(thread));
     } else if now >= own.slice_end.get() {
-        own.queue.borrow_mut().push(priority, thread);
+        own.queue.borrow_mut().push(priority, thread.clone());
     } else {
-        own.queue.borrow_mut().push_front(priority, thread);
+        own.queue.borrow_mut().push_front(priority, thread.clone());
     }
 }
 
@@ -559,57 +569,66 @@ fn steal() -> Option<Arc<Thread>> {
 }
 
 #[inline]
-fn run(own: &'static Cpu, next: Arc<Thread>, now: u64) {
-    let same = own
-        .loaded
-        .borrow()
-        .as_ref()
-        .is_some_and(|l| Arc::ptr_eq(l, &next));
+fn run(own: &'static Cpu, previous: Option<Arc<Thread>>, next: Arc<Thread>, now: u64) {
     own.switched_at.set(now);
     own.slice_end.set(now + SLICE_NS);
     arm(own.slice_end.get().min(timeouts::earliest()));
-    if !same {
-        own.switches.set(own.switches.get() + 1);
-    }
-    load_space(own, next.process());
-    if !same {
-        let old = own.loaded.borrow_mut().replace(next.clone());
-        // SAFETY: the frame and state lie in a thread that `current` keeps alive until another frame is current; the old
-        // thread is a different one, so that the two states do not alias.
-        unsafe {
-            let from = old.as_ref().map(|t| &mut *t.arch());
-            arch::switch_to(from, &mut *next.arch(), next.frame());
+    match previous {
+        Some(previous) if Arc::ptr_eq(&previous, &next) => {}
+        Some(previous) => {
+            if !core::ptr::eq(&**previous.process(), &**next.process()) {
+                load_space(next.process());
+                previous.process().space().left();
+            }
+            switch(own, Some(&previous), &next);
+        }
+        None => {
+            let idle_space = own.idle_space.borrow_mut().take();
+            match idle_space {
+                Some(space) if Arc::ptr_eq(&space, next.process().space()) => {
+                    next.process().load_ports();
+                }
+                old => {
+                    load_space(next.process());
+                    if let Some(old) = old {
+                        old.left();
+                    }
+                }
+            }
+            switch(own, None, &next);
         }
     }
     *own.current.borrow_mut() = Some(next);
 }
 
+/// Changes the processor's state from one thread's to another's.
 #[inline]
-fn load_space(own: &Cpu, process: &Arc<Process>) {
-    let space = process.space();
-    let loaded = own
-        .space
-        .borrow()
-        .as_ref()
-        .is_some_and(|s| Arc::ptr_eq(s, space));
-    if !loaded {
-        space.activate();
-        process.load_ports();
-        let old = own.space.borrow_mut().replace(space.clone());
-        if let Some(old) = old {
-            old.left();
-        }
+fn switch(own: &Cpu, from: Option<&Arc<Thread>>, to: &Arc<Thread>) {
+    own.switches.set(own.switches.get() + 1);
+    // SAFETY: the frame and state lie in a thread that `current` keeps alive until another frame is current; the old
+    // thread is a different one, so that the two states do not alias.
+    unsafe {
+        let from = from.map(|t| &mut *t.arch());
+        arch::switch_to(from, &mut *to.arch(), to.frame());
     }
 }
 
+#[inline]
+fn load_space(process: &Process) {
+    process.space().activate();
+    process.load_ports();
+}
+
 /// Nothing to run. The last address space stays loaded, since its thread is likely to be the next.
-fn enter_idle(own: &Cpu) {
+fn enter_idle(own: &Cpu, last: Option<Arc<Thread>>) {
     own.switched_at.set(arch::now_ns());
-    let dead = own.space.borrow().as_ref().is_some_and(|s| s.is_dead());
+    if let Some(last) = &last {
+        *own.idle_space.borrow_mut() = Some(last.process().space().clone());
+    }
+    let dead = own.idle_space.borrow().as_ref().is_some_and(|s| s.is_dead());
     if dead {
         leave_space(own);
     }
-    let last = own.loaded.borrow_mut().take();
     let mut idle = own.idle_frame.borrow_mut();
     if let Some((frame, state)) = idle.as_mut() {
         // SAFETY: the idle frame lives as long as the CPU; the last thread's state is saved, so that any CPU may run it next.
@@ -625,7 +644,7 @@ fn enter_idle(own: &Cpu) {
 fn leave_space(own: &Cpu) {
     arch::activate_kernel();
     arch::load_io_bitmap(None);
-    let old = own.space.borrow_mut().take();
+    let old = own.idle_space.borrow_mut().take();
     if let Some(old) = old {
         old.left();
     }

@@ -104,7 +104,7 @@ pub fn expire(now: u64) {
                 if thread.deadline.get() <= now {
                     thread.timed_out.set(true);
                     thread.unlink();
-                    sched::wake(&thread);
+                    sched::wake(thread);
                 } else {
                     watch(&thread);
                 }

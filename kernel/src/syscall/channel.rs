@@ -9,18 +9,26 @@ use bulkhead_abi::{
 };
 
 use super::sync::check_deadline;
-use super::{Call, Caller, Outcome};
+use super::{Call, Caller, Outcome, done};
 use crate::ipc::channel::{Channel, Message};
 use crate::memory::user;
-use crate::object::thread::{ReadBuffers, Wait, receive_message};
+use crate::object::thread::{ReadBuffers, Thread, Wait, accept};
 use crate::object::{Handle, Object};
 use crate::sched;
 
-fn end(c: &Caller, handle: usize, rights: Rights) -> Result<(Arc<Channel>, usize)> {
-    match c.process().object(handle as u32, rights)? {
-        Object::Channel(channel, side) => Ok((channel, side)),
-        _ => Err(Error::WrongType),
-    }
+/// Calls `f` with an end of a channel; `f` leaves handle tables alone.
+#[inline(always)]
+fn with_end<R>(
+    c: &Caller,
+    handle: usize,
+    rights: Rights,
+    f: impl FnOnce(&Arc<Channel>, usize) -> Result<R>,
+) -> Result<R> {
+    c.process()
+        .with_object(handle as u32, rights, |object| match object {
+            Object::Channel(channel, side) => f(channel, *side),
+            _ => Err(Error::WrongType),
+        })
 }
 
 pub fn create(c: &Caller) -> Call {
@@ -104,21 +112,38 @@ pub fn write(
     count: usize,
     txid: usize,
 ) -> Call {
-    let (channel, side) = end(c, channel, Rights::WRITE)?;
-    if txid != 0
-        && count == 0
-        && len <= MESSAGE_BYTES_MAX
-        && let Some(caller) = channel.waiting_caller(side, txid as u64)
-        && caller.receive_directly(c.process().space(), bytes, len, txid as u64)
-    {
-        channel.take_caller(side, txid as u64);
-        sched::wake_near(&caller);
-        return Ok(Outcome::Values(0, 0));
+    let direct = txid != 0 && count == 0 && len <= MESSAGE_BYTES_MAX;
+    let end = with_end(c, channel, Rights::WRITE, |channel, side| {
+        let takes = |caller: &Thread| {
+            caller.receive_directly(c.process().space(), bytes, len, txid as u64)
+        };
+        if direct && let Some(caller) = channel.take_caller(side, txid as u64, takes) {
+            sched::wake_near(caller);
+            return Ok(None);
+        }
+        Ok(Some((channel.clone(), side)))
+    })?;
+    match end {
+        None => done(0),
+        Some((channel, side)) => {
+            write_queued(c, (&channel, side), (bytes, len), (handles, count), txid)
+        }
     }
+}
+
+/// The way of a message that cannot go straight to who waits for it.
+#[inline(never)]
+fn write_queued(
+    c: &Caller,
+    (channel, side): (&Channel, usize),
+    (bytes, len): (usize, usize),
+    (handles, count): (usize, usize),
+    txid: usize,
+) -> Call {
     let mut message = compose(c, bytes, len)?;
     message.txid = txid as u64;
     if count != 0 {
-        take_handles(c, &mut message, handles, count, &channel)?;
+        take_handles(c, &mut message, handles, count, channel)?;
     }
     match channel.write(side, message) {
         Ok(()) => Ok(Outcome::Values(0, 0)),
@@ -138,70 +163,92 @@ pub fn read(
     handles_cap: usize,
     deadline: usize,
 ) -> Call {
-    let (channel, side) = end(c, channel, Rights::READ)?;
     let buffers = ReadBuffers {
         bytes,
         bytes_cap,
         handles,
         handles_cap,
     };
-    match receive_message(c.thread, &channel, side, &buffers) {
-        Err(Error::ShouldWait) => {}
-        Err(Error::BufferTooSmall) => return Ok(Outcome::Set),
-        result => return result.map(|(value, second)| Outcome::Values(value, second)),
-    }
-    check_deadline(deadline)?;
-    channel.add_reader(side, c.thread.clone());
-    c.thread.block(
-        Wait::Read {
-            channel,
-            side,
-            buffers,
-        },
-        deadline as u64,
-        Syscall::ChannelRead,
-    );
-    Ok(Outcome::Blocked)
-}
-
-pub fn call(c: &Caller, channel: usize, args: usize, deadline: usize) -> Call {
-    let (channel, side) = end(c, channel, Rights::WRITE.or(Rights::READ))?;
-    let args: CallArgs = user::read_record(c.process().space(), args)?;
-    check_deadline(deadline)?;
-    let txid = channel.new_txid();
-    let (bytes, len) = (args.bytes as usize, args.bytes_len as usize);
-    let buffers = ReadBuffers::of_call(&args);
-    if args.handles_len == 0
-        && len <= MESSAGE_BYTES_MAX
-        && let Some(reader) = channel.waiting_reader(side)
-        && reader.receive_directly(c.process().space(), bytes, len, txid)
-    {
-        channel.take_reader(side);
-        channel.add_caller(side, txid, c.thread.clone());
-        sched::set_calling(true);
-        sched::wake(&reader);
-        sched::set_calling(false);
+    let taken = with_end(c, channel, Rights::READ, |channel, side| {
+        match channel.read(side, |bytes, handles| buffers.fits(bytes, handles)) {
+            Err(Error::ShouldWait) => {}
+            taken => return taken.map(Some),
+        }
+        check_deadline(deadline)?;
+        channel.add_reader(side, c.thread.clone());
         c.thread.block(
-            Wait::Call {
-                channel,
+            Wait::Read {
+                channel: channel.clone(),
                 side,
                 buffers,
             },
             deadline as u64,
-            Syscall::ChannelCall,
+            Syscall::ChannelRead,
         );
+        Ok(None)
+    })?;
+    let Some(taken) = taken else {
         return Ok(Outcome::Blocked);
+    };
+    match accept(c.thread, taken, &buffers) {
+        Err(Error::BufferTooSmall) => Ok(Outcome::Set),
+        result => result.map(|(value, second)| Outcome::Values(value, second)),
     }
-    let mut message = compose(c, bytes, len)?;
+}
+
+pub fn call(c: &Caller, channel: usize, args: usize, deadline: usize) -> Call {
+    let rights = Rights::WRITE.or(Rights::READ);
+    let end = with_end(c, channel, rights, |channel, side| {
+        let args: CallArgs = user::read_record(c.process().space(), args)?;
+        check_deadline(deadline)?;
+        let txid = channel.new_txid();
+        let (bytes, len) = (args.bytes as usize, args.bytes_len as usize);
+        let takes =
+            |server: &Thread| server.receive_directly(c.process().space(), bytes, len, txid);
+        if args.handles_len == 0
+            && len <= MESSAGE_BYTES_MAX
+            && let Some(server) = channel.take_reader(side, takes)
+        {
+            channel.add_caller(side, txid, c.thread.clone());
+            sched::hand_off(server);
+            await_reply(c, channel, side, &args, deadline);
+            return Ok(None);
+        }
+        Ok(Some((channel.clone(), side, args, txid)))
+    })?;
+    match end {
+        None => Ok(Outcome::Blocked),
+        Some((channel, side, args, txid)) => {
+            call_queued(c, (&channel, side), &args, txid, deadline)
+        }
+    }
+}
+
+#[inline]
+fn await_reply(c: &Caller, channel: &Arc<Channel>, side: usize, args: &CallArgs, deadline: usize) {
+    let wait = Wait::Call {
+        channel: channel.clone(),
+        side,
+        buffers: ReadBuffers::of_call(args),
+    };
+    c.thread
+        .block(wait, deadline as u64, Syscall::ChannelCall);
+}
+
+/// The way of a call that cannot go straight to a server that waits.
+#[inline(never)]
+fn call_queued(
+    c: &Caller,
+    (channel, side): (&Arc<Channel>, usize),
+    args: &CallArgs,
+    txid: u64,
+    deadline: usize,
+) -> Call {
+    let (handles, count) = (args.handles as usize, args.handles_len as usize);
+    let mut message = compose(c, args.bytes as usize, args.bytes_len as usize)?;
     message.txid = txid;
-    if args.handles_len != 0 {
-        take_handles(
-            c,
-            &mut message,
-            args.handles as usize,
-            args.handles_len as usize,
-            &channel,
-        )?;
+    if count != 0 {
+        take_handles(c, &mut message, handles, count, channel)?;
     }
     channel.add_caller(side, txid, c.thread.clone());
     sched::set_calling(true);
@@ -209,7 +256,7 @@ pub fn call(c: &Caller, channel: usize, args: usize, deadline: usize) -> Call {
     sched::set_calling(false);
     if let Err((error, message)) = result {
         channel.remove_waiter(side, c.thread);
-        give_back(c, message, args.handles as usize);
+        give_back(c, message, handles);
         if error == Error::PeerClosed {
             c.thread
                 .set_result(Err(error), channel.peer_epoch(side) as usize);
@@ -217,14 +264,6 @@ pub fn call(c: &Caller, channel: usize, args: usize, deadline: usize) -> Call {
         }
         return Err(error);
     }
-    c.thread.block(
-        Wait::Call {
-            channel,
-            side,
-            buffers,
-        },
-        deadline as u64,
-        Syscall::ChannelCall,
-    );
+    await_reply(c, channel, side, args, deadline);
     Ok(Outcome::Blocked)
 }

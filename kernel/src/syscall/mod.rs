@@ -12,7 +12,6 @@ use alloc::sync::Arc;
 
 use bulkhead_abi::{Error, NAME_MAX, RawHandle, Result, Rights, Syscall};
 
-use crate::arch::Frame;
 use crate::memory::user;
 use crate::object::process::Process;
 use crate::object::thread::Thread;
@@ -100,22 +99,20 @@ macro_rules! object_of {
 object_of! {
     vmo: Vmo -> crate::memory::vmo::Vmo;
     port: Port -> crate::ipc::port::Port;
-    event: Event -> crate::object::event::Event;
     timer: Timer -> crate::object::timer::Timer;
     interrupt: Interrupt -> crate::irq::Interrupt;
     resource: Resource -> crate::object::resource::Resource;
     domain: DmaDomain -> crate::dma::DmaDomain;
 }
 
-/// Serves the system call of the current thread, whose registers are in `frame`.
-#[inline]
-pub fn dispatch(thread: &Arc<Thread>, frame: &Frame) {
-    let (number, args) = frame.syscall_args();
+/// Serves the system call of the current thread.
+#[inline(always)]
+pub fn dispatch(thread: &Arc<Thread>) {
     let caller = Caller { thread };
     let process = caller.process();
     process.syscalls.set(process.syscalls.get() + 1);
-    let outcome = match Syscall::from_number(number) {
-        Some(call) => serve(&caller, call, args),
+    let outcome = match Syscall::from_number(thread.syscall_number()) {
+        Some(call) => serve(&caller, call),
         None => Err(Error::BadSyscall),
     };
     match outcome {
@@ -129,48 +126,49 @@ pub fn dispatch(thread: &Arc<Thread>, frame: &Frame) {
     }
 }
 
-#[inline]
-fn serve(c: &Caller, call: Syscall, a: [usize; 6]) -> Call {
+#[inline(always)]
+fn serve(c: &Caller, call: Syscall) -> Call {
+    let a = |n| c.thread.syscall_argument(n);
     match call {
-        Syscall::HandleClose => handle::close(c, a[0]),
-        Syscall::HandleDuplicate => handle::duplicate(c, a[0], a[1]),
-        Syscall::ObjectInfo => info::object_info(c, a[0], a[1], a[2], a[3]),
-        Syscall::ObjectSet => handle::set(c, a[0], a[1], a[2], a[3]),
-        Syscall::ObjectSignal => sync::signal(c, a[0], a[1], a[2]),
-        Syscall::WaitAsync => sync::wait_async(c, a[0], a[1], a[2], a[3], a[4]),
+        Syscall::HandleClose => handle::close(c, a(0)),
+        Syscall::HandleDuplicate => handle::duplicate(c, a(0), a(1)),
+        Syscall::ObjectInfo => info::object_info(c, a(0), a(1), a(2), a(3)),
+        Syscall::ObjectSet => handle::set(c, a(0), a(1), a(2), a(3)),
+        Syscall::ObjectSignal => sync::signal(c, a(0), a(1), a(2)),
+        Syscall::WaitAsync => sync::wait_async(c, a(0), a(1), a(2), a(3), a(4)),
         Syscall::PortCreate => sync::port_create(c),
-        Syscall::PortQueue => sync::port_queue(c, a[0], a[1]),
-        Syscall::PortWait => sync::port_wait(c, a[0], a[1], a[2], a[3]),
-        Syscall::PortCancel => sync::port_cancel(c, a[0], a[1], a[2]),
+        Syscall::PortQueue => sync::port_queue(c, a(0), a(1)),
+        Syscall::PortWait => sync::port_wait(c, a(0), a(1), a(2), a(3)),
+        Syscall::PortCancel => sync::port_cancel(c, a(0), a(1), a(2)),
         Syscall::ChannelCreate => channel::create(c),
-        Syscall::ChannelWrite => channel::write(c, a[0], a[1], a[2], a[3], a[4], a[5]),
-        Syscall::ChannelRead => channel::read(c, a[0], a[1], a[2], a[3], a[4], a[5]),
-        Syscall::ChannelCall => channel::call(c, a[0], a[1], a[2]),
+        Syscall::ChannelWrite => channel::write(c, a(0), a(1), a(2), a(3), a(4), a(5)),
+        Syscall::ChannelRead => channel::read(c, a(0), a(1), a(2), a(3), a(4), a(5)),
+        Syscall::ChannelCall => channel::call(c, a(0), a(1), a(2)),
         Syscall::EventCreate => sync::event_create(c),
         Syscall::TimerCreate => sync::timer_create(c),
-        Syscall::TimerSet => sync::timer_set(c, a[0], a[1], a[2]),
-        Syscall::FutexWait => sync::futex_wait(c, a[0], a[1], a[2]),
-        Syscall::FutexWake => sync::futex_wake(c, a[0], a[1]),
-        Syscall::VmoCreate => memory::vmo_create(c, a[0], a[1], a[2]),
-        Syscall::VmoPhysical => memory::vmo_physical(c, a[0], a[1], a[2], a[3]),
-        Syscall::VmoOp => memory::vmo_op(c, a[0], a[1], a[2], a[3], a[4]),
-        Syscall::VmMap => memory::map(c, a[0], a[1], a[2], a[3], a[4], a[5]),
-        Syscall::VmUnmap => memory::unmap(c, a[0], a[1], a[2]),
-        Syscall::VmProtect => memory::protect(c, a[0], a[1], a[2], a[3]),
-        Syscall::ProcessCreate => task::process_create(c, a[0], a[1], a[2]),
-        Syscall::ThreadStart => task::thread_start(c, a[0], a[1]),
-        Syscall::Kill => task::kill(c, a[0], a[1], a[2]),
-        Syscall::Debug => task::debug(c, a[0], a[1], a[2], a[3]),
-        Syscall::ResourceDerive => hardware::resource_derive(c, a[0], a[1], a[2], a[3]),
-        Syscall::IrqCreate => hardware::irq_create(c, a[0], a[1], a[2], a[3]),
-        Syscall::IrqBind => hardware::irq_bind(c, a[0], a[1], a[2], a[3]),
-        Syscall::IrqAck => hardware::irq_ack(c, a[0]),
-        Syscall::IrqTrigger => hardware::irq_trigger(c, a[0]),
-        Syscall::DmaCreate => hardware::dma_create(c, a[0], a[1]),
-        Syscall::DmaPin => hardware::dma_pin(c, a),
-        Syscall::DmaUnpin => hardware::dma_unpin(c, a[0]),
-        Syscall::DmaRecover => hardware::dma_recover(c, a[0]),
-        Syscall::IoportGrant => hardware::ioport_grant(c, a[0], a[1], a[2]),
-        Syscall::Log => info::log(c, a[0], a[1], a[2], a[3], a[4]),
+        Syscall::TimerSet => sync::timer_set(c, a(0), a(1), a(2)),
+        Syscall::FutexWait => sync::futex_wait(c, a(0), a(1), a(2)),
+        Syscall::FutexWake => sync::futex_wake(c, a(0), a(1)),
+        Syscall::VmoCreate => memory::vmo_create(c, a(0), a(1), a(2)),
+        Syscall::VmoPhysical => memory::vmo_physical(c, a(0), a(1), a(2), a(3)),
+        Syscall::VmoOp => memory::vmo_op(c, a(0), a(1), a(2), a(3), a(4)),
+        Syscall::VmMap => memory::map(c, a(0), a(1), a(2), a(3), a(4), a(5)),
+        Syscall::VmUnmap => memory::unmap(c, a(0), a(1), a(2)),
+        Syscall::VmProtect => memory::protect(c, a(0), a(1), a(2), a(3)),
+        Syscall::ProcessCreate => task::process_create(c, a(0), a(1), a(2)),
+        Syscall::ThreadStart => task::thread_start(c, a(0), a(1)),
+        Syscall::Kill => task::kill(c, a(0), a(1), a(2)),
+        Syscall::Debug => task::debug(c, a(0), a(1), a(2), a(3)),
+        Syscall::ResourceDerive => hardware::resource_derive(c, a(0), a(1), a(2), a(3)),
+        Syscall::IrqCreate => hardware::irq_create(c, a(0), a(1), a(2), a(3)),
+        Syscall::IrqBind => hardware::irq_bind(c, a(0), a(1), a(2), a(3)),
+        Syscall::IrqAck => hardware::irq_ack(c, a(0)),
+        Syscall::IrqTrigger => hardware::irq_trigger(c, a(0)),
+        Syscall::DmaCreate => hardware::dma_create(c, a(0), a(1)),
+        Syscall::DmaPin => hardware::dma_pin(c, core::array::from_fn(a)),
+        Syscall::DmaUnpin => hardware::dma_unpin(c, a(0)),
+        Syscall::DmaRecover => hardware::dma_recover(c, a(0)),
+        Syscall::IoportGrant => hardware::ioport_grant(c, a(0), a(1), a(2)),
+        Syscall::Log => info::log(c, a(0), a(1), a(2), a(3), a(4)),
     }
 }

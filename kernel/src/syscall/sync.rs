@@ -15,8 +15,12 @@ use crate::object::timer::Timer;
 use crate::sched;
 
 pub fn signal(c: &Caller, handle: usize, clear: usize, set: usize) -> Call {
-    c.event(handle, Rights::SIGNAL)?
-        .signal(Signals(clear as u32), Signals(set as u32))?;
+    let (clear, set) = (Signals(clear as u32), Signals(set as u32));
+    c.process()
+        .with_object(handle as u32, Rights::SIGNAL, |object| match object {
+            Object::Event(event) => event.signal(clear, set),
+            _ => Err(Error::WrongType),
+        })?;
     done(0)
 }
 
@@ -62,23 +66,28 @@ pub fn port_wait(c: &Caller, port: usize, buffer: usize, count: usize, deadline:
     if count == 0 {
         return Err(Error::InvalidArgument);
     }
-    let port = c.port(port, Rights::READ)?;
-    match receive_packets(c.thread, &port, buffer, count) {
-        Err(Error::ShouldWait) => {}
-        result => return result.map(|(value, second)| Outcome::Values(value, second)),
-    }
-    check_deadline(deadline)?;
-    port.add_waiter(c.thread.clone());
-    c.thread.block(
-        Wait::Port {
-            port,
-            buffer,
-            count,
-        },
-        deadline as u64,
-        Syscall::PortWait,
-    );
-    Ok(Outcome::Blocked)
+    c.process()
+        .with_object(port as u32, Rights::READ, |object| {
+            let Object::Port(port) = object else {
+                return Err(Error::WrongType);
+            };
+            match receive_packets(c.thread, port, buffer, count) {
+                Err(Error::ShouldWait) => {}
+                result => return result.map(|(value, second)| Outcome::Values(value, second)),
+            }
+            check_deadline(deadline)?;
+            port.add_waiter(c.thread.clone());
+            c.thread.block(
+                Wait::Port {
+                    port: port.clone(),
+                    buffer,
+                    count,
+                },
+                deadline as u64,
+                Syscall::PortWait,
+            );
+            Ok(Outcome::Blocked)
+        })
 }
 
 /// A deadline in the past does not block.

@@ -105,11 +105,25 @@ impl Frame {
         }
     }
 
-    /// The system call's number and arguments.
+    /// The system call's number.
     #[inline]
-    pub fn syscall_args(&self) -> (usize, [usize; 6]) {
-        let arguments = [self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9];
-        (self.rax as usize, arguments.map(|value| value as usize))
+    pub fn syscall_number(&self) -> usize {
+        self.rax as usize
+    }
+
+    /// The system call's argument `n`, below 6; others are 0.
+    #[inline(always)]
+    pub fn syscall_argument(&self, n: usize) -> usize {
+        let value = match n {
+            0 => self.rdi,
+            1 => self.rsi,
+            2 => self.rdx,
+            3 => self.r10,
+            4 => self.r8,
+            5 => self.r9,
+            _ => 0,
+        };
+        value as usize
     }
 
     /// What the system call returns.
