@@ -32,14 +32,13 @@ pub fn counters() -> Counters {
 pub fn syscall(_frame: &mut Frame) {
     let _lock = lock();
     SYSCALLS.set(SYSCALLS.get() + 1);
-    sched::with_current(|thread| syscall::dispatch(thread));
-    sched::finish_hook();
+    sched::serve_current(syscall::dispatch);
 }
 
 /// A page fault of a user thread.
 pub fn page_fault(_frame: &mut Frame, address: usize, access: Access) {
     let _lock = lock();
-    sched::with_current(|thread| {
+    sched::serve_current(|thread| {
         let process = thread.process();
         PAGE_FAULTS.set(PAGE_FAULTS.get() + 1);
         process.page_faults.set(process.page_faults.get() + 1);
@@ -56,7 +55,6 @@ pub fn page_fault(_frame: &mut Frame, address: usize, access: Access) {
             end_by_fault(thread, process, e, error.text());
         }
     });
-    sched::finish_hook();
 }
 
 /// Another exception of a user thread.

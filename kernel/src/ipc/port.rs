@@ -72,6 +72,27 @@ impl Port {
         self.state.borrow().closed
     }
 
+    /// Gives a packet straight to a thread that waits. `false`: none does, or it cannot take it; the packet takes the way
+    /// through the queue.
+    #[inline]
+    pub fn deliver(&self, packet: impl FnOnce() -> Packet) -> bool {
+        let mut state = self.state.borrow_mut();
+        if !state.queue.is_empty()
+            || !state
+                .waiters
+                .front()
+                .is_some_and(|thread| thread.receive_packet(&packet()))
+        {
+            return false;
+        }
+        let thread = state.waiters.pop_front();
+        drop(state);
+        if let Some(thread) = thread {
+            sched::wake(thread);
+        }
+        true
+    }
+
     #[inline]
     fn push(&self, entry: Entry) {
         let mut state = self.state.borrow_mut();
@@ -84,6 +105,9 @@ impl Port {
 
     /// Queues a packet of a program.
     pub fn queue_user(&self, packet: Packet) -> Result<()> {
+        if self.deliver(|| packet) {
+            return Ok(());
+        }
         {
             let mut state = self.state.borrow_mut();
             if state.user_packets >= USER_PACKETS_MAX {
@@ -192,6 +216,16 @@ impl Watch {
     pub fn fire(&self, edges: Signals) -> bool {
         if self.port.is_closed() {
             return false;
+        }
+        let packet = || Packet {
+            key: self.key,
+            kind: Packet::SIGNAL,
+            signals: edges.and(self.mask).0,
+            value: 1,
+            timestamp_ns: arch::now_ns(),
+        };
+        if !self.queued.get() && self.port.deliver(packet) {
+            return !self.once;
         }
         self.seen.set(self.seen.get() | edges.and(self.mask).0);
         self.count.set(self.count.get() + 1);

@@ -186,9 +186,12 @@ impl Interrupt {
 
     fn send(&self) {
         let binding = self.binding.borrow();
-        if let (Some(binding), Some(this)) = (&*binding, self.this.upgrade()) {
+        let Some(binding) = &*binding else { return };
+        self.time.set(arch::now_ns());
+        if binding.port.deliver(|| self.packet(binding.key)) {
+            self.taken(binding.ack_on_dequeue);
+        } else if let Some(this) = self.this.upgrade() {
             self.phase.set(Phase::Queued);
-            self.time.set(arch::now_ns());
             binding.port.queue_interrupt(this);
         }
     }
@@ -200,13 +203,23 @@ impl Interrupt {
             .as_ref()
             .map_or((0, false), |b| (b.key, b.ack_on_dequeue));
         drop(binding);
-        let packet = Packet {
+        let packet = self.packet(key);
+        self.taken(ack);
+        packet
+    }
+
+    fn packet(&self, key: u64) -> Packet {
+        Packet {
             key,
             kind: Packet::INTERRUPT,
             signals: 0,
-            value: self.since_packet.replace(0),
+            value: self.since_packet.get(),
             timestamp_ns: self.time.get(),
-        };
+        }
+    }
+
+    fn taken(&self, ack: bool) {
+        self.since_packet.set(0);
         if ack {
             // Whoever takes the packet looks at the device afterwards: what fired until now is covered.
             self.again.set(false);
@@ -214,7 +227,6 @@ impl Interrupt {
         } else {
             self.phase.set(Phase::Taken);
         }
-        packet
     }
 
     /// Allows the next packet.

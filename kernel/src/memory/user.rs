@@ -52,9 +52,40 @@ pub fn write(space: &Space, address: usize, bytes: &[u8]) -> Result<()> {
     })
 }
 
+/// Whether `len` bytes from `address` lie in one page. Then that page decides whether they may be used: what lies beyond the
+/// user's addresses is never translated.
+#[inline(always)]
+fn in_one_page(address: usize, len: usize) -> bool {
+    len <= PAGE_SIZE - (address & (PAGE_SIZE - 1))
+}
+
 /// Copies from one process's memory to another's.
-#[inline]
+#[inline(always)]
 pub fn copy(from: (&Space, usize), to: (&Space, usize), len: usize) -> Result<()> {
+    if len == 0 {
+        Ok(())
+    } else if in_one_page(from.1, len) && in_one_page(to.1, len) {
+        copy_piece(from, to, len)
+    } else {
+        copy_pieces(from, to, len)
+    }
+}
+
+/// Within a page on either side.
+#[inline(always)]
+fn copy_piece(from: (&Space, usize), to: (&Space, usize), len: usize) -> Result<()> {
+    let source = from.0.translate(from.1, false)?;
+    let target = to.0.translate(to.1, true)?;
+    // SAFETY: both lead to `len` bytes of present user pages in the direct map, the target's writable. User threads may
+    // write them meanwhile: the copy is then any mixture.
+    unsafe {
+        arch::copy_bytes(arch::phys_to_virt(source), arch::phys_to_virt(target), len);
+    }
+    Ok(())
+}
+
+#[cold]
+fn copy_pieces(from: (&Space, usize), to: (&Space, usize), len: usize) -> Result<()> {
     for start in [from.1, to.1] {
         if start.checked_add(len).is_none_or(|end| end > USER_MAX) {
             return Err(Error::BadAddress);
@@ -65,11 +96,7 @@ pub fn copy(from: (&Space, usize), to: (&Space, usize), len: usize) -> Result<()
         let (source, target) = (from.1 + done, to.1 + done);
         let rest = |at: usize| PAGE_SIZE - (at & (PAGE_SIZE - 1));
         let n = rest(source).min(rest(target)).min(len - done);
-        let source = from.0.translate(source, false)?;
-        let target = to.0.translate(target, true)?;
-        // SAFETY: both lead to `n` bytes of present user pages in the direct map, the target's writable; the copy allows
-        // overlap.
-        unsafe { arch::phys_to_virt(target).copy_from(arch::phys_to_virt(source), n) };
+        copy_piece((from.0, source), (to.0, target), n)?;
         done += n;
     }
     Ok(())
@@ -143,6 +170,12 @@ pub fn bytes_of<T: Plain>(value: &T) -> &[u8] {
 /// Reads a record from user memory.
 #[inline]
 pub fn read_record<T: Plain>(space: &Space, address: usize) -> Result<T> {
+    if in_one_page(address, size_of::<T>()) {
+        let record = arch::phys_to_virt(space.translate(address, false)?);
+        // SAFETY: leads to the record's bytes in a present user page, and any bytes make a `T`. User threads may write them
+        // meanwhile: the copy is then any mixture.
+        return Ok(unsafe { record.cast::<T>().read_unaligned() });
+    }
     let mut value = T::default();
     // SAFETY: `T` is plain: any bytes make a valid value.
     let bytes = unsafe { core::slice::from_raw_parts_mut((&raw mut value).cast(), size_of::<T>()) };
@@ -153,5 +186,12 @@ pub fn read_record<T: Plain>(space: &Space, address: usize) -> Result<T> {
 /// Writes a record to user memory.
 #[inline]
 pub fn write_record<T: Plain>(space: &Space, address: usize, value: &T) -> Result<()> {
+    if in_one_page(address, size_of::<T>()) {
+        let record = arch::phys_to_virt(space.translate(address, true)?);
+        // SAFETY: leads to room for the record in a present, writable user page; `T` is plain, so that no byte of it is
+        // uninitialised.
+        unsafe { record.cast::<T>().write_unaligned(*value) };
+        return Ok(());
+    }
     write(space, address, bytes_of(value))
 }

@@ -262,7 +262,7 @@ impl Thread {
     /// Copies bytes of another process straight to where this thread waits for a message, and ends its wait; the caller wakes
     /// it. `false`: it does not fit or a buffer is bad, and nothing happened; the message takes the way through the queue, where
     /// whoever is to blame hears of it.
-    #[inline]
+    #[inline(always)]
     pub fn receive_directly(&self, from: &Space, bytes: usize, len: usize, txid: u64) -> bool {
         let buffers = match &*self.wait.borrow() {
             Wait::Read { buffers, .. } | Wait::Call { buffers, .. } => *buffers,
@@ -277,7 +277,22 @@ impl Thread {
         true
     }
 
+    /// Puts a packet straight to where this thread waits for packets, and ends its wait; the caller wakes it. `false`: the
+    /// buffer is bad, and nothing happened.
+    #[inline]
+    pub fn receive_packet(&self, packet: &Packet) -> bool {
+        let Wait::Port { buffer, .. } = *self.wait.borrow() else {
+            return false;
+        };
+        if user::write_record(self.process.space(), buffer, packet).is_err() {
+            return false;
+        }
+        self.complete(Ok(1));
+        true
+    }
+
     /// Ends its wait with a result and a second value.
+    #[inline]
     pub fn complete_with(&self, result: Result<usize>, second: usize) {
         *self.wait.borrow_mut() = Wait::Done;
         self.set_result(result, second);
@@ -325,7 +340,7 @@ impl Thread {
                 port,
                 buffer,
                 count,
-            } => receive_packets(self, port, *buffer, *count),
+            } => receive_packets(self, port, *buffer, *count).map(|n| (n, 0)),
             Wait::Read {
                 channel,
                 side,
@@ -399,7 +414,7 @@ pub fn receive_packets(
     port: &Port,
     buffer: usize,
     count: usize,
-) -> Result<Values> {
+) -> Result<usize> {
     let space = thread.process.space();
     if port.base.handles() == 0 {
         return Err(Error::Cancelled);
@@ -417,7 +432,7 @@ pub fn receive_packets(
         user::write_record(space, at, &packet)?;
         n += 1;
     }
-    Ok((n, 0))
+    Ok(n)
 }
 
 /// Moves a message from a channel to a thread's buffers.

@@ -94,6 +94,22 @@ pub fn current() -> Option<Arc<Thread>> {
     this().current.borrow().clone()
 }
 
+/// A hook on behalf of the thread that this CPU runs: calls `f` with it, then does what [`finish_hook`] does.
+#[inline(always)]
+pub fn serve_current(f: impl FnOnce(&Arc<Thread>)) {
+    let own = this();
+    if let Some(thread) = &*own.current.borrow() {
+        f(thread);
+    }
+    finish(own);
+}
+
+/// When this CPU last read the clock: at its last switch or tick.
+#[inline]
+pub fn recent_ns() -> u64 {
+    this().switched_at.get()
+}
+
 /// Calls `f` with the thread that this CPU runs. `f` does not change threads.
 #[inline(always)]
 pub fn with_current(f: impl FnOnce(&Arc<Thread>)) {
@@ -120,7 +136,11 @@ pub fn drop_later(handle: Handle) {
 /// What a hook does last: drops what was put aside, and changes threads if it must. Call it without borrows.
 #[inline]
 pub fn finish_hook() {
-    let own = this();
+    finish(this());
+}
+
+#[inline(always)]
+fn finish(own: &'static Cpu) {
     while own.resched.get() || PUT_ASIDE.get() {
         finish_work(own);
     }

@@ -37,7 +37,7 @@ pub fn create(c: &Caller) -> Call {
     let [first, second] = ends;
     let first = c.process().add_handle(first)?;
     match c.process().add_handle(second) {
-        Ok(second) => Ok(Outcome::Values(first as usize, second as usize)),
+        Ok(second) => c.values(first as usize, second as usize),
         Err(error) => {
             drop(c.process().take_handle(first));
             Err(error)
@@ -146,7 +146,7 @@ fn write_queued(
         take_handles(c, &mut message, handles, count, channel)?;
     }
     match channel.write(side, message) {
-        Ok(()) => Ok(Outcome::Values(0, 0)),
+        Ok(()) => done(0),
         Err((error, message)) => {
             give_back(c, message, handles);
             Err(error)
@@ -191,8 +191,9 @@ pub fn read(
         return Ok(Outcome::Blocked);
     };
     match accept(c.thread, taken, &buffers) {
+        Ok((value, second)) => c.values(value, second),
         Err(Error::BufferTooSmall) => Ok(Outcome::Set),
-        result => result.map(|(value, second)| Outcome::Values(value, second)),
+        Err(error) => Err(error),
     }
 }
 

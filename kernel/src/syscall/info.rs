@@ -7,7 +7,7 @@ use bulkhead_abi::{
     VmoInfo,
 };
 
-use super::{Call, Caller, Outcome, done};
+use super::{Call, Caller, done};
 use crate::memory::user::{self, Plain};
 use crate::memory::{frames, heap};
 use crate::object::{self, Object, process};
@@ -120,7 +120,7 @@ fn system(c: &Caller, handle: usize, rights: Rights) -> Result<()> {
 fn write_some(c: &Caller, buffer: usize, len: usize, bytes: &[u8]) -> Call {
     let n = len.min(bytes.len());
     user::write(c.process().space(), buffer, &bytes[..n])?;
-    Ok(Outcome::Values(n, bytes.len()))
+    c.values(n, bytes.len())
 }
 
 /// Writes as many whole records as fit; the second value is how many there are.
@@ -129,7 +129,7 @@ fn many<T: Plain>(c: &Caller, buffer: usize, len: usize, records: &[T]) -> Call 
     for (n, record) in records[..fit].iter().enumerate() {
         user::write_record(c.process().space(), buffer + n * size_of::<T>(), record)?;
     }
-    Ok(Outcome::Values(fit * size_of::<T>(), records.len()))
+    c.values(fit * size_of::<T>(), records.len())
 }
 
 fn stats() -> KernelStats {
@@ -191,7 +191,7 @@ pub fn log(
         LogOp::Read => {
             let (n, next) = log::read(sequence as u64, &mut bytes[..n]);
             user::write(space, buffer, &bytes[..n])?;
-            Ok(Outcome::Values(n, next as usize))
+            c.values(n, next as usize)
         }
         // The serial port is written as lines come in: nothing is left to wait for.
         LogOp::Flush => done(0),

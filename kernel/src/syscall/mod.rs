@@ -20,8 +20,8 @@ use crate::sched;
 
 /// How a system call ends.
 enum Outcome {
-    /// With a value and a second one.
-    Values(usize, usize),
+    /// With a value.
+    Value(usize),
     /// The thread waits; the result comes when the wait ends.
     Blocked,
     /// The result is in the registers already.
@@ -31,7 +31,7 @@ enum Outcome {
 type Call = Result<Outcome>;
 
 fn done(value: usize) -> Call {
-    Ok(Outcome::Values(value, 0))
+    Ok(Outcome::Value(value))
 }
 
 /// The caller of a system call.
@@ -43,6 +43,13 @@ impl Caller<'_> {
     #[inline]
     fn process(&self) -> &Arc<Process> {
         self.thread.process()
+    }
+
+    /// Ends the call with two values.
+    #[inline]
+    fn values(&self, value: usize, second: usize) -> Call {
+        self.thread.set_result(Ok(value), second);
+        Ok(Outcome::Set)
     }
 
     fn add(&self, object: Object, rights: Rights) -> Result<usize> {
@@ -116,7 +123,7 @@ pub fn dispatch(thread: &Arc<Thread>) {
         None => Err(Error::BadSyscall),
     };
     match outcome {
-        Ok(Outcome::Values(value, second)) => thread.set_result(Ok(value), second),
+        Ok(Outcome::Value(value)) => thread.set_result(Ok(value), 0),
         Ok(Outcome::Set) => {}
         Ok(Outcome::Blocked) => {
             sched::timeouts::watch(thread);

@@ -26,6 +26,21 @@ pub fn phys_to_virt(pa: u64) -> *mut u8 {
     (DIRECT_MAP + pa) as *mut u8
 }
 
+/// Copies `len` bytes from low to high addresses, by words. For short lengths that the compiler does not know.
+///
+/// # Safety
+/// `from` leads to `len` readable bytes and `to` to as many writable ones; nobody relies on what becomes of
+/// ranges that overlap or change meanwhile.
+#[inline(always)]
+pub unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller's promise; the direction flag is clear in all Rust code.
+    unsafe {
+        core::arch::asm!("rep movsq", "mov ecx, {rest:e}", "rep movsb", rest = in(reg) len & 7,
+            inout("rcx") len / 8 => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags));
+    }
+}
+
 /// The index into the table of `level` (4 = root, 1 = the last) for `va`.
 #[inline]
 pub const fn index(va: usize, level: u32) -> usize {

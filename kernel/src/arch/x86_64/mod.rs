@@ -61,7 +61,7 @@ mod interface {
     pub use super::init::{acpi_tables, init};
     pub use super::io_apic::{isa_irq_to_gsi, line_allocate, line_free, line_mask, line_unmask};
     pub use super::io_bitmap::{IoBitmap, load_io_bitmap};
-    pub use super::layout::phys_to_virt;
+    pub use super::layout::{copy_bytes, phys_to_virt};
     pub use super::paging::{PageTable, activate_kernel};
     pub use super::serial::{outcome, serial_write};
     pub use super::smp::start_secondary_cpus;
