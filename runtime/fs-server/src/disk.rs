@@ -60,19 +60,18 @@ where
     F::File: 'static,
     M: AsyncFnOnce(Rc<DiskCache>) -> Result<F, FsError> + 'static,
 {
-    let name = format.name;
     let handles = (
         rt::startup::take::<Channel>("disk"),
         rt::startup::take::<Channel>("volume"),
     );
     let (Some(disk), Some(volume)) = handles else {
-        rt::error!("{name}: started without the handles \"disk\" and \"volume\"");
+        rt::error!("started without the handles \"disk\" and \"volume\"");
         return 1;
     };
     match serve_disk(format, disk, VolumeServer::new(volume)) {
         Ok(()) => 0,
         Err(error) => {
-            rt::error!("{name}: {error}");
+            rt::error!("{error}");
             1
         }
     }
@@ -94,8 +93,8 @@ where
     M: AsyncFnOnce(Rc<DiskCache>) -> Result<F, FsError> + 'static,
 {
     let executor = Executor::new()?;
-    let (name, inner) = (format.name, executor.clone());
-    let served = serve(executor.clone(), name, volume, async move || {
+    let inner = executor.clone();
+    let served = serve(executor.clone(), volume, async move || {
         open(&inner, format, disk).await
     });
     executor.block_on(served);

@@ -56,7 +56,6 @@ pub(crate) struct Volume<C> {
     pub contents: C,
     pub executor: Executor,
     pub number: u32,
-    name: &'static str,
     open_files: Cell<u32>,
     messages: Cell<u32>,
 }
@@ -65,13 +64,12 @@ pub(crate) struct Volume<C> {
 /// request to do so.
 pub async fn serve<C: Contents>(
     executor: Executor,
-    name: &'static str,
     server: VolumeServer,
     open: impl AsyncFnOnce() -> Result<C, MountError>,
 ) {
     let requests = match executor.requests(server) {
         Ok(requests) => requests,
-        Err(error) => return rt::error!("{name}: {error}"),
+        Err(error) => return rt::error!("{error}"),
     };
     let mut open = Some(open);
     let mut mounted: Option<Rc<Volume<C>>> = None;
@@ -97,7 +95,6 @@ pub async fn serve<C: Contents>(
                         contents,
                         executor: executor.clone(),
                         number,
-                        name,
                         open_files: Cell::new(0),
                         messages: Cell::new(0),
                     };
@@ -130,8 +127,8 @@ impl<C: Contents> Volume<C> {
         if convert::is_damage(error) && count <= MESSAGES_MAX {
             self.messages.set(count + 1);
             match count {
-                MESSAGES_MAX => rt::error!("{}: further messages are left out", self.name),
-                _ => rt::error!("{}: {what}: {error}", self.name),
+                MESSAGES_MAX => rt::error!("further messages are left out"),
+                _ => rt::error!("{what}: {error}"),
             }
         }
         convert::error(error)

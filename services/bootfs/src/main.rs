@@ -23,7 +23,7 @@ rt::entry!(main);
 
 fn main() {
     if let Err(error) = run() {
-        rt::error!("bootfs: {error}");
+        rt::error!("{error}");
         rt::exit(1);
     }
 }
@@ -34,17 +34,12 @@ fn run() -> Result<(), String> {
     let server = rt::startup::take::<Channel>("serve:bootfs");
     let server = server.ok_or_else(|| missing("serve:bootfs"))?;
     let executor = Executor::new().map_err(|error| format!("executor: {error}"))?;
-    let served = serve(
-        executor.clone(),
-        "bootfs",
-        VolumeServer::new(server),
-        async || {
-            open(archive).map_err(|reason| MountError {
-                error: ClientError::Io,
-                reason,
-            })
-        },
-    );
+    let served = serve(executor.clone(), VolumeServer::new(server), async || {
+        open(archive).map_err(|reason| MountError {
+            error: ClientError::Io,
+            reason,
+        })
+    });
     executor.block_on(served);
     Ok(())
 }

@@ -33,9 +33,9 @@ fn warn(warnings: ext::Warnings) {
             "ext: the journal was not replayed: the last changes before a crash are not seen"
         );
     } else if warnings.not_clean {
-        rt::warn!("ext: the volume was not unmounted cleanly");
+        rt::warn!("the volume was not unmounted cleanly");
     }
     if warnings.has_errors {
-        rt::warn!("ext: the volume is marked as having errors");
+        rt::warn!("the volume is marked as having errors");
     }
 }

@@ -27,7 +27,7 @@ rt::entry!(main);
 
 fn main() {
     let Some(channel) = rt::startup::take::<Channel>("partitions") else {
-        rt::error!("part: started without the handle \"partitions\"");
+        rt::error!("started without the handle \"partitions\"");
         rt::exit(1);
     };
     let devmgr = PartitionsClient::new(channel);
@@ -36,14 +36,14 @@ fn main() {
             Ok((disk, endpoint)) => {
                 let problem = publish(&devmgr, &disk, endpoint).err();
                 if let Some(problem) = &problem {
-                    rt::error!("part: {}: {problem}", disk.name);
+                    rt::error!("{}: {problem}", disk.name);
                 }
                 let _ = devmgr.done(disk.name.as_str(), disk.epoch, problem);
             }
             // No disk for as long as a call lasts.
             Err(CallError::Transport(Error::TimedOut)) => {}
             Err(error) => {
-                rt::error!("part: {error}");
+                rt::error!("{error}");
                 rt::exit(1);
             }
         }
@@ -65,7 +65,7 @@ fn publish(
     };
     let table = read_now(read_table(&device, block_bytes)).map_err(|error| error.to_string())?;
     for note in &table.notes {
-        rt::warn!("part: {}: {note}", info.name);
+        rt::warn!("{}: {note}", info.name);
     }
     for partition in &table.partitions {
         let access = disk.info().access;

@@ -12,7 +12,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use volume::host::run_ready;
 
-#[expect(clippy::result_large_err, reason = "a test; the error has both copies' reasons")]
+#[expect(
+    clippy::result_large_err,
+    reason = "a test; the error has both copies' reasons"
+)]
 fn table(bytes: &[u8]) -> Result<Table, TableError> {
     run_ready(read_table(&bytes.to_vec(), 512))
 }

@@ -22,7 +22,7 @@ rt::entry!(main);
 
 fn main() {
     if let Err(error) = run() {
-        rt::error!("vfs: {error}");
+        rt::error!("{error}");
         rt::exit(1);
     }
 }

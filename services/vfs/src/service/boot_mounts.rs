@@ -33,17 +33,17 @@ async fn mount_archive(vfs: &Rc<Vfs>, channel: Channel) {
                 .add(number, target, Rc::new(service));
             vfs.changed.notify();
         }
-        Err(error) => rt::error!("vfs: /boot: {error}"),
+        Err(error) => rt::error!("/boot: {error}"),
     }
 }
 
 async fn mount_disks(vfs: &Rc<Vfs>, endpoints: &EndpointsAsyncClient<Caller>, root: &RootChoice) {
     if let Err(error) = endpoints.wait_settled().await {
-        rt::warn!("vfs: not all disks may be known yet: {error:?}");
+        rt::warn!("not all disks may be known yet: {error:?}");
     }
     let disks = match endpoints.list().await {
         Ok(disks) => disks,
-        Err(error) => return rt::error!("vfs: no list of disks: {error:?}"),
+        Err(error) => return rt::error!("no list of disks: {error:?}"),
     };
     let has_parts = |disk: &EndpointInfo| {
         disks
@@ -78,15 +78,15 @@ async fn mount_disks(vfs: &Rc<Vfs>, endpoints: &EndpointsAsyncClient<Caller>, ro
                 error: FsError::UnknownFormat,
                 reason,
             }) => {
-                rt::info!("vfs: disk:/{name}: {reason}");
+                rt::info!("disk:/{name}: {reason}");
             }
-            Err(error) => rt::error!("vfs: disk:/{name} is not mounted: {error}"),
+            Err(error) => rt::error!("disk:/{name} is not mounted: {error}"),
         }
     }
     if let RootChoice::Named(name) = root
         && !boot_disks.iter().any(|disk| disk.name == *name)
     {
-        rt::error!("vfs: the root disk:/{name} is not there or not mounted");
+        rt::error!("the root disk:/{name} is not there or not mounted");
     }
     for assignment in assign(boot_disks, root) {
         let name = &assignment.disk.name;
@@ -97,7 +97,7 @@ async fn mount_disks(vfs: &Rc<Vfs>, endpoints: &EndpointsAsyncClient<Caller>, ro
             continue;
         };
         let format = &service.info.format;
-        rt::info!("vfs: disk:/{name} ({format}) on {}", assignment.target);
+        rt::info!("disk:/{name} ({format}) on {}", assignment.target);
         vfs.mounts
             .borrow_mut()
             .add(*number, target.into(), service.clone());
