@@ -30,6 +30,9 @@ Run commands from FILE, from COMMANDS, or from standard input.
 ";
 
 fn run(args: Vec<String>) -> i32 {
+    if let Err(error) = unix::fs::wait_ready() {
+        fail(&format!("cannot wait for the file systems: {error}"), 0);
+    }
     let mut args = args.into_iter();
     let mut name = args.next().unwrap_or_else(|| String::from("sh"));
     let mut options = Options::default();

@@ -237,6 +237,11 @@ pub fn unmount(target: &str) -> Result<()> {
     backend::unmount(target)
 }
 
+/// Waits until the volumes that are there at boot are mounted.
+pub fn wait_ready() -> Result<()> {
+    backend::wait_ready()
+}
+
 /// The current directory of this process.
 pub fn current_dir() -> String {
     backend::current_dir()

@@ -391,6 +391,10 @@ pub fn unmount(_target: &str) -> Result<()> {
     Err(Errno::NotPermitted)
 }
 
+pub fn wait_ready() -> Result<()> {
+    Ok(())
+}
+
 pub fn current_dir() -> String {
     std::env::current_dir().map_or_else(|_| "/".into(), |d| d.to_string_lossy().into_owned())
 }

@@ -38,8 +38,9 @@ struct Console {
     tty: Tty,
     size: Size,
     line: Line,
-    /// Where input goes, and the end of it that clients get.
-    input: Channel,
+    /// Where input goes, and the end of it that clients get. A headless run has none: its end of
+    /// input is there from the start.
+    input: Option<Channel>,
     input_for_clients: Channel,
     /// Where output comes from, and the end of it that clients get.
     output: Channel,
@@ -77,7 +78,7 @@ fn serve(session: Session, ports: &EndpointsClient, server: &ConsoleServer) -> R
             rows: 24,
         },
         line: connect(ports, &port)?,
-        input,
+        input: (session == Session::Interactive).then_some(input),
         input_for_clients,
         output,
         output_for_clients,
@@ -225,7 +226,10 @@ impl Console {
     }
 
     fn deliver(&mut self, data: &[u8]) -> Result<(), Error> {
-        match self.input.write(data, &mut HandleList::new()) {
+        let Some(input) = &self.input else {
+            return Ok(());
+        };
+        match input.write(data, &mut HandleList::new()) {
             // Nobody reads, and 512 lines wait already.
             Err(Error::ShouldWait) => {
                 self.pending.push_back(0x07);

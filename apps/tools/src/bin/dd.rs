@@ -150,7 +150,9 @@ fn copy(tool: &mut Tool, o: &Operands) -> Result<(), Stop> {
                     Ok(0) => break,
                     Ok(n) => left -= n as u64,
                     Err(e) => {
-                        return Err(tool.fatal(1, format_args!("error reading '{input_name}': {e}")));
+                        return Err(
+                            tool.fatal(1, format_args!("error reading '{input_name}': {e}"))
+                        );
                     }
                 }
             }

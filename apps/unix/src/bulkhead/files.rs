@@ -354,6 +354,13 @@ pub fn unmount(target: &str) -> Result<()> {
     files()?.unmount(BytesRef(full.as_bytes())).map_err(failed)
 }
 
+pub fn wait_ready() -> Result<()> {
+    /// A slow machine with several large disks needs its time, but not for ever.
+    const TIMEOUT: core::time::Duration = core::time::Duration::from_secs(120);
+    let files = files()?.duplicate().map_err(errno)?.with_timeout(TIMEOUT);
+    files.wait_mounted().map_err(failed)
+}
+
 pub fn current_dir() -> String {
     String::from(startup::cwd())
 }

@@ -6,7 +6,7 @@ mod streams;
 
 pub use files::{
     File, current_dir, lstat, make_dir, mount, mounts, read_dir, read_link, remove_dir,
-    remove_file, rename, stat, symlink, sync, unmount, volume_info,
+    remove_file, rename, stat, symlink, sync, unmount, volume_info, wait_ready,
 };
 pub use processes::{Child, Terminal, own_program, spawn};
 pub use streams::{OsStream, open_stream, pipe, standard_stream};
