@@ -6,8 +6,11 @@
 extern crate alloc;
 
 pub mod command;
+pub mod devices;
 pub mod expression;
 pub mod listing;
+pub mod pci;
+pub mod processes;
 pub mod regex;
 pub mod service;
 pub mod table;
