@@ -98,8 +98,15 @@ impl Base {
 
     fn notify(&self, edges: Signals) {
         let mut watches = self.watches.borrow_mut();
-        // A watch that has ended, by its one packet or with its port, goes.
-        watches.retain(|watch| !watch.mask().intersects(edges) || watch.fire(edges));
+        let mut n = 0;
+        while let Some(watch) = watches.get(n) {
+            if watch.mask().intersects(edges) && !watch.fire(edges) {
+                // It has ended, by its one packet or with its port.
+                watches.swap_remove(n);
+            } else {
+                n += 1;
+            }
+        }
     }
 
     /// Adds a watch; it fires at once if a signal is set already.

@@ -409,12 +409,7 @@ pub type Values = (usize, usize);
 
 /// Moves packets from a port to a thread's buffer.
 #[inline]
-pub fn receive_packets(
-    thread: &Thread,
-    port: &Port,
-    buffer: usize,
-    count: usize,
-) -> Result<usize> {
+pub fn receive_packets(thread: &Thread, port: &Port, buffer: usize, count: usize) -> Result<usize> {
     let space = thread.process.space();
     if port.base.handles() == 0 {
         return Err(Error::Cancelled);

@@ -645,7 +645,11 @@ fn enter_idle(own: &Cpu, last: Option<Arc<Thread>>) {
     if let Some(last) = &last {
         *own.idle_space.borrow_mut() = Some(last.process().space().clone());
     }
-    let dead = own.idle_space.borrow().as_ref().is_some_and(|s| s.is_dead());
+    let dead = own
+        .idle_space
+        .borrow()
+        .as_ref()
+        .is_some_and(|s| s.is_dead());
     if dead {
         leave_space(own);
     }

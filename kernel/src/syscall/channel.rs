@@ -114,9 +114,8 @@ pub fn write(
 ) -> Call {
     let direct = txid != 0 && count == 0 && len <= MESSAGE_BYTES_MAX;
     let end = with_end(c, channel, Rights::WRITE, |channel, side| {
-        let takes = |caller: &Thread| {
-            caller.receive_directly(c.process().space(), bytes, len, txid as u64)
-        };
+        let takes =
+            |caller: &Thread| caller.receive_directly(c.process().space(), bytes, len, txid as u64);
         if direct && let Some(caller) = channel.take_caller(side, txid as u64, takes) {
             sched::wake_near(caller);
             return Ok(None);
@@ -232,8 +231,7 @@ fn await_reply(c: &Caller, channel: &Arc<Channel>, side: usize, args: &CallArgs,
         side,
         buffers: ReadBuffers::of_call(args),
     };
-    c.thread
-        .block(wait, deadline as u64, Syscall::ChannelCall);
+    c.thread.block(wait, deadline as u64, Syscall::ChannelCall);
 }
 
 /// The way of a call that cannot go straight to a server that waits.
