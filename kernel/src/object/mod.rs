@@ -96,6 +96,8 @@ impl Base {
         }
     }
 
+    // Apart, so that a signal that nobody watches saves no registers.
+    #[inline(never)]
     fn notify(&self, edges: Signals) {
         let mut watches = self.watches.borrow_mut();
         let mut n = 0;
