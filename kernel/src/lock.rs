@@ -7,20 +7,13 @@
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arch;
 
-/// A ticket lock: CPUs enter in the order in which they asked.
-struct KernelLock {
-    next: AtomicU32,
-    serving: AtomicU32,
-}
-
-static LOCK: KernelLock = KernelLock {
-    next: AtomicU32::new(0),
-    serving: AtomicU32::new(0),
-};
+/// Whether a CPU holds the lock. Not a queue: a virtual CPU that the host does not run at the moment would hold up all
+/// those behind it.
+static HELD: AtomicBool = AtomicBool::new(false);
 static PANICKING: AtomicBool = AtomicBool::new(false);
 
 /// Proof that this CPU holds the kernel lock; releases it when dropped.
@@ -29,23 +22,32 @@ pub struct Guard(());
 /// Takes the kernel lock. Interrupts are disabled, and this CPU does not hold it.
 #[inline]
 pub fn lock() -> Guard {
-    let ticket = LOCK.next.fetch_add(1, Ordering::Relaxed);
-    while LOCK.serving.load(Ordering::Acquire) != ticket {
-        arch::poll_shootdown();
-        if PANICKING.load(Ordering::Relaxed) {
-            arch::halt();
-        }
-        core::hint::spin_loop();
+    if HELD.swap(true, Ordering::Acquire) {
+        wait();
     }
     Guard(())
+}
+
+#[cold]
+fn wait() {
+    loop {
+        while HELD.load(Ordering::Relaxed) {
+            arch::poll_shootdown();
+            if PANICKING.load(Ordering::Relaxed) {
+                arch::halt();
+            }
+            core::hint::spin_loop();
+        }
+        if !HELD.swap(true, Ordering::Acquire) {
+            return;
+        }
+    }
 }
 
 impl Drop for Guard {
     #[inline]
     fn drop(&mut self) {
-        // Only the holder writes `serving`, so that no read-modify-write is needed.
-        let next = LOCK.serving.load(Ordering::Relaxed).wrapping_add(1);
-        LOCK.serving.store(next, Ordering::Release);
+        HELD.store(false, Ordering::Release);
     }
 }
 

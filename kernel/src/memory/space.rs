@@ -12,9 +12,12 @@ use crate::arch::{self, Access, CacheMode, MapFlags, PageTable};
 use crate::lock::{Cell, Locked};
 use crate::memory::aligned;
 use crate::memory::vmo::Vmo;
+use crate::sched;
 
 /// Pages that a fault maps beyond the one that was touched, if they are present.
 const FAULT_AROUND: usize = 16;
+/// Up to so many pages are unmapped one by one, which frees no page table.
+const FEW_PAGES: usize = 64;
 /// Translations that the kernel keeps for itself.
 const CACHE: usize = 16;
 /// Where the kernel starts to place mappings.
@@ -279,7 +282,7 @@ impl Space {
     fn drop_table_pages(&self, va: usize, end: usize) {
         let mut state = self.state.borrow_mut();
         let mut dropped = 0;
-        if (end - va) / PAGE_SIZE <= 64 {
+        if (end - va) / PAGE_SIZE <= FEW_PAGES {
             for at in (va..end).step_by(PAGE_SIZE) {
                 dropped += usize::from(state.table.unmap(at).is_some());
             }
@@ -306,8 +309,13 @@ impl Space {
                 arch::flush_all();
             }
         }
-        if cpus & !own != 0 {
-            arch::shootdown(cpus & !own, va, pages);
+        let mut others = cpus & !own;
+        if pages <= FEW_PAGES {
+            // No table was freed: CPUs that idle need not be woken for it.
+            others = sched::flush_when_busy(others);
+        }
+        if others != 0 {
+            arch::shootdown(others, va, pages);
         }
     }
 

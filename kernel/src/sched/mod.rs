@@ -37,6 +37,8 @@ struct Cpu {
     idle_frame: Locked<Option<(Frame, ThreadState)>>,
     /// The address space that stays loaded while the CPU idles; else it is that of the current thread.
     idle_space: Locked<Option<Arc<Space>>>,
+    /// Translations of that address space went while the CPU idled.
+    stale: Cell<bool>,
     slice_end: Cell<u64>,
     armed: Cell<u64>,
     switched_at: Cell<u64>,
@@ -56,6 +58,7 @@ static CPUS: [Cpu; MAX_CPUS] = [const {
         online: Cell::new(false),
         idle_frame: Locked::new(None),
         idle_space: Locked::new(None),
+        stale: Cell::new(false),
         slice_end: Cell::new(0),
         armed: Cell::new(FOREVER),
         switched_at: Cell::new(0),
@@ -606,6 +609,9 @@ fn run(own: &'static Cpu, previous: Option<Arc<Thread>>, next: Arc<Thread>, now:
             let idle_space = own.idle_space.borrow_mut().take();
             match idle_space {
                 Some(space) if Arc::ptr_eq(&space, next.process().space()) => {
+                    if own.stale.replace(false) {
+                        arch::flush_all();
+                    }
                     next.process().load_ports();
                 }
                 old => {
@@ -672,6 +678,16 @@ fn leave_space(own: &Cpu) {
     if let Some(old) = old {
         old.left();
     }
+}
+
+/// Of a mask of other CPUs that have an address space loaded, those that idle flush it before they use it again; the rest is
+/// returned.
+pub fn flush_when_busy(cpus: u64) -> u64 {
+    let idle = |cpu: &usize| cpus & 1 << cpu != 0 && CPUS[*cpu].current.borrow().is_none();
+    (0..MAX_CPUS).filter(idle).fold(cpus, |rest, cpu| {
+        CPUS[cpu].stale.set(true);
+        rest & !(1 << cpu)
+    })
 }
 
 /// A process has ended: CPUs that still have its address space loaded give it up.

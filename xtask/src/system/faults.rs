@@ -30,12 +30,12 @@ enum Scope {
 const EXPECTED: [Expected; 9] = [
     Expected {
         fault: Fault::Truncated,
-        named: &["beyond", "end"],
+        named: &["gpt", "outside"],
         scope: Scope::Volume,
     },
     Expected {
         fault: Fault::Superblock,
-        named: &["superblock", "block size"],
+        named: &["superblock", "block_size"],
         scope: Scope::Volume,
     },
     Expected {
@@ -55,7 +55,7 @@ const EXPECTED: [Expected; 9] = [
     },
     Expected {
         fault: Fault::ExtentOutside,
-        named: &["extent"],
+        named: &["inode", "outside the volume"],
         scope: Scope::Victim,
     },
     Expected {

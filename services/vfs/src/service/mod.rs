@@ -6,7 +6,7 @@
 //! caller's ([`Launcher`]).
 
 mod boot_mounts;
-mod merged;
+mod mount_folder;
 mod server;
 mod volumes;
 

@@ -12,7 +12,7 @@ use proto::fs::{
 };
 
 use super::{
-    merged,
+    mount_folder,
     volumes::{Service, Starter, lost},
 };
 use crate::{Ending, MountTable, Question, Resolution, join, parse};
@@ -191,18 +191,13 @@ impl Vfs {
                 service.volume.open(path, flags).await
             })
             .await?;
-        let names = self.mounts.borrow().names_in(&place.canonical);
         match place.answer {
-            Some((info, file)) if names.is_empty() || info.kind != FileKind::Directory => {
-                Ok((info, file))
-            }
-            Some((info, file)) => {
-                merged::open(self, place.canonical, info, Some(file), names).await
-            }
+            Some(opened) => Ok(opened),
             None if flags.modifies() => Err(FsError::IsADirectory),
             None => {
                 let info = directory_info(&place.canonical);
-                merged::open(self, place.canonical, info, None, names).await
+                let names = self.mounts.borrow().names_in(&place.canonical);
+                mount_folder::open(self, info, names)
             }
         }
     }

@@ -235,7 +235,11 @@ fn finish(root: &Resource, status: i32) -> i32 {
     if let Err(error) = outcome {
         rt::error!("outcome port: {error}");
     }
-    // Init must not end: whoever watches the outcome port stops the machine.
+    // The PC's reset control register (the chipset's, as in QEMU's q35): a machine started with `-no-reboot` ends.
+    if let Err(error) = ports(0xcf9, 1).and_then(|port| port.write8(0, 0x06)) {
+        rt::error!("reset: {error}");
+    }
+    // Init must not end.
     loop {
         time::sleep_until(Deadline::after_secs(3600));
     }
