@@ -146,7 +146,12 @@ pub(super) fn build_kernel(toolchain: &Toolchain, profile: Profile) -> anyhow::R
     let mut command = toolchain.cargo("build", &kernel_flags());
     command.args(["--package", "kernel", "--bins"]);
     // One program, and the hottest: worth optimising as a whole.
-    command.args(["--config", "profile.release.lto='fat'", "--config", "profile.release.codegen-units=1"]);
+    command.args([
+        "--config",
+        "profile.release.lto='fat'",
+        "--config",
+        "profile.release.codegen-units=1",
+    ]);
     let folder = format!("kernel{}", toolchain.folder_suffix());
     compile(command, &folder, profile)?
         .remove("kernel")
