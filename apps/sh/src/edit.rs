@@ -12,6 +12,8 @@ pub enum Event {
     None,
     /// The line or the cursor changed.
     Changed,
+    /// A character was added at the end of the line.
+    Appended(char),
     /// Enter: the finished line.
     Line(String),
     /// Ctrl-D on an empty line.
@@ -195,8 +197,13 @@ impl Editor {
                 Event::None
             }
             0x20..=0x7e => {
+                let at_end = self.cursor == self.line.len();
                 self.insert(char::from(byte).encode_utf8(&mut [0; 4]));
-                Event::Changed
+                if at_end {
+                    Event::Appended(char::from(byte))
+                } else {
+                    Event::Changed
+                }
             }
             0xc2..=0xf4 => {
                 let length = match byte {

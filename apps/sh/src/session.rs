@@ -128,7 +128,8 @@ fn read_line(
         return Typed::End;
     }
     editor.reset();
-    show(&editor.render(prompt, terminal.columns()));
+    let columns = terminal.columns();
+    show(&editor.render(prompt, columns));
     let typed = loop {
         let mut byte = [0u8];
         match io.input.read(&mut byte) {
@@ -138,7 +139,12 @@ fn read_line(
         let [byte] = byte;
         match editor.feed(byte) {
             Event::None => {}
-            Event::Changed => show(&editor.render(prompt, terminal.columns())),
+            Event::Appended(c)
+                if prompt.chars().count() + editor.text().chars().count() < columns =>
+            {
+                show(c.encode_utf8(&mut [0; 4]));
+            }
+            Event::Appended(_) | Event::Changed => show(&editor.render(prompt, columns)),
             Event::Line(line) => break Typed::Line(line),
             Event::EndOfFile => break Typed::End,
             Event::Interrupt => {
@@ -147,7 +153,7 @@ fn read_line(
             }
             Event::ClearScreen => {
                 show("\x1b[H\x1b[2J");
-                show(&editor.render(prompt, terminal.columns()));
+                show(&editor.render(prompt, columns));
             }
             Event::Complete => {
                 let found = complete::complete(&editor.before_cursor(), &shell.state);
@@ -156,7 +162,7 @@ fn read_line(
                     show(&format!("{}\r\n", found.candidates.join("  ")));
                 }
                 editor.insert(&found.insert);
-                show(&editor.render(prompt, terminal.columns()));
+                show(&editor.render(prompt, columns));
             }
         }
     };

@@ -21,6 +21,8 @@ impl Input {
     pub fn open(operand: &str) -> Result<Input> {
         if operand == "-" {
             Ok(Input::Stream(Stream::stdin()))
+        } else if operand == "/dev/null" {
+            Ok(Input::Stream(Stream::Null))
         } else {
             File::open(operand).map(Input::File)
         }

@@ -21,7 +21,8 @@ const RATE: u32 = 115_200;
 /// Bytes of output that wait here before programs have to.
 const PENDING_MAX: usize = 64 * 1024;
 /// Most bytes of a write to the port while a person watches: ctrl-C stops what was not yet written.
-const INTERACTIVE_CHUNK: usize = 1024;
+/// (The port's channel holds 512 of them.)
+const INTERACTIVE_CHUNK: usize = 64;
 
 const KEY_CLIENTS: u64 = 1;
 const KEY_OUTPUT: u64 = 2;
@@ -163,6 +164,7 @@ impl Console {
                 if mode == tty::Mode::Raw
                     && self.tty.mode() == tty::Mode::Cooked
                     && self.session == Session::Interactive
+                    && !self.tty.expects_report()
                 {
                     self.tty.expect_report();
                     self.pending.extend(SIZE_QUERY);

@@ -81,6 +81,11 @@ impl Tty {
         self.report.get_or_insert_with(Vec::new);
     }
 
+    /// Whether a report was asked for that has not come.
+    pub const fn expects_report(&self) -> bool {
+        self.report.is_some()
+    }
+
     /// Takes a byte; what the terminal shall show is added to `echo`.
     pub fn input(&mut self, byte: u8, echo: &mut Vec<u8>) -> Input {
         if let Some(report) = &mut self.report {

@@ -26,7 +26,7 @@ const PANIC_REPORT_LIMIT: Duration = Duration::from_secs(10);
 /// The report is complete when the log was silent for so long.
 const PANIC_REPORT_SILENCE: Duration = Duration::from_millis(500);
 /// How long a guest may take to switch the machine off after it gave its status.
-const POWER_OFF_LIMIT: Duration = Duration::from_secs(10);
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(5);
 /// How often a silent wait looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -35,6 +35,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub enum Outcome {
     /// The guest gave this status and switched itself off.
     Exit(u8),
+    /// The guest gave this status, but left the machine on.
+    StayedOn(u8),
     /// The kernel panicked; its report is in the log.
     Panic,
     /// The time limit passed.
@@ -56,7 +58,7 @@ impl Outcome {
             Self::Exit(status) => *status,
             Self::Panic => crate::STATUS_PANIC,
             Self::TimedOut => crate::STATUS_TIMEOUT,
-            Self::Died(_) => crate::STATUS_DIED,
+            Self::StayedOn(_) | Self::Died(_) => crate::STATUS_DIED,
             // As a shell reports a signal: 128 + its number.
             Self::Signal(signal) => u8::try_from(signal.saturating_add(128)).unwrap_or(255),
             Self::ConsoleClosed => 141,
@@ -185,10 +187,10 @@ impl Watch {
                 return (silent || when.elapsed() >= PANIC_REPORT_LIMIT).then_some(Outcome::Panic);
             }
             if when.elapsed() >= POWER_OFF_LIMIT {
-                return Some(Outcome::Died(format!(
-                    "the guest said {line:?} but did not switch the machine off in {} s",
-                    POWER_OFF_LIMIT.as_secs()
-                )));
+                return Some(match exit_status(line) {
+                    Some(status) => Outcome::StayedOn(status),
+                    None => Outcome::Died(format!("the guest's outcome is {line:?}")),
+                });
             }
             return None;
         }
@@ -200,19 +202,22 @@ impl Watch {
     fn outcome_at_end(&self, status: ExitStatus) -> Outcome {
         match self.said.as_ref().map(|(_, line)| line.as_str()) {
             Some("panic") => Outcome::Panic,
-            Some(line) => match line.strip_prefix("exit ").map(str::parse::<i64>) {
-                // As a process's status on Linux: the low eight bits.
-                Some(Ok(status)) => Outcome::Exit((status & 0xff) as u8),
-                _ => Outcome::Died(format!(
-                    "the guest's outcome is {line:?}, which says nothing"
-                )),
-            },
+            Some(line) => exit_status(line).map_or_else(
+                || Outcome::Died(format!("the guest's outcome is {line:?}")),
+                Outcome::Exit,
+            ),
             None if status.success() => Outcome::Died(
                 "the machine was reset or switched off, and the guest gave no status".to_owned(),
             ),
             None => Outcome::Died(format!("QEMU ended ({status})")),
         }
     }
+}
+
+/// The status in a line `exit N`: as a process's on Linux, the low eight bits.
+fn exit_status(line: &str) -> Option<u8> {
+    let status: i64 = line.strip_prefix("exit ")?.parse().ok()?;
+    Some((status & 0xff) as u8)
 }
 
 /// Sends what `stream` brings, and `end` at its end.

@@ -140,6 +140,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     match &outcome {
         Outcome::Died(reason) => eprintln!("xtask: {reason}"),
+        Outcome::StayedOn(status) => {
+            eprintln!("xtask: the guest gave status {status}, but did not switch the machine off")
+        }
         Outcome::TimedOut => eprintln!(
             "xtask: no end after {} s",
             time_limit.unwrap_or_default().as_secs()

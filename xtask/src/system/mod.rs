@@ -10,6 +10,7 @@ mod faults;
 mod host_side;
 mod kernel;
 mod reading;
+mod runtime;
 mod shell;
 mod truth;
 
@@ -236,6 +237,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
     let mut tests = Vec::new();
     let groups = [
         kernel::tests,
+        runtime::tests,
         shell::tests,
         reading::tests,
         faults::tests,

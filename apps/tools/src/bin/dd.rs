@@ -90,6 +90,7 @@ struct Operands {
 
 enum Target {
     Stdout,
+    Nowhere,
     File(File),
 }
 
@@ -103,6 +104,7 @@ fn copy(tool: &mut Tool, o: &Operands) -> Result<(), Stop> {
         None => Input::Stream(Stream::stdin()),
     };
     let mut target = match &o.output {
+        Some(name) if name == "/dev/null" => Target::Nowhere,
         Some(name) => {
             let opened = if o.keep_output || o.seek > 0 {
                 File::open_write(name)
@@ -194,6 +196,7 @@ fn copy(tool: &mut Tool, o: &Operands) -> Result<(), Stop> {
         if filled > 0 {
             match &mut target {
                 Target::Stdout => tool.out.bytes(data)?,
+                Target::Nowhere => {}
                 Target::File(file) => {
                     if let Err(error) = file.write_all(data) {
                         let name = o.output.as_deref().unwrap_or("standard output");
