@@ -4,7 +4,6 @@
 use anyhow::{Context, ensure};
 
 use super::{Report, SystemTest};
-use crate::guest::Outcome;
 
 /// Random system calls of one run, and of the long one.
 const CALLS: u64 = 100_000;
@@ -33,12 +32,7 @@ fn check(report: &Report) -> anyhow::Result<()> {
         .filter(|line| line.contains("FAILED"))
         .collect();
     ensure!(failed.is_empty(), "{}", failed.join(" | "));
-    // There is no service that could switch the machine off.
-    ensure!(
-        report.outcome == Outcome::StayedOn(0),
-        "ended with {:?}",
-        report.outcome
-    );
+    report.expect_status(0)?;
     let passed = report
         .log
         .lines()
