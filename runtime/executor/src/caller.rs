@@ -1,5 +1,6 @@
 //! Asynchronous calls over a channel: requests carry a tag, replies come back in any order.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
@@ -14,7 +15,7 @@ use crate::run::{Executor, Task};
 
 enum Waiting {
     For(Option<Waker>),
-    Arrived(Message),
+    Arrived(Box<Message>),
 }
 
 struct Shared {
@@ -44,7 +45,7 @@ async fn read_replies(shared: Rc<Shared>) {
                 // A reply that nobody waits for any more is dropped, its handles closed.
                 if let Some(entry) = waiting.get_mut(&tag)
                     && let Waiting::For(waker) =
-                        core::mem::replace(entry, Waiting::Arrived(message))
+                        core::mem::replace(entry, Waiting::Arrived(Box::new(message)))
                     && let Some(waker) = waker
                 {
                     waker.wake();
@@ -115,7 +116,7 @@ impl AsyncTransport for Caller {
                     *waker = Some(context.waker().clone());
                     Poll::Pending
                 }
-                Some(Waiting::Arrived(message)) => Poll::Ready(Ok(core::mem::take(message))),
+                Some(Waiting::Arrived(message)) => Poll::Ready(Ok(core::mem::take(&mut **message))),
                 None => Poll::Ready(Err(Error::Cancelled)),
             }
         });

@@ -1,6 +1,6 @@
 //! Block devices: the endpoint of a disk or partition, and sessions on it.
 //!
-//! Control goes over channels ([`BlockEndpoint`], [`BlockSession`]); requests go over two rings in shared
+//! Control goes over channels ([`BlockEndpoint`](BlockEndpointClient), [`BlockSession`](BlockSessionClient)); requests go over two rings in shared
 //! memory ([`Submission`], [`Completion`]); payload lies in VMOs that the client owns and registers.
 //! File systems and partition tables are not here.
 //!

@@ -7,9 +7,9 @@
 //!
 //! | handle | what |
 //! |---|---|
-//! | `device` | channel, [`PciDevice`] (PCI functions only) |
-//! | `devmgr` | channel, [`DriverHost`](crate::devmgr::DriverHost) |
-//! | `control` | channel, server end of [`DriverControl`](crate::devmgr::DriverControl) |
+//! | `device` | channel, [`PciDevice`](PciDeviceClient) (PCI functions only) |
+//! | `devmgr` | channel, [`DriverHost`](crate::devmgr::DriverHostClient) |
+//! | `control` | channel, server end of [`DriverControl`](crate::devmgr::DriverControlClient) |
 //! | `log` | the log |
 //! | `bar0` ... `bar5` | VMO of device memory, for each memory BAR that the manifest needs |
 //! | `ioport0` ... | `IoPort` resource, for each port range that the manifest needs |

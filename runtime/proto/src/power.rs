@@ -1,6 +1,6 @@
 //! Power (scheme `power`, served by init): an orderly end of the system.
 //!
-//! The switch itself belongs to the `acpi` service (see [`Firmware`](crate::bus::Firmware)).
+//! The switch itself belongs to the `acpi` service (see [`Firmware`](crate::bus::FirmwareClient)).
 
 use serde::{Deserialize, Serialize};
 

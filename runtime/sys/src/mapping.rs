@@ -77,7 +77,7 @@ pub(crate) unsafe fn unmap_own(base: NonNull<u8>, len: usize) {
     };
 }
 
-/// What a segment of a program may do; see [`map_into`].
+/// What a segment of a program may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SegmentAccess {
     /// Reading.

@@ -156,8 +156,7 @@ impl Image {
         let headers = usize::try_from(fields.u64(32)?).map_err(|_| ImageError::Headers)?;
         let (size, count) = (fields.u16(54)?, usize::from(fields.u16(56)?));
         if usize::from(size) != PROGRAM_HEADER_BYTES
-            || headers < HEADER_BYTES
-            || headers > HEAD_BYTES
+            || !(HEADER_BYTES..=HEAD_BYTES).contains(&headers)
             || count > HEAD_BYTES / PROGRAM_HEADER_BYTES
         {
             return Err(ImageError::Headers);

@@ -57,7 +57,10 @@ fn at<E: core::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
     move |error| alloc::format!("{what}: {error}")
 }
 
-const CHECKS: &[(&str, fn() -> Check)] = &[
+/// A check and its name.
+type Named = (&'static str, fn() -> Check);
+
+const CHECKS: &[Named] = &[
     ("start-up data reaches a child", processes::startup_data),
     ("exit codes", processes::exit_codes),
     ("a pipeline carries a mebibyte", processes::pipeline),

@@ -13,7 +13,7 @@ pub fn heap() -> Check {
     for round in 0..4000usize {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let random = (seed >> 33) as usize;
-        if random % 3 == 0 && !blocks.is_empty() {
+        if random.is_multiple_of(3) && !blocks.is_empty() {
             let (tag, block) = blocks.swap_remove(random / 3 % blocks.len());
             ensure!(
                 block.iter().all(|b| *b == tag as u8),
@@ -22,7 +22,7 @@ pub fn heap() -> Check {
         } else {
             let len = 1usize << (random % 15);
             let mut block = alloc::vec![round as u8; len + random % 13];
-            if random % 5 == 0 {
+            if random.is_multiple_of(5) {
                 block.resize(len * 2, round as u8);
             }
             blocks.push((round, block));
