@@ -45,7 +45,7 @@ fn run(script: &str, path: &str, directory: &Path) -> (String, String, i32) {
         .current_dir(directory)
         .env_clear()
         .env("PATH", path)
-        .env("LC_ALL", "C")
+        .env("LC_ALL", "C.UTF-8")
         .env("TZ", "UTC")
         .stdin(Stdio::null())
         .output()

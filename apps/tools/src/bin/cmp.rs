@@ -101,7 +101,7 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
                     match style {
                         Style::Silent => return Err(Stop::Status(1)),
                         Style::First => {
-                            writeln!(tool.out, "{first} {second} differ: char {at}, line {line}")?;
+                            writeln!(tool.out, "{first} {second} differ: byte {at}, line {line}")?;
                             return Err(Stop::Status(1));
                         }
                         Style::All => writeln!(tool.out, "{at:width$} {p:3o} {q:3o}")?,

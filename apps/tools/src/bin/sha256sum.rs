@@ -44,11 +44,41 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
             continue;
         }
         match sum(&name) {
-            Ok(sum) => writeln!(tool.out, "{sum}  {name}")?,
+            Ok(sum) => match escaped(&name) {
+                Some(escaped) => writeln!(tool.out, "\\{sum}  {escaped}")?,
+                None => writeln!(tool.out, "{sum}  {name}")?,
+            },
             Err(error) => tool.fail(format_args!("{name}: {error}")),
         }
     }
     Ok(())
+}
+
+/// A name that would break its line, with escapes; a backslash before the sum tells that there are any.
+fn escaped(name: &str) -> Option<String> {
+    if !name.contains(['\\', '\n', '\r']) {
+        return None;
+    }
+    let escapes = name.replace('\\', "\\\\");
+    Some(escapes.replace('\n', "\\n").replace('\r', "\\r"))
+}
+
+/// The name that was escaped; `None` if it holds anything but the escapes above.
+fn unescaped(name: &str) -> Option<String> {
+    let mut plain = String::with_capacity(name.len());
+    let mut chars = name.chars();
+    while let Some(c) = chars.next() {
+        plain.push(match c {
+            '\\' => match chars.next()? {
+                '\\' => '\\',
+                'n' => '\n',
+                'r' => '\r',
+                _ => return None,
+            },
+            other => other,
+        });
+    }
+    Some(plain)
 }
 
 /// What `-c` prints.
@@ -81,13 +111,25 @@ fn sum(name: &str) -> Result<String, Errno> {
     Ok(text)
 }
 
-/// `SUM  NAME` or `SUM *NAME`.
-fn parse_line(line: &str) -> Option<(&str, &str)> {
+/// `SUM  NAME` or `SUM *NAME`, after a backslash if the name has escapes.
+fn parse_line(line: &str) -> Option<(&str, String)> {
+    let (line, has_escapes) = match line.strip_prefix('\\') {
+        Some(rest) => (rest, true),
+        None => (line, false),
+    };
     let (sum, rest) = line.split_at_checked(64)?;
     let name = rest
         .strip_prefix("  ")
         .or_else(|| rest.strip_prefix(" *"))?;
-    (sum.bytes().all(|b| b.is_ascii_hexdigit()) && !name.is_empty()).then_some((sum, name))
+    if name.is_empty() || !sum.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let name = if has_escapes {
+        unescaped(name)?
+    } else {
+        String::from(name)
+    };
+    Some((sum, name))
 }
 
 fn check_list(tool: &mut Tool, list: &str, verbosity: Verbosity) -> Result<(), Stop> {
@@ -112,7 +154,7 @@ fn check_list(tool: &mut Tool, list: &str, verbosity: Verbosity) -> Result<(), S
             malformed += u64::from(!line.trim().is_empty());
             continue;
         };
-        let verdict = match sum(name) {
+        let verdict = match sum(&name) {
             Ok(sum) if sum.eq_ignore_ascii_case(expected) => {
                 good += 1;
                 if verbosity == Verbosity::All {
