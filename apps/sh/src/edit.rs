@@ -559,7 +559,7 @@ mod tests {
             if let Event::Line(line) = editor.feed((seed >> 56) as u8) {
                 editor.remember(&line);
             }
-            if seed % 16 == 0 {
+            if seed.is_multiple_of(16) {
                 editor.render("$ ", (seed >> 40) as usize % 100);
             }
         }

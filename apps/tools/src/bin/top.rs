@@ -74,7 +74,7 @@ fn show(
                 tool.out.bytes(b"\x1b[H")?;
                 for line in report.lines().take(rows) {
                     let shown: String = line.chars().take(columns).collect();
-                    write!(tool.out, "{shown}\x1b[K\n")?;
+                    writeln!(tool.out, "{shown}\x1b[K")?;
                 }
                 tool.out.bytes(b"\x1b[J")?;
             }

@@ -89,21 +89,23 @@ impl Child {
                     .crash
                     .as_ref()
                     .map_or(11, |crash| signal(crash.vector));
-                self.log_crash(exited);
-                Status::Faulted(number, format!("{exited}"))
+                let place = self.log_crash(exited).unwrap_or_default();
+                Status::Faulted(number, format!("{exited}{place}"))
             }
         }
     }
 
-    /// Puts the whole report, with names, into the log.
-    fn log_crash(&self, exited: &Exited) {
-        let Some(crash) = &exited.crash else { return };
+    /// Puts the whole report, with names, into the log; gives the name of the place.
+    fn log_crash(&self, exited: &Exited) -> Option<String> {
+        /// Index of the instruction pointer in a report.
+        const RIP: usize = 16;
+        let crash = exited.crash.as_ref()?;
         /// Largest program whose symbols are read.
         const PROGRAM_MAX: u64 = 64 << 20;
         let size = self.program.size().unwrap_or(0).min(PROGRAM_MAX);
         let mut bytes = alloc::vec![0u8; usize::try_from(size).unwrap_or(0)];
         if self.program.read(0, &mut bytes).is_err() {
-            return;
+            return None;
         }
         let symbols = rt::symbols::Symbols::parse(&bytes);
         let mut text = String::new();
@@ -112,6 +114,8 @@ impl Child {
                 rt::warn!("{line}");
             }
         }
+        let (function, offset) = symbols.lookup(*crash.registers.get(RIP)?)?;
+        Some(format!(" in {function}+{offset:#x}"))
     }
 
     /// Waits for its end.
