@@ -6,7 +6,7 @@
 //! shell. [`edit`] is the line editor, a state machine over bytes that knows no terminal.
 //!
 //! There is no `fork`: a part of a pipeline that is not a plain program runs in another process of
-//! the shell, which gets the source text and the variables (see [`interp::subshell_script`]).
+//! the shell, which gets the source text and the variables (see [`interp::Interpreter::subshell_script`]).
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 
