@@ -17,6 +17,8 @@ use crate::manager::{Manager, Node};
 
 /// Time that a bus driver or the firmware has for an answer. A reset waits for hardware.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
+/// Name and program of the PCI bus driver.
+pub const BUS_DRIVER: &str = "pci";
 const BUS_PROGRAM: &str = "bin/pci";
 
 /// A running bus driver.
@@ -61,7 +63,7 @@ impl Manager {
             .archive
             .window(BUS_PROGRAM)
             .map_err(|e| format!("{BUS_PROGRAM}: {e}"))?;
-        let mut command = Command::new(&program, "pci")
+        let mut command = Command::new(&program, BUS_DRIVER)
             .args(host.to_words())
             .priority(PRIORITY_DRIVER)
             .quota(BUS_QUOTA)
@@ -118,8 +120,13 @@ impl Manager {
             from = from.saturating_add(u32::try_from(page.len()).unwrap_or(u32::MAX));
             for info in page {
                 let path = format!("{path}/{}", info.address);
-                self.nodes
-                    .push(Node::new(path, Device::Pci(info), Some(index)));
+                let is_bridge = info.buses.is_some();
+                let mut node = Node::new(path, Device::Pci(info), Some(index));
+                if is_bridge {
+                    // The bus driver itself serves it.
+                    node.state = NodeState::Running;
+                }
+                self.nodes.push(node);
             }
         }
     }
@@ -142,16 +149,28 @@ impl Manager {
             .push(Node::new(path, Device::Platform(com2), None));
     }
 
+    /// The bus driver that serves the node itself: a bus, or a bridge on it.
+    pub fn bus_driver(&self, node: &Node) -> Option<&Bus> {
+        match &node.device {
+            Device::Bus { .. } => self.buses.iter().find(|b| b.path == node.path),
+            Device::Pci(info) if info.buses.is_some() => self.buses.get(node.bus?),
+            _ => None,
+        }
+    }
+
     /// A bus driver ended: its devices cannot be configured or fenced any more, but those who run go on.
     pub fn bus_ended(&mut self, index: usize) {
         let Some(bus) = self.buses.get(index) else {
             return;
         };
         let path = bus.path.clone();
-        let reason = self.report_end(&bus.child, "pci", BUS_PROGRAM);
-        if let Some(node) = self.nodes.iter_mut().find(|n| n.path == path) {
-            node.state = NodeState::Failed;
-            node.reason = Some(reason);
+        let reason = self.report_end(&bus.child, BUS_DRIVER, BUS_PROGRAM);
+        for node in &mut self.nodes {
+            let bridge = matches!(&node.device, Device::Pci(info) if info.buses.is_some());
+            if node.path == path || (bridge && node.bus == Some(index)) {
+                node.state = NodeState::Failed;
+                node.reason = Some(reason.clone());
+            }
         }
     }
 }

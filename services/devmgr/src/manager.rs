@@ -25,7 +25,7 @@ use rt::{
     Watch, startup,
 };
 
-use crate::buses::Bus;
+use crate::buses::{BUS_DRIVER, Bus};
 
 /// Keys of the port. Those of nodes carry the incarnation, so that late packets are told apart.
 pub const KEY_DEV: u64 = 1;
@@ -361,13 +361,20 @@ impl Manager {
     pub fn summary(&self, node: &Node) -> NodeSummary {
         let driver = node.driver.and_then(|d| self.drivers.get(d));
         let held = node.held.as_ref();
+        let bus = self.bus_driver(node);
         let dma = held.and_then(|h| h.domain.as_ref()?.dma_info().ok());
         NodeSummary {
             path: node.path.clone(),
             description: node.device.description(&self.pci_names()),
             state: node.state,
-            driver: driver.map(|d| d.manifest.name().to_string()),
-            pid: held.and_then(|h| h.child.as_ref()?.id().ok()),
+            driver: driver
+                .map(|d| d.manifest.name())
+                .or(bus.map(|_| BUS_DRIVER))
+                .map(ToString::to_string),
+            pid: held
+                .and_then(|h| h.child.as_ref())
+                .or(bus.map(|b| &b.child))
+                .and_then(|child| child.id().ok()),
             epoch: node.epoch,
             restarts: node.epoch.saturating_sub(1),
             endpoints: self.endpoints.of_node(&node.path),

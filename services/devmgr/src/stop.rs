@@ -63,8 +63,17 @@ impl Manager {
         };
         if let Some(node) = self.nodes.get_mut(index) {
             node.teardown = teardown.log().to_vec();
-            let reason = node.reason.as_deref().unwrap_or("stopped");
+            let ended = node
+                .reason
+                .take()
+                .unwrap_or_else(|| String::from("stopped"));
+            let reason = if teardown.is_fenced() {
+                ended
+            } else {
+                format!("{ended}; the device could not be fenced")
+            };
             rt::info!("{}: {reason}; {}", node.path, teardown.log().join(", "));
+            node.reason = Some(reason);
         }
         self.transition(index, event);
         self.check_settled();

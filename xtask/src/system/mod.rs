@@ -6,6 +6,7 @@
 //! the log of each test stay in `target/system`.
 
 mod driver_death;
+mod driver_faults;
 mod faults;
 mod host_side;
 mod kernel;
@@ -37,6 +38,7 @@ pub struct SystemTest {
     cpus: u32,
     command_line: String,
     disks: Vec<Disk>,
+    devices: Vec<String>,
     script: Option<String>,
     time_limit: Duration,
     check: Check,
@@ -68,6 +70,7 @@ impl SystemTest {
             cpus: 1,
             command_line: String::new(),
             disks: Vec::new(),
+            devices: Vec::new(),
             script: Some(script.into()),
             time_limit: TIME_LIMIT,
             check: Box::new(check),
@@ -98,6 +101,13 @@ impl SystemTest {
         self
     }
 
+    /// Further arguments of QEMU.
+    fn devices(mut self, arguments: &[&str]) -> Self {
+        self.devices
+            .extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
     fn time_limit(mut self, seconds: u64) -> Self {
         self.time_limit = Duration::from_secs(seconds);
         self
@@ -114,6 +124,7 @@ impl SystemTest {
         machine.cpus = self.cpus;
         machine.command_line.clone_from(&self.command_line);
         machine.disks.clone_from(&self.disks);
+        machine.extra.clone_from(&self.devices);
         let (mut console, mut log) = (Vec::new(), Vec::new());
         let outcome = guest::run(
             &machine,
@@ -242,6 +253,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         reading::tests,
         faults::tests,
         driver_death::tests,
+        driver_faults::tests,
     ];
     for group in groups {
         tests.extend(group()?);

@@ -1,0 +1,87 @@
+//! A driver that goes wrong, each device in its own way. All of them hold pinned pages and have bus mastering
+//! on when it happens, so that what they leave behind can be counted.
+//!
+//! | device | what happens |
+//! |---|---|
+//! | `pci-testdev` | serves until somebody kills it |
+//! | `edu` | panics in service |
+//! | `bochs-display` | says that it cannot serve, and exits |
+#![no_std]
+#![no_main]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::string::ToString;
+
+use ddk::manifest::{Class, Manifest, dma, memory_bars, pci_device};
+use proto::bus::PciDeviceClient;
+use proto::devmgr::DriverHostClient;
+use rt::{Channel, Deadline, DmaDomain, PinAccess, Vmo, startup, time};
+
+struct Faulty;
+
+const TESTDEV: u16 = 0x0005;
+const DISPLAY: u16 = 0x1111;
+const PAGES: usize = 16;
+
+impl ddk::Described for Faulty {
+    const MANIFEST: Manifest = Manifest::new(
+        "faulty",
+        Class::OTHER,
+        [0, 1, 0],
+        &[
+            pci_device(0x1b36, TESTDEV),
+            pci_device(0x1234, DISPLAY),
+            pci_device(0x1234, 0x11e8),
+        ],
+        &[memory_bars(), dma(32)],
+    );
+}
+
+ddk_backend_os::driver_program!(Faulty, run);
+
+/// Ends up in the backtrace, by name.
+#[inline(never)]
+fn lose_its_head(value: u32) -> ! {
+    panic!("out of order at {value}");
+}
+
+fn run(_manifest: &Manifest) -> i32 {
+    let host = startup::take("devmgr").map(DriverHostClient::new);
+    let device = startup::take::<Channel>("device").map(PciDeviceClient::new);
+    let domain = startup::take::<DmaDomain>("dma");
+    let (Some(host), Some(device), Some(domain)) = (host, device, domain) else {
+        rt::error!("something that the manifest needs is missing");
+        return 2;
+    };
+    let prepared = Vmo::create(PAGES * 4096).and_then(|vmo| {
+        let mut addresses = [0; PAGES];
+        let access = PinAccess::DeviceReadsAndWrites;
+        domain.pin(&vmo, 0, PAGES * 4096, access, &mut addresses)
+    });
+    let Ok(_pin) = prepared else {
+        rt::error!("cannot pin");
+        return 2;
+    };
+    let kind = match (device.enable(), device.info()) {
+        (Ok(()), Ok(info)) => info.device,
+        other => {
+            rt::error!("device: {other:?}");
+            return 2;
+        }
+    };
+    if kind == DISPLAY {
+        let _ = host.failed("the device smells of smoke".to_string());
+        return 1;
+    }
+    if host.running().is_err() {
+        return 2;
+    }
+    match kind {
+        TESTDEV => loop {
+            time::sleep_until(Deadline::after_secs(3600));
+        },
+        other => lose_its_head(u32::from(other)),
+    }
+}

@@ -1,0 +1,89 @@
+//! A driver that crashes, one that gives up, and one that is killed: each device is
+//! fenced, each end is told with its reason, and what they held comes back,
+//! except from a device that cannot be fenced.
+
+use anyhow::ensure;
+
+use super::{Report, SystemTest, compare};
+
+/// QEMU's devices that `test-faulty-driver` matches. Those behind a root port can be
+/// reset through it; the last one has no way to be reset.
+const DEVICES: [&str; 14] = [
+    "-device",
+    "pcie-root-port,id=rp0,chassis=1,addr=8",
+    "-device",
+    "pci-testdev,bus=rp0",
+    "-device",
+    "pcie-root-port,id=rp1,chassis=2,addr=9",
+    "-device",
+    "edu,bus=rp1",
+    "-device",
+    "pcie-root-port,id=rp2,chassis=3,addr=10",
+    "-device",
+    "bochs-display,bus=rp2",
+    "-device",
+    "edu,addr=11",
+];
+
+const SCRIPT: &str = "\
+echo '== before'; lsdev | grep faulty; free
+echo '== kill'
+ps | grep faulty | { read pid rest; kill $pid; echo $?; }
+sleep 1
+echo '== after'; lsdev | grep faulty
+echo '== memory'; free | tail -n 1
+echo '== crashes'; crashes
+echo '== why'; why /pci/02:00.0
+";
+
+pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
+    Ok([1, 4]
+        .into_iter()
+        .map(|cpus| {
+            SystemTest::new(format!("driver-faults-cpus-{cpus}"), SCRIPT, check)
+                .cpus(cpus)
+                .devices(&DEVICES)
+        })
+        .collect())
+}
+
+fn check(report: &Report) -> anyhow::Result<()> {
+    report.expect_status(0)?;
+    compare("kill", report.section("kill")?, "0\n")?;
+    let states = |section: &str, state: &str| -> anyhow::Result<usize> {
+        let text = report.section(section)?;
+        let lines = text.lines().filter(|line| line.contains("faulty"));
+        Ok(lines.filter(|line| line.contains(state)).count())
+    };
+    ensure!(states("before", "running")? == 1, "not one in service");
+    ensure!(states("after", "failed")? == 3, "not three failed");
+    ensure!(
+        states("after", "quarantined")? == 1,
+        "the device that cannot be reset is not in quarantine"
+    );
+
+    // The panic: message, fault, and the function by name.
+    report.log_line(&["faulty", "panicked", "out of order at 4584"])?;
+    report.log_line(&["faulty", "invalid instruction"])?;
+    report.log_line(&["devmgr", "lose_its_head"])?;
+    ensure!(
+        report.section("crashes")?.contains("faulty"),
+        "the crash is not listed"
+    );
+    report.log_line(&["03:00.0", "smells of smoke", "device reset, "])?;
+    report.log_line(&["01:00.0", "killed", "device reset, ", "quarantine released"])?;
+    report.log_line(&["00:11.0", "device reset: failed"])?;
+
+    // There is no disk. Pages of the device that was not fenced stay where they are; those of
+    // the others, 16 each, come back.
+    let memory = report.section("memory")?;
+    ensure!(
+        memory.split_whitespace().last() == Some("64"),
+        "KiB in quarantine, expected 64: {memory:?}"
+    );
+    ensure!(
+        report.section("why")?.contains("pci:1234:11e8"),
+        "why does not name the rule"
+    );
+    Ok(())
+}
