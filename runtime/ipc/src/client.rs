@@ -76,13 +76,16 @@ where
     E: DeserializeOwned,
 {
     let (header, body) = decode_header::<ReplyHeader>(bytes)?;
-    match header.outcome {
+    match Outcome::from_number(header.outcome.get())? {
         Outcome::Ok => Ok(decode_body(body, list)?),
         Outcome::Failed => {
             let ((error,), ()) = decode_body::<(E,), ()>(body, list)?;
             Err(CallError::Remote(error))
         }
-        Outcome::Refused(refusal) => Err(CallError::Refused(refusal)),
+        Outcome::Refused => {
+            let ((refusal,), ()) = decode_body::<(Refusal,), ()>(body, list)?;
+            Err(CallError::Refused(refusal))
+        }
     }
 }
 
@@ -147,10 +150,10 @@ fn request_header(method: Method, tag: u32) -> RequestHeader {
         ordinal,
     } = method;
     RequestHeader {
-        protocol,
-        version,
-        ordinal,
-        tag,
+        protocol: protocol.into(),
+        version: version.into(),
+        ordinal: ordinal.into(),
+        tag: tag.into(),
     }
 }
 
@@ -166,7 +169,7 @@ pub struct Message {
 impl Message {
     /// The tag of a reply.
     pub fn reply_tag(&self) -> Result<u32, CodecError> {
-        Ok(decode_header::<ReplyHeader>(&self.bytes)?.0.tag)
+        Ok(decode_header::<ReplyHeader>(&self.bytes)?.0.tag.get())
     }
 }
 

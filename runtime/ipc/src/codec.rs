@@ -1,4 +1,5 @@
-//! The bytes of a message: a header, the numbers of handles, the arguments, all in postcard.
+//! The bytes of a message: a header of fixed size, then the numbers of handles and the arguments in
+//! postcard.
 //!
 //! Decoding takes nothing on trust: every length is checked against the bytes that are there,
 //! trailing bytes and left-over handles are errors.
@@ -10,6 +11,8 @@ use core::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sys::HandleList;
+use zerocopy::byteorder::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::handles::Handles;
 
@@ -37,34 +40,60 @@ pub const fn protocol_id(name: &str) -> u32 {
 }
 
 /// First in every request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
 pub(crate) struct RequestHeader {
-    pub(crate) protocol: u32,
-    pub(crate) version: u16,
-    pub(crate) ordinal: u16,
+    pub(crate) protocol: U32,
+    pub(crate) version: U16,
+    pub(crate) ordinal: U16,
     /// Chosen by an asynchronous client to find its reply again; 0: the kernel's transaction does it,
     /// or no reply is wanted.
-    pub(crate) tag: u32,
+    pub(crate) tag: U32,
 }
 
 /// First in every reply.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
 pub(crate) struct ReplyHeader {
     /// That of the request.
-    pub(crate) tag: u32,
-    pub(crate) outcome: Outcome,
+    pub(crate) tag: U32,
+    /// [`Outcome`].
+    pub(crate) outcome: U32,
 }
 
 /// What follows a reply's header.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
     /// The results.
-    Ok,
+    Ok = 0,
     /// The protocol's error.
-    Failed,
-    /// Nothing.
-    Refused(Refusal),
+    Failed = 1,
+    /// A [`Refusal`].
+    Refused = 2,
 }
+
+impl Outcome {
+    pub(crate) fn from_number(number: u32) -> Result<Outcome, CodecError> {
+        match number {
+            0 => Ok(Outcome::Ok),
+            1 => Ok(Outcome::Failed),
+            2 => Ok(Outcome::Refused),
+            _ => Err(CodecError::Malformed),
+        }
+    }
+}
+
+/// A header: plain bytes in a fixed order, since every message has one.
+pub(crate) trait Header:
+    FromBytes + IntoBytes + Immutable + KnownLayout + Unaligned + Copy
+{
+}
+impl Header for RequestHeader {}
+impl Header for ReplyHeader {}
 
 /// Why a server did not take a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -152,6 +181,7 @@ impl Encodes<Option<String>> for Option<&str> {}
 impl<const N: usize, T> Encodes<Vec<T>> for &[T; N] where for<'a> &'a [T; N]: Serialize {}
 
 /// Encodes header, counts and arguments at the front of `buffer`; tells the length.
+#[inline]
 pub(crate) fn encode<X, A, H>(
     buffer: &mut [u8],
     header: &X,
@@ -160,23 +190,29 @@ pub(crate) fn encode<X, A, H>(
     list: &mut HandleList,
 ) -> Result<usize, CodecError>
 where
-    X: Serialize,
+    X: Header,
     A: Serialize,
     H: Handles,
 {
+    let (head, body) = buffer
+        .split_at_mut_checked(size_of::<X>())
+        .ok_or(CodecError::TooLong)?;
+    head.copy_from_slice(header.as_bytes());
     let counts = handles.put(list)?;
-    match postcard::to_slice(&(header, counts, args), buffer) {
-        Ok(bytes) => Ok(bytes.len()),
+    match postcard::to_slice(&(counts, args), body) {
+        Ok(bytes) => Ok(size_of::<X>() + bytes.len()),
         Err(_) => Err(CodecError::TooLong),
     }
 }
 
 /// Decodes a header; the rest is for [`decode_body`].
-pub(crate) fn decode_header<X: DeserializeOwned>(bytes: &[u8]) -> Result<(X, &[u8]), CodecError> {
-    postcard::take_from_bytes(bytes).map_err(|_| CodecError::Malformed)
+#[inline]
+pub(crate) fn decode_header<X: Header>(bytes: &[u8]) -> Result<(X, &[u8]), CodecError> {
+    X::read_from_prefix(bytes).map_err(|_| CodecError::Malformed)
 }
 
 /// Decodes counts and arguments, and takes the handles.
+#[inline]
 pub(crate) fn decode_body<A, H>(body: &[u8], list: &mut HandleList) -> Result<(A, H), CodecError>
 where
     A: DeserializeOwned,

@@ -69,16 +69,16 @@ impl ServerEnd {
                 reply_to(0).refuse(Refusal::Malformed);
                 continue;
             };
-            if header.protocol != protocol || header.version != version {
-                reply_to(header.tag).refuse(Refusal::WrongProtocol { protocol, version });
+            if header.protocol.get() != protocol || header.version.get() != version {
+                reply_to(header.tag.get()).refuse(Refusal::WrongProtocol { protocol, version });
                 continue;
             }
             let mut incoming = Incoming {
                 body,
                 handles: &mut handles,
-                reply_to: Some(reply_to(header.tag)),
+                reply_to: Some(reply_to(header.tag.get())),
             };
-            match decode(header.ordinal, &mut incoming) {
+            match decode(header.ordinal.get(), &mut incoming) {
                 // What is left of `incoming` for a message without reply asks for none.
                 Ok(request) => return Ok(request),
                 Err(refusal) => {
@@ -140,7 +140,7 @@ impl ReplyTo {
 
     /// Sends a refusal; whoever made the mistake need not be there any more.
     fn refuse(mut self, refusal: Refusal) {
-        let _ = self.send(Outcome::Refused(refusal), &(), ());
+        let _ = self.send(Outcome::Refused, &(refusal,), ());
     }
 
     fn send<R: Serialize, H: Handles>(
@@ -158,8 +158,8 @@ impl ReplyTo {
         let mut scratch = Scratch::take();
         let mut list = HandleList::new();
         let header = ReplyHeader {
-            tag: self.tag,
-            outcome,
+            tag: self.tag.into(),
+            outcome: (outcome as u32).into(),
         };
         let Ok(len) = encode(&mut scratch, &header, results, handles, &mut list) else {
             // Dropping `self` tells the client that there will be no other answer.
@@ -174,7 +174,7 @@ impl ReplyTo {
 impl Drop for ReplyTo {
     fn drop(&mut self) {
         if self.channel.is_some() {
-            let _ = self.send(Outcome::Refused(Refusal::Abandoned), &(), ());
+            let _ = self.send(Outcome::Refused, &(Refusal::Abandoned,), ());
         }
     }
 }
