@@ -22,8 +22,8 @@
 //!
 //! Ordinals are for good: a method that goes takes its number with it. Arguments and results are
 //! serde types that own their contents (no elements of size zero in a `Vec`; long byte strings as a
-//! type that serde knows as bytes, such as `proto::fs::Bytes`, since a `Vec<u8>` goes byte by byte); the error type is one
-//! per protocol. Handles are any [`HandleField`]: a typed handle, a client of another protocol, an
+//! type that serde knows as bytes, such as `proto::fs::Bytes`, since a `Vec<u8>` goes byte by byte);
+//! the error type is one per protocol. Handles are any [`HandleField`]: a typed handle, a client of another protocol, an
 //! `Option` or `Vec` of one; at most eight fields and 64 handles a message. A message has at most
 //! 64 KiB.
 //!

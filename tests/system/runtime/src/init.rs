@@ -15,6 +15,11 @@ rt::entry!(main);
 
 /// QEMU's debug console; see the machine contract in ARCHITECTURE.md.
 const OUTCOME_PORT: u16 = 0xe9;
+/// The chipset's reset control register (Intel ICH9, 13.7.5); the machine ends, being started with
+/// `-no-reboot`.
+const RESET_PORT: u16 = 0xcf9;
+/// Resets the processor and everything else.
+const RESET_ALL: u8 = 0x06;
 
 fn main() -> i32 {
     let start = match rt::startup::take_init() {
@@ -28,17 +33,19 @@ fn main() -> i32 {
             1
         }
     };
-    let line = alloc::format!("exit {status}\n");
-    if let Ok(ports) = start
-        .root
-        .derive(ResourceKind::IoPort, u64::from(OUTCOME_PORT), 1)
-        .and_then(|resource| IoPorts::grant(&resource, OUTCOME_PORT, 1))
-    {
-        for byte in line.bytes() {
-            let _ = ports.write8(0, byte);
+    let ports = |base: u16| {
+        let resource = start.root.derive(ResourceKind::IoPort, u64::from(base), 1)?;
+        IoPorts::grant(&resource, base, 1)
+    };
+    if let Ok(port) = ports(OUTCOME_PORT) {
+        for byte in alloc::format!("exit {status}\n").bytes() {
+            let _ = port.write8(0, byte);
         }
     }
-    // Nobody is left to power the machine off.
+    if let Ok(port) = ports(RESET_PORT) {
+        let _ = port.write8(0, RESET_ALL);
+    }
+    // Init must not end before the machine does.
     rt::thread::sleep_until(Deadline::FOREVER);
     0
 }
