@@ -215,6 +215,8 @@ pub struct VmoInfo {
     pub mappings: u32,
     /// Bit 0 contiguous, bit 1 device memory, bit 2 slice.
     pub flags: u32,
+    /// Name.
+    pub name: Name,
 }
 
 /// [`Topic::Interrupt`].

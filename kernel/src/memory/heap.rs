@@ -7,7 +7,7 @@ use kernel_core::slab::{PageSource, Slab, class_of};
 
 use crate::arch;
 use crate::lock::{Cell, Locked};
-use crate::memory::{PAGE_SIZE, frames, pages};
+use crate::memory::{frames, pages};
 
 struct Heap;
 
@@ -82,6 +82,3 @@ unsafe impl GlobalAlloc for Heap {
         }
     }
 }
-
-/// Most bytes that one allocation of the kernel may have.
-pub const ALLOCATION_MAX: usize = PAGE_SIZE << kernel_core::buddy::MAX_ORDER;

@@ -193,11 +193,6 @@ impl Thread {
         self.arch.get()
     }
 
-    /// Name, zero-filled.
-    pub fn name(&self) -> [u8; NAME_MAX] {
-        self.name.get()
-    }
-
     /// Sets the name.
     pub fn set_name(&self, name: [u8; NAME_MAX]) {
         self.name.set(name);

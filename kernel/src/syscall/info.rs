@@ -55,6 +55,7 @@ pub fn object_info(c: &Caller, handle: usize, topic: usize, buffer: usize, len: 
                 pinned_pages,
                 mappings,
                 flags,
+                name: vmo.name(),
             };
             one(user::bytes_of(&record))
         }
