@@ -158,10 +158,7 @@ impl<const N: usize> MemoryMap<N> {
         let last_page = !mask;
         let end = start.saturating_add(len);
         let (start, end) = match kind {
-            MemoryKind::Usable => (
-                start.saturating_add(mask) & !mask,
-                end & !mask,
-            ),
+            MemoryKind::Usable => (start.saturating_add(mask) & !mask, end & !mask),
             _ => (
                 start & !mask,
                 end.checked_add(mask).map_or(last_page, |end| end & !mask),

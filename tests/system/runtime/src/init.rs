@@ -34,7 +34,9 @@ fn main() -> i32 {
         }
     };
     let ports = |base: u16| {
-        let resource = start.root.derive(ResourceKind::IoPort, u64::from(base), 1)?;
+        let resource = start
+            .root
+            .derive(ResourceKind::IoPort, u64::from(base), 1)?;
         IoPorts::grant(&resource, base, 1)
     };
     if let Ok(port) = ports(OUTCOME_PORT) {
