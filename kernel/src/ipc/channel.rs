@@ -105,6 +105,10 @@ pub struct Channel {
 
 /// Messages of channels that closed. They are dropped one after the other at the end of the system call: the handles
 /// in them may close further channels, and so on, deeper than the stack would allow.
+#[expect(
+    clippy::vec_box,
+    reason = "the messages come in boxes, and moving them costs more than a pointer"
+)]
 static GRAVE: Locked<Vec<Box<Message>>> = Locked::new(Vec::new());
 
 /// Drops what closed channels left behind.

@@ -65,17 +65,14 @@ impl Timer {
     pub fn fire(&self, now: u64) {
         self.base.update(Signals::SIGNALED, Signals::SIGNALED);
         let period = self.period.get();
-        if period == 0 {
-            self.deadline.set(FOREVER);
-        } else {
-            // Periods that were missed are skipped, so that a late timer does not fire in a burst.
-            let missed = now.saturating_sub(self.deadline.get()) / period;
-            self.deadline.set(
-                self.deadline
-                    .get()
-                    .saturating_add((missed + 1).saturating_mul(period)),
-            );
-            self.enqueue();
+        // Periods that were missed are skipped, so that a late timer does not fire in a burst.
+        match now.saturating_sub(self.deadline.get()).checked_div(period) {
+            None => self.deadline.set(FOREVER),
+            Some(missed) => {
+                let step = (missed + 1).saturating_mul(period);
+                self.deadline.set(self.deadline.get().saturating_add(step));
+                self.enqueue();
+            }
         }
     }
 }
