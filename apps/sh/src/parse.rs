@@ -6,10 +6,11 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::document;
 use crate::lexer::{Lexer, PendingHere, Result, SyntaxError, Token, is_variable_name};
 use crate::syntax::{
-    AndOr, Command, Compound, Join, List, Located, LoopKind, Part, Pipeline, Prefix, Redirect,
-    RedirectKind, Simple, Word,
+    AndOr, Command, Compound, Extents, Join, List, Located, LoopKind, Part, Pipeline, Prefix,
+    Redirect, RedirectKind, Simple, Word,
 };
 
 /// Deepest nesting of compound commands; a text that nests deeper is refused, since the parser
@@ -188,6 +189,7 @@ impl Parser {
 
     fn and_or(&mut self) -> Result<AndOr> {
         let from = self.start()?;
+        let documents = self.documents;
         let first = self.pipeline()?;
         let mut rest = Vec::new();
         loop {
@@ -206,7 +208,16 @@ impl Parser {
             rest,
             background: false,
             source,
+            extent: self.extent(documents),
         })
+    }
+
+    /// Of what began before document number `documents` and ends with the last token.
+    fn extent(&self, documents: usize) -> Extents {
+        Extents {
+            end: self.taken_to,
+            documents: documents..self.documents,
+        }
     }
 
     fn pipeline(&mut self) -> Result<Pipeline> {
@@ -236,9 +247,15 @@ impl Parser {
 
     fn command(&mut self) -> Result<Located> {
         let from = self.start()?;
+        let documents = self.documents;
         let command = self.command_inner()?;
         let source = self.lexer.slice(from, self.taken_to);
-        Ok(Located { command, source })
+        let extent = self.extent(documents);
+        Ok(Located {
+            command,
+            source,
+            extent,
+        })
     }
 
     fn command_inner(&mut self) -> Result<Command> {
@@ -513,69 +530,10 @@ impl Parser {
         if !self.lexer.documents.is_empty() {
             let documents = &self.lexer.documents;
             for item in &mut list {
-                fill_and_or(item, documents);
+                document::fill_and_or(item, documents);
             }
         }
         Ok(list)
-    }
-}
-
-fn fill_redirects(redirects: &mut [Redirect], documents: &[Word]) {
-    for redirect in redirects
-        .iter_mut()
-        .filter(|r| r.kind == RedirectKind::Here)
-    {
-        if let [Part::Plain(number)] = redirect.target.as_slice()
-            && let Some(text) = number.parse().ok().and_then(|n: usize| documents.get(n))
-        {
-            redirect.target = text.clone();
-        }
-    }
-}
-
-fn fill_list(list: &mut List, documents: &[Word]) {
-    for item in list {
-        fill_and_or(item, documents);
-    }
-}
-
-fn fill_and_or(item: &mut AndOr, documents: &[Word]) {
-    let pipelines = core::iter::once(&mut item.first).chain(item.rest.iter_mut().map(|(_, p)| p));
-    for command in pipelines.flat_map(|p| p.commands.iter_mut()) {
-        fill_command(&mut command.command, documents);
-    }
-}
-
-fn fill_command(command: &mut Command, documents: &[Word]) {
-    match command {
-        Command::Simple(simple) => fill_redirects(&mut simple.redirects, documents),
-        Command::Function { body, .. } => fill_command(&mut body.command, documents),
-        Command::Compound(compound, redirects) => {
-            fill_redirects(redirects, documents);
-            match compound {
-                Compound::Group(list) | Compound::Subshell(list) | Compound::For(_, _, list) => {
-                    fill_list(list, documents);
-                }
-                Compound::If(branches, otherwise) => {
-                    for (condition, body) in branches {
-                        fill_list(condition, documents);
-                        fill_list(body, documents);
-                    }
-                    if let Some(list) = otherwise {
-                        fill_list(list, documents);
-                    }
-                }
-                Compound::Loop(_, condition, body) => {
-                    fill_list(condition, documents);
-                    fill_list(body, documents);
-                }
-                Compound::Case(_, arms) => {
-                    for (_, body) in arms {
-                        fill_list(body, documents);
-                    }
-                }
-            }
-        }
     }
 }
 

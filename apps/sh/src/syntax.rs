@@ -184,6 +184,17 @@ pub struct Located {
     pub command: Command,
     /// Where it came from, with the text of its here-documents.
     pub source: String,
+    /// Its place in the text.
+    pub extent: Extents,
+}
+
+/// Place of a command in its text, for finding the here-documents that come after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extents {
+    /// Position after its last character.
+    pub end: usize,
+    /// Numbers of its here-documents.
+    pub documents: core::ops::Range<usize>,
 }
 
 /// Commands joined with `|`.
@@ -222,8 +233,10 @@ pub struct AndOr {
     pub rest: Vec<(Join, Pipeline)>,
     /// Ended with `&`.
     pub background: bool,
-    /// Source text.
+    /// Source text, with that of its here-documents.
     pub source: String,
+    /// Its place in the text.
+    pub extent: Extents,
 }
 
 /// Commands one after the other.
