@@ -45,7 +45,8 @@ fn run(script: &str, path: &str, directory: &Path) -> (String, String, i32) {
         .current_dir(directory)
         .env_clear()
         .env("PATH", path)
-        .env("LC_ALL", "C.UTF-8")
+        // Plain quotes and bytewise order, as in the C locale; messages as people have them.
+        .env("LC_MESSAGES", "C.UTF-8")
         .env("TZ", "UTC")
         .stdin(Stdio::null())
         .output()
