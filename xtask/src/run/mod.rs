@@ -44,7 +44,7 @@ pub struct RunArgs {
     memory: String,
     #[command(flatten)]
     profile: ProfileArgs,
-    /// A disk image, raw or qcow2: FILE[,bus=virtio][,readonly]. May be given
+    /// A disk image, raw or qcow2: `FILE[,bus=virtio][,readonly]`. May be given
     /// several times. Without it the demo image is the disk; what is written to
     /// that is lost at power-off.
     #[arg(long = "disk", value_name = "FILE[,bus=virtio][,readonly]")]
