@@ -51,7 +51,8 @@ syscalls! {
     /// `() -> handle`, second value: the other end.
     10 ChannelCreate "channel_create";
     /// `(channel, bytes, bytes_len, handles, handles_len, txid)`. Handles move; on an error none
-    /// does. `txid` is 0 for a message, or that of the call that this replies to.
+    /// does. `txid` is 0 for a message, or that of the call that this replies to: `BadState` if its
+    /// caller has given up.
     11 ChannelWrite "channel_write";
     /// `(channel, bytes, bytes_cap, handles, handles_cap, deadline_ns) -> sizes` (see
     /// [`message_sizes`](crate::message_sizes)), second value: txid of a call, else 0. A deadline

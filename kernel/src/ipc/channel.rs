@@ -318,6 +318,12 @@ impl Channel {
         self.sides[side].borrow_mut().readers.push_back(thread);
     }
 
+    /// Whether a thread at the other end waits for the reply to this call.
+    pub fn is_awaited(&self, side: usize, txid: u64) -> bool {
+        let peer = self.sides[side ^ 1].borrow();
+        peer.callers.iter().any(|caller| caller.0 == txid)
+    }
+
     /// Adds a thread that waits for the reply to a call over this end.
     pub fn add_caller(&self, side: usize, txid: u64, thread: Arc<Thread>) {
         self.sides[side].borrow_mut().callers.push((txid, thread));

@@ -139,6 +139,10 @@ fn write_queued(
     (handles, count): (usize, usize),
     txid: usize,
 ) -> Call {
+    // A caller that has given up reads no reply: it would stay in the queue for good.
+    if txid != 0 && !channel.peer_closed(side) && !channel.is_awaited(side, txid as u64) {
+        return Err(Error::BadState);
+    }
     let mut message = compose(c, bytes, len)?;
     message.txid = txid as u64;
     if count != 0 {

@@ -1,5 +1,7 @@
 //! Messages and requests as they come.
 
+use core::cell::Cell;
+
 use ipc::{Message, Server};
 use sys::{Channel, Deadline, Error, HandleList, Result, Scratch, Signals};
 
@@ -76,7 +78,13 @@ impl AsyncChannel {
 pub struct Requests<S: Server> {
     readable: Source,
     server: S,
+    /// How many messages there may be at most without news from `readable`: every message is an edge,
+    /// so once as many were read as edges came, the channel need not be asked. `ALL_THERE` at the start.
+    expected: Cell<u64>,
 }
+
+/// An unknown number of messages is there: all those from before the watch count as one edge.
+const ALL_THERE: u64 = u64::MAX;
 
 impl<S: Server> Requests<S> {
     /// The next request; `None` once the last client end is closed and everything is read.
@@ -87,13 +95,21 @@ impl<S: Server> Requests<S> {
     /// As [`Requests::next`], with a deadline: `TimedOut`.
     pub async fn next_until(&self, deadline: Deadline) -> Result<Option<S::Request>> {
         loop {
-            match self.server.try_next() {
-                Ok(Some(request)) => return Ok(Some(request)),
-                Ok(None) => {}
-                Err(Error::PeerClosed) => return Ok(None),
-                Err(error) => return Err(error),
+            let expected = self.expected.get();
+            if expected != 0 {
+                match self.server.try_next() {
+                    Ok(Some(request)) => {
+                        if expected != ALL_THERE {
+                            self.expected.set(expected - 1);
+                        }
+                        return Ok(Some(request));
+                    }
+                    Ok(None) => self.expected.set(0),
+                    Err(Error::PeerClosed) => return Ok(None),
+                    Err(error) => return Err(error),
+                }
             }
-            self.readable.next(deadline).await?;
+            self.expected.set(self.readable.next_count(deadline).await?);
         }
     }
 
@@ -117,6 +133,10 @@ impl Executor {
     /// Waits for requests to a server from now on.
     pub fn requests<S: Server>(&self, server: S) -> Result<Requests<S>> {
         let readable = self.watch(server.channel(), Signals::READABLE | Signals::PEER_CLOSED)?;
-        Ok(Requests { readable, server })
+        Ok(Requests {
+            readable,
+            server,
+            expected: Cell::new(ALL_THERE),
+        })
     }
 }

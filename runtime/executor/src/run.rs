@@ -200,8 +200,8 @@ impl Executor {
                     self.poll_task(slot, generation);
                 }
             }
-            inner.timers.borrow_mut().fire(now_ns);
             if main_ready {
+                inner.timers.borrow_mut().fire(now_ns);
                 continue;
             }
             let mut deadline = Deadline::NOW;
@@ -215,6 +215,7 @@ impl Executor {
             } else {
                 round += 1;
                 if round % ROUNDS_UNTIL_POLL != 0 {
+                    inner.timers.borrow_mut().fire(now_ns);
                     continue;
                 }
             }

@@ -170,6 +170,11 @@ impl Source {
         Ok(Signals(self.registration.wait(deadline).await?.signals))
     }
 
+    /// As [`Source::next`]; tells how many edges came since the last look, at least one.
+    pub(crate) async fn next_count(&self, deadline: Deadline) -> Result<u64> {
+        Ok(self.registration.wait(deadline).await?.count)
+    }
+
     /// What has come since the last look, without waiting.
     pub fn try_next(&self) -> Option<Signals> {
         self.registration

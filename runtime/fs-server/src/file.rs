@@ -36,6 +36,7 @@ pub(crate) async fn serve<C: Contents>(
     let mut open = OpenFile {
         volume,
         file,
+        kind: volume.filesystem().attributes(file).kind,
         ahead: RefCell::default(),
         buffer: None,
         inline: Vec::new(),
@@ -48,6 +49,7 @@ pub(crate) async fn serve<C: Contents>(
 struct OpenFile<'a, C: Contents> {
     volume: &'a Volume<C>,
     file: &'a <C::Format as FileSystem>::File,
+    kind: FileKind,
     ahead: RefCell<ReadAhead>,
     buffer: Option<Mapping>,
     /// Kept from read to read.
@@ -92,7 +94,7 @@ impl<C: Contents> OpenFile<'_, C> {
 
     /// Only ordinary files have contents here.
     fn check_kind(&self) -> Result<(), ClientError> {
-        match self.volume.filesystem().attributes(self.file).kind {
+        match self.kind {
             FileKind::File => Ok(()),
             FileKind::Directory => Err(ClientError::IsADirectory),
             FileKind::Symlink => Err(ClientError::TooManyLinks),

@@ -167,6 +167,10 @@ impl BlockQueue for DiskQueue {
                     continue;
                 }
             }
+            // The ring of an event whose completions were taken is used up before the next is asked for.
+            if self.completed.poll_next(cx).is_ready() {
+                continue;
+            }
             let armed = self.session.borrow_mut().arm();
             match armed {
                 Ok(true) => continue,
@@ -175,9 +179,6 @@ impl BlockQueue for DiskQueue {
                     self.give_up(BlockError::Gone);
                     continue;
                 }
-            }
-            if self.completed.poll_next(cx).is_ready() {
-                continue;
             }
             if self.closed.poll_next(cx).is_ready() {
                 self.give_up(BlockError::Gone);

@@ -237,7 +237,16 @@ fn calls_have_a_deadline() {
         client.sync().unwrap_err(),
         CallError::Transport(Error::TimedOut)
     );
-    drop(server);
+    // The late reply reaches nobody, and does not stay in the client's queue.
+    let FilesRequest::Sync { reply } = server.next(Deadline::NOW).unwrap() else {
+        panic!("another request")
+    };
+    assert_eq!(reply.ok(), Err(Error::BadState));
+    let mut buffer = [0; 64];
+    let queued = client
+        .channel()
+        .read(&mut buffer, &mut HandleList::new(), Deadline::NOW);
+    assert_eq!(queued, Err(Error::ShouldWait));
 }
 
 #[test]

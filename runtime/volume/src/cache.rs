@@ -13,6 +13,7 @@
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
+    vec,
     vec::Vec,
 };
 use core::{
@@ -27,6 +28,8 @@ use crate::{
 };
 
 const PAGE: u64 = PAGE_BYTES as u64;
+/// Pages whose run is remembered, by the low bits of their number; a power of two.
+const HINTS: usize = 4096;
 /// End of the list of runs in order of use.
 const NONE: u32 = u32::MAX;
 
@@ -78,6 +81,8 @@ struct State {
     runs: Vec<Run>,
     unused: Vec<u32>,
     by_page: BTreeMap<u64, u32>,
+    /// Runs that pages were found in before: guesses, looked at before `by_page` is searched.
+    hints: Vec<u32>,
     frames: Buddy,
     oldest: u32,
     newest: u32,
@@ -87,6 +92,13 @@ struct State {
     starved: Vec<Waker>,
     max_run_pages: u32,
     statistics: CacheStatistics,
+}
+
+/// What is known of the first page of a range to fetch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FirstPage {
+    Absent,
+    Unknown,
 }
 
 /// What stands at a page.
@@ -115,6 +127,7 @@ impl<Q: BlockQueue, M: Memory> Cache<Q, M> {
                 runs: Vec::new(),
                 unused: Vec::new(),
                 by_page: BTreeMap::new(),
+                hints: vec![NONE; HINTS],
                 frames: Buddy::new(frames),
                 oldest: NONE,
                 newest: NONE,
@@ -189,7 +202,7 @@ impl<Q: BlockQueue, M: Memory> Cache<Q, M> {
                 }
                 Look::Absent => {
                     let pages = if alone { 1 } else { end.div_ceil(PAGE) - page };
-                    if !self.fetch_pages(page, pages) {
+                    if !self.fetch_pages(page, pages, FirstPage::Absent) {
                         self.memory_freed().await;
                     }
                 }
@@ -204,7 +217,7 @@ impl<Q: BlockQueue, M: Memory> Cache<Q, M> {
         let end = offset.saturating_add(len).min(self.size_bytes);
         if offset < end {
             let page = offset / PAGE;
-            self.fetch_pages(page, end.div_ceil(PAGE) - page);
+            self.fetch_pages(page, end.div_ceil(PAGE) - page, FirstPage::Unknown);
         }
     }
 
@@ -236,20 +249,25 @@ impl<Q: BlockQueue, M: Memory> Cache<Q, M> {
 
     /// Makes runs for the absent pages of a range. False if there was no memory
     /// for even the first.
-    fn fetch_pages(&self, page: u64, pages: u64) -> bool {
+    fn fetch_pages(&self, page: u64, pages: u64, first: FirstPage) -> bool {
         let mut state = self.state.borrow_mut();
         let end = page + pages;
         let mut at = page;
         while at < end {
-            if let Some(run) = state.locate(at) {
+            if (at > page || first == FirstPage::Unknown)
+                && let Some(run) = state.locate(at)
+            {
                 at = run.page + u64::from(run.pages);
                 continue;
             }
-            let next = state
-                .by_page
-                .range(at..)
-                .next()
-                .map_or(end, |(next, _)| (*next).min(end));
+            let next = match end - at {
+                1 => end,
+                _ => state
+                    .by_page
+                    .range(at..)
+                    .next()
+                    .map_or(end, |(next, _)| (*next).min(end)),
+            };
             let want = (next - at).min(u64::from(state.max_run_pages)) as u32;
             let Some(got) = state.start_run(at, want) else {
                 break;
@@ -365,8 +383,25 @@ impl State {
         (page - first < u64::from(run.pages)).then_some(index)
     }
 
+    /// As [`State::locate_index`], and remembers the answer.
+    fn locate_again(&mut self, page: u64) -> Option<u32> {
+        let hint = page as usize % HINTS;
+        let guess = self.hints.get(hint).copied().unwrap_or(NONE);
+        if let Some(run) = self.runs.get(guess as usize)
+            && run.condition != Condition::Free
+            && page.wrapping_sub(run.page) < u64::from(run.pages)
+        {
+            return Some(guess);
+        }
+        let index = self.locate_index(page)?;
+        if let Some(hint) = self.hints.get_mut(hint) {
+            *hint = index;
+        }
+        Some(index)
+    }
+
     fn look(&mut self, page: u64) -> Look {
-        let Some(index) = self.locate_index(page) else {
+        let Some(index) = self.locate_again(page) else {
             return Look::Absent;
         };
         let Some(run) = self.runs.get(index as usize) else {

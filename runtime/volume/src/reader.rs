@@ -3,7 +3,7 @@
 
 use core::cell::RefCell;
 
-use crate::{BlockQueue, Cache, Extent, FileSystem, FsError, Memory, Place, ReadAhead};
+use crate::{BlockQueue, Cache, Extent, FileSystem, FsError, Memory, PAGE_BYTES, Place, ReadAhead};
 
 /// Takes the bytes of a read, in order.
 pub trait Sink<M> {
@@ -61,13 +61,16 @@ pub async fn read<F: FileSystem, Q: BlockQueue, M: Memory>(
     }
     let end = offset.saturating_add(len);
     let mut extent = extent_at(filesystem, file, offset).await?;
-    // The read's own request goes out before those of the window behind it.
-    if let Place::Volume(start) = extent.place {
+    let window = ahead.borrow_mut().on_read(offset, len, size);
+    // The read's own request goes out before those of the window behind it. A read of one page asks
+    // for it by itself.
+    if let Place::Volume(start) = extent.place
+        && (window.is_some() || len > PAGE_BYTES as u64)
+    {
         let skip = offset - extent.file_offset;
         let here = (extent.len_bytes - skip).min(len);
         cache.prefetch(start.saturating_add(skip), here);
     }
-    let window = ahead.borrow_mut().on_read(offset, len, size);
     if let Some(window) = window {
         // Its errors are met when those bytes are read.
         let _ = prefetch(filesystem, cache, file, window).await;

@@ -2,6 +2,7 @@
 //! is read, kept while it is open, and checked for overlaps as it grows.
 
 use alloc::collections::BTreeMap;
+use core::cell::Cell;
 
 use volume::FsError;
 
@@ -22,13 +23,23 @@ pub struct BlockMap {
     by_logical: BTreeMap<u64, BlockRun>,
     /// Start and length of the blocks in use, to notice a second claim.
     by_physical: BTreeMap<u64, u64>,
+    /// The run that was found last. Runs are never changed, so it stays true.
+    recent: Cell<Option<BlockRun>>,
 }
 
 impl BlockMap {
     /// The run that covers a block.
     pub fn get(&self, logical: u64) -> Option<BlockRun> {
+        let covers = |run: &BlockRun| logical.wrapping_sub(run.logical) < run.len;
+        if let Some(run) = self.recent.get().filter(covers) {
+            return Some(run);
+        }
         let (_, run) = self.by_logical.range(..=logical).next_back()?;
-        (logical - run.logical < run.len).then_some(*run)
+        if !covers(run) {
+            return None;
+        }
+        self.recent.set(Some(*run));
+        Some(*run)
     }
 
     /// Adds a run of inode `inode`.

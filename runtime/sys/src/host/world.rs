@@ -25,6 +25,15 @@ pub(super) struct World {
     last_id: u64,
 }
 
+/// How a message is sent.
+#[derive(Clone, Copy)]
+enum Sent {
+    /// By `channel_write`: a plain message or a reply.
+    Written,
+    /// By `channel_call`.
+    Called,
+}
+
 const INDEX_BITS: u32 = 20;
 /// Bytes that one memory operation works on, as little as is useful in tests.
 const OP_BYTES_MAX: usize = 64 * 1024;
@@ -546,6 +555,7 @@ impl World {
         bytes: (usize, usize),
         handles: (usize, usize),
         txid: u64,
+        how: Sent,
     ) -> Result<()> {
         if bytes.1 > MESSAGE_BYTES_MAX || handles.1 > MESSAGE_HANDLES_MAX {
             return Err(Error::OutOfRange);
@@ -565,7 +575,13 @@ impl World {
         if peer.closed {
             return Err(Error::PeerClosed);
         }
-        let is_reply = txid != 0 && peer.callers.contains(&txid);
+        if let Sent::Written = how
+            && txid != 0
+            && !peer.callers.contains(&txid)
+        {
+            return Err(Error::BadState);
+        }
+        let is_reply = matches!(how, Sent::Written) && txid != 0;
         if !is_reply && peer.inbox.len() >= CHANNEL_MESSAGES_MAX {
             self.update(entry.koid, entry.side, Signals::WRITABLE.0, 0);
             return Err(Error::ShouldWait);
@@ -605,7 +621,7 @@ impl World {
     ) -> Result<()> {
         let entry = self.entry(handle, Rights::WRITE)?;
         // SAFETY: the caller's promise.
-        unsafe { self.send(entry, (bytes, len), (handles, count), txid) }
+        unsafe { self.send(entry, (bytes, len), (handles, count), txid, Sent::Written) }
     }
 
     /// # Safety
@@ -688,7 +704,7 @@ impl World {
         let bytes = (args.bytes as usize, args.bytes_len as usize);
         let handles = (args.handles as usize, args.handles_len as usize);
         // SAFETY: the caller's promise.
-        unsafe { self.send(entry, bytes, handles, txid)? };
+        unsafe { self.send(entry, bytes, handles, txid, Sent::Called)? };
         self.end(entry)?.callers.push(txid);
         Ok(txid)
     }

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use ipc::{CallError, Channel, Deadline, Handle, Refusal};
 use rt::process::Child;
-use rt::{Error, Event, HandleType, Signals};
+use rt::{Error, Event, HandleList, HandleType, Signals};
 use serde::{Deserialize, Serialize};
 
 use crate::child::{command, program};
@@ -34,6 +34,8 @@ ipc::protocol! {
         5 = forget() -> ();
         /// Answers when the event is set.
         6 = when(number: u32; event: Event) -> (number: u32);
+        /// Answers everything that was kept; how many of the callers had given up.
+        7 = release() -> (too_late: u32);
     }
 }
 
@@ -64,6 +66,13 @@ pub fn serve(server: CalculatorServer) -> i32 {
             }
             CalculatorRequest::Die {} => rt::exit(5),
             CalculatorRequest::Forget { .. } => Ok(()),
+            CalculatorRequest::Release { reply } => {
+                let results = kept.drain(..).map(CalculatorWaitReply::ok);
+                let too_late = results
+                    .filter(|result| *result == Err(Error::BadState))
+                    .count();
+                reply.ok(too_late as u32)
+            }
             CalculatorRequest::When {
                 number,
                 event,
@@ -125,6 +134,13 @@ pub fn deadline() -> Check {
     );
     let client = client.with_timeout(Duration::from_secs(60));
     ensure_eq!(client.divide(8u64, 2u64).map_err(text)?, 4);
+    // The late reply reaches nobody, and does not stay in the queue.
+    ensure_eq!(client.release().map_err(text)?, 1);
+    let mut buffer = [0; 64];
+    let queued = client
+        .channel()
+        .read(&mut buffer, &mut HandleList::new(), Deadline::NOW);
+    ensure_eq!(queued, Err(Error::ShouldWait));
     child.kill().map_err(at("kill"))?;
     child.wait(Deadline::after_secs(60)).map_err(at("wait"))?;
     Ok(())
