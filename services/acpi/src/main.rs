@@ -1,5 +1,5 @@
 //! The process `acpi`: holds the firmware's tables and the power switch, and serves
-//! [`proto::bus::Firmware`].
+//! `proto::bus::Firmware`.
 //!
 //! Handles: `serve:firmware` (channel), `table:SIGNATURE:N` (VMO of each table), `ports` and `mmio` (resources).
 #![cfg_attr(target_os = "none", no_std, no_main)]
