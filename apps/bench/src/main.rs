@@ -13,6 +13,7 @@ extern crate alloc;
 
 mod block;
 mod file;
+mod interrupt;
 mod ipc;
 mod measure;
 mod memory;
@@ -32,6 +33,7 @@ const ROWS: &[Row] = &[
     ("thread-switch", ipc::thread_switch),
     ("page-fault", memory::page_fault),
     ("spawn", process::spawn),
+    ("irq-to-user", interrupt::irq_to_user),
     ("raw-read-4k-qd1", block::random_read_depth_1),
     ("raw-read-4k-qd32", block::random_read_depth_32),
     ("raw-write-4k-qd1", block::random_write_depth_1),

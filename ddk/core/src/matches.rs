@@ -3,5 +3,6 @@
 //! [`driver!`]: crate::driver
 
 pub use ddk_manifest::{
-    Class, bar, dma, interrupt_line, io_ports, memory_bars, msix, pci_class, pci_device, platform,
+    Class, bar, dma, interrupt_line, io_ports, memory_bars, message_interrupt, msix, pci_class,
+    pci_device, platform,
 };

@@ -13,7 +13,9 @@ mod device;
 mod need;
 
 pub use device::{Identity, MatchRule, PciIdentity, pci_class, pci_device, platform};
-pub use need::{Need, NeedKind, bar, dma, interrupt_line, io_ports, memory_bars, msix};
+pub use need::{
+    Need, NeedKind, bar, dma, interrupt_line, io_ports, memory_bars, message_interrupt, msix,
+};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

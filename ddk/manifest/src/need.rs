@@ -9,6 +9,7 @@ const KIND_MSIX: u32 = 3;
 const KIND_DMA: u32 = 4;
 const KIND_IO_PORTS: u32 = 5;
 const KIND_INTERRUPT_LINE: u32 = 6;
+const KIND_MESSAGE_INTERRUPT: u32 = 7;
 
 /// One need, as it lies in the manifest. See [`Need::kind`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -37,6 +38,8 @@ pub enum NeedKind {
         /// It makes use of no more.
         max: u16,
     },
+    /// One message-signalled interrupt: by MSI-X where the device has it, else by MSI.
+    MessageInterrupt,
     /// A DMA domain.
     Dma {
         /// Bits of a device address that the device can drive.
@@ -81,6 +84,14 @@ pub const fn msix(min: u16, max: u16) -> Need {
         kind: KIND_MSIX,
         a: min as u32,
         b: max as u32,
+        ..Need::NONE
+    }
+}
+
+/// One message-signalled interrupt, by MSI-X or by MSI.
+pub const fn message_interrupt() -> Need {
+    Need {
+        kind: KIND_MESSAGE_INTERRUPT,
         ..Need::NONE
     }
 }
@@ -136,6 +147,7 @@ impl Need {
                 min: self.a as u16,
                 max: self.b as u16,
             },
+            KIND_MESSAGE_INTERRUPT => NeedKind::MessageInterrupt,
             KIND_DMA => NeedKind::Dma {
                 address_bits: self.a as u8,
             },
@@ -163,6 +175,7 @@ impl core::fmt::Display for Need {
             NeedKind::Bar { index } => write!(f, "BAR {index}"),
             NeedKind::MemoryBars => f.write_str("memory BARs"),
             NeedKind::Msix { min, max } => write!(f, "{min} to {max} MSI-X vectors"),
+            NeedKind::MessageInterrupt => f.write_str("a message-signalled interrupt"),
             NeedKind::Dma { address_bits } => write!(f, "DMA with {address_bits} address bits"),
             NeedKind::IoPorts { index } => write!(f, "I/O port range {index}"),
             NeedKind::InterruptLine { index } => write!(f, "interrupt line {index}"),

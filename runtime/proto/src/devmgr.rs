@@ -73,7 +73,7 @@ pub enum Class {
     Serial,
     /// A bus: its children are nodes, it has no endpoints.
     Bus,
-    /// A class that this version has no scheme for.
+    /// Endpoints of a protocol of their own, scheme `other`.
     Other,
 }
 
@@ -255,7 +255,7 @@ ipc::protocol! {
 }
 
 ipc::protocol! {
-    /// The endpoints of one class: schemes `disk` and `serial`. Names are without the scheme.
+    /// The endpoints of one class: schemes `disk`, `serial` and `other`. Names are without the scheme.
     pub protocol Endpoints("endpoints", version = 1, error = DevError) {
         /// All endpoints in their stable order.
         1 = list() -> (endpoints: Vec<EndpointInfo>);

@@ -43,7 +43,7 @@ impl Window {
 pub struct Grants {
     /// Windows of BARs.
     pub windows: Vec<Window>,
-    /// MSI-X vectors.
+    /// Message-signalled interrupts: MSI-X vectors, or 1 by MSI.
     pub vectors: u16,
     /// Whether it gets a DMA domain.
     pub dma: bool,
@@ -108,6 +108,13 @@ fn pci(grants: &mut Grants, need: &Need, info: &PciFunctionInfo) -> Result<(), S
             grants.vectors = offered.min(max);
             Ok(())
         }
+        NeedKind::MessageInterrupt => {
+            if info.msix.is_none() && info.msi_vectors == 0 {
+                return Err(String::from("the device has neither MSI-X nor MSI"));
+            }
+            grants.vectors = grants.vectors.max(1);
+            Ok(())
+        }
         NeedKind::Dma { .. } => {
             grants.dma = true;
             Ok(())
@@ -124,7 +131,7 @@ fn pci(grants: &mut Grants, need: &Need, info: &PciFunctionInfo) -> Result<(), S
             grants.ports.push((index, first, count));
             Ok(())
         }
-        NeedKind::InterruptLine { .. } => Err(String::from("PCI functions use MSI-X here")),
+        NeedKind::InterruptLine { .. } => Err(String::from("PCI functions use messages here")),
         NeedKind::Unknown(kind) => Err(format!("kind {kind} is unknown")),
     }
 }
@@ -211,7 +218,9 @@ fn hidden(info: &PciFunctionInfo, bar: &Bar) -> Vec<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ddk_manifest::{Class, bar, dma, interrupt_line, io_ports, memory_bars, msix};
+    use ddk_manifest::{
+        Class, bar, dma, interrupt_line, io_ports, memory_bars, message_interrupt, msix,
+    };
     use proptest::prelude::*;
     use proto::bus::{MsixInfo, PciAddress, ResetMethod};
 
@@ -305,7 +314,25 @@ mod tests {
         );
         assert_eq!(
             error(&[interrupt_line(0)]),
-            "needs interrupt line 0: PCI functions use MSI-X here"
+            "needs interrupt line 0: PCI functions use messages here"
+        );
+    }
+
+    #[test]
+    fn a_message_comes_by_either_capability() {
+        let needs = manifest(&[message_interrupt()]);
+        let with = |msix, msi_vectors| {
+            let mut device = function(Vec::new(), msix);
+            if let Device::Pci(info) = &mut device {
+                info.msi_vectors = msi_vectors;
+            }
+            plan(&needs, &device).map(|grants| grants.vectors)
+        };
+        assert_eq!(with(Some(table(5, 0, 0, 0x800)), 0), Ok(1));
+        assert_eq!(with(None, 4), Ok(1));
+        assert_eq!(
+            with(None, 0).unwrap_err(),
+            "needs a message-signalled interrupt: the device has neither MSI-X nor MSI"
         );
     }
 

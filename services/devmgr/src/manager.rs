@@ -32,6 +32,7 @@ pub const KEY_DEV: u64 = 1;
 pub const KEY_DISK: u64 = 2;
 pub const KEY_SERIAL: u64 = 3;
 pub const KEY_PARTITIONS: u64 = 4;
+pub const KEY_OTHER: u64 = 5;
 const KEY_BUSES: u64 = 0x100;
 const KEY_NODES: u64 = 1 << 16;
 /// Requests served before the port is asked again.
@@ -130,6 +131,7 @@ pub struct Manager {
     pub tree_server: DeviceTreeServer,
     pub disk_server: EndpointsServer,
     pub serial_server: EndpointsServer,
+    pub other_server: EndpointsServer,
     pub partitions_server: PartitionsServer,
     pub watchers: Vec<Watcher>,
     pub settle_replies: Vec<SettleReply>,
@@ -167,6 +169,7 @@ impl Manager {
             tree_server: DeviceTreeServer::new(served("dev", KEY_DEV)?),
             disk_server: EndpointsServer::new(served("disk", KEY_DISK)?),
             serial_server: EndpointsServer::new(served("serial", KEY_SERIAL)?),
+            other_server: EndpointsServer::new(served("other", KEY_OTHER)?),
             partitions_server: PartitionsServer::new(served("partitions", KEY_PARTITIONS)?),
             authority: Authority {
                 mmio: take("mmio")?,
@@ -247,6 +250,7 @@ impl Manager {
             KEY_DEV => self.serve_tree(),
             KEY_DISK => self.serve_endpoints(Class::Block, key),
             KEY_SERIAL => self.serve_endpoints(Class::Serial, key),
+            KEY_OTHER => self.serve_endpoints(Class::Other, key),
             KEY_PARTITIONS => self.serve_partitions(),
             key if key >= KEY_NODES => {
                 let index = usize::try_from((key & 0xffff_ffff) >> 17).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! Answers: to tools and services (`dev:`, `disk:`, `serial:`), to the `part` service, to drivers.
+//! Answers: to tools and services (`dev:`, `disk:`, `serial:`, `other:`), to the `part` service, to drivers.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -143,10 +143,11 @@ impl Manager {
         Ok(())
     }
 
-    /// Serves a batch of `disk:` or `serial:`.
+    /// Serves a batch of `disk:`, `serial:` or `other:`.
     pub fn serve_endpoints(&mut self, class: Class, key: u64) {
         let server = match class {
             Class::Serial => self.serial_server.clone(),
+            Class::Other => self.other_server.clone(),
             _ => self.disk_server.clone(),
         };
         for _ in 0..BATCH {

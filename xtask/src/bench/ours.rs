@@ -37,6 +37,7 @@ pub fn prepare(rows: &[&Row]) -> anyhow::Result<Ours> {
         .collect();
     let extras = ArchiveExtras {
         exec: Some(format!("bench {}", names.join(" "))),
+        bench: true,
         files: Vec::new(),
     };
     build::write_archive(&built, &extras, &archive)?;

@@ -70,7 +70,7 @@ pub const ROWS: &[Row] = &[
     row("page-fault", "page fault, anonymous memory", 0),
     row("spawn", "process start and exit, waited for", 0),
     peer_only(row("fork-exit", "fork, exit, wait", 0)),
-    peer_only(row("irq-to-user", "interrupt to user-space handler and back", 0)),
+    row("irq-to-user", "interrupt to user-space handler and back", 0),
     depth_1(row("raw-read-4k-qd1", "4 KiB random read, raw, depth 1", SMALL)),
     row("raw-read-4k-qd32", "4 KiB random read, raw, depth 32", SMALL),
     depth_1(row("raw-write-4k-qd1", "4 KiB random write, raw, depth 1", SMALL)),

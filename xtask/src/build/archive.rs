@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use boot::archive::Writer;
 
-use super::{Built, workspace_root};
+use super::{Built, Program, workspace_root};
 
 /// What one run adds to the boot archive.
 #[derive(Clone, Debug, Default)]
@@ -13,11 +13,13 @@ pub struct ArchiveExtras {
     /// Shell commands that the system runs instead of an interactive shell:
     /// the member `etc/exec`.
     pub exec: Option<String>,
+    /// Also the programs that are there to measure with only.
+    pub bench: bool,
     /// Further members: name and contents.
     pub files: Vec<(String, Vec<u8>)>,
 }
 
-/// Writes the boot archive: `bin/*` (all programs), the repository's `etc/*`,
+/// Writes the boot archive: `bin/*`, the repository's `etc/*`,
 /// and the extras. A run that is reading the previous file keeps that one.
 ///
 /// # Errors
@@ -25,7 +27,8 @@ pub struct ArchiveExtras {
 /// When a file cannot be read or written, or a name is used twice.
 pub fn write_archive(built: &Built, extras: &ArchiveExtras, file: &Path) -> anyhow::Result<()> {
     let mut writer = Writer::new();
-    for program in &built.programs {
+    let wanted = |program: &&Program| extras.bench || !program.for_bench;
+    for program in built.programs.iter().filter(wanted) {
         let data = std::fs::read(&program.stripped)
             .with_context(|| format!("cannot read {}", program.stripped.display()))?;
         writer.add_program(&format!("bin/{}", program.name), data)?;

@@ -65,6 +65,8 @@ pub struct Package {
     /// Whether its binaries go into the boot archive:
     /// `package.metadata.bulkhead = { image = true }`.
     pub in_image: bool,
+    /// Whether they go only into the archive of `cargo xtask bench`: `image = "bench"`.
+    pub for_bench: bool,
     /// Whether its tests run under Miri: `miri = true` in the same table.
     pub wants_miri: bool,
     /// Whether its tests run under loom: it depends on it.
@@ -110,7 +112,8 @@ fn package(package: &Value) -> anyhow::Result<Package> {
     let dependencies = package["dependencies"].as_array();
     let mut result = Package {
         name: package["name"].as_str().context("name")?.to_owned(),
-        in_image: ours["image"] == true,
+        in_image: ours["image"] == true || ours["image"] == "bench",
+        for_bench: ours["image"] == "bench",
         wants_miri: ours["miri"] == true,
         target_only: ours["host"] == false,
         uses_loom: dependencies
@@ -166,12 +169,13 @@ pub(super) fn build_programs(
         .into_iter()
         .filter(|package| package.in_image)
         .collect();
-    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut owners: BTreeMap<&str, &Package> = BTreeMap::new();
     for package in &packages {
         for binary in &package.binaries {
-            if let Some(other) = owners.insert(binary, &package.name) {
+            if let Some(other) = owners.insert(binary, package) {
                 bail!(
-                    "packages {other} and {} both have a program {binary}",
+                    "packages {} and {} both have a program {binary}",
+                    other.name,
                     package.name
                 );
             }
@@ -193,8 +197,12 @@ pub(super) fn build_programs(
         .map(|(name, elf)| {
             let stripped = stripped_folder.join(&name);
             strip(&elf, &stripped)?;
+            let for_bench = owners
+                .get(name.as_str())
+                .is_some_and(|package| package.for_bench);
             Ok(Program {
                 name,
+                for_bench,
                 elf,
                 stripped,
             })

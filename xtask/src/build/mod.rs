@@ -83,6 +83,8 @@ pub enum Architecture {
 pub struct Program {
     /// Name of the file, for example `ls`.
     pub name: String,
+    /// Whether it goes only into the archive of `cargo xtask bench`.
+    pub for_bench: bool,
     /// The file with symbols and debug information.
     pub elf: PathBuf,
     /// The file with symbols only, as in the boot archive.

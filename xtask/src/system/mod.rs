@@ -117,6 +117,7 @@ impl SystemTest {
         let archive = folder.join(format!("{}.archive", self.name));
         let extras = ArchiveExtras {
             exec: self.script.clone(),
+            bench: false,
             files: Vec::new(),
         };
         build::write_archive(built, &extras, &archive)?;

@@ -16,6 +16,8 @@ pub mod config;
 pub mod enumerate;
 pub mod fence;
 pub mod filter;
+pub mod message;
+pub mod msi;
 pub mod msix;
 pub mod ranges;
 

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use pci_bus::config::{ConfigSpace, command, register};
 use pci_bus::enumerate::{Function, Topology};
-use pci_bus::{fence, filter, msix};
+use pci_bus::{fence, filter, message};
 use proto::bus::{
     BusError, FenceStep, Message, PciAddress, PciBusRequest, PciBusServer, PciDeviceRequest,
     PciDeviceServer, PciFunctionInfo, VectorState,
@@ -149,7 +149,7 @@ impl Bus {
             return Err(BusError::BadState);
         }
         if !vectors.is_empty() {
-            msix::program(&self.access, &self.access, &function.info, vectors)?;
+            message::program(&self.access, &self.access, &function.info, vectors)?;
         }
         let key = self.next_key;
         self.next_key = key.saturating_add(1);
@@ -281,19 +281,19 @@ impl Bus {
         }
         let address = attached.address;
         let held = self.access.read16(address, register::COMMAND);
-        // Interrupts come by MSI-X or not at all: lines are shared and nobody here serves them.
+        // Interrupts come as messages or not at all: lines are shared and nobody here serves them.
         let value = held | on | command::INTX_DISABLE;
         self.access.write16(address, register::COMMAND, value);
         if attached.vectors.is_empty() {
             return Ok(());
         }
-        msix::set_function(&self.access, &function.info, VectorState::Unmasked)
+        message::set_function(&self.access, &function.info, VectorState::Unmasked)
     }
 
     fn disable(&self, attached: &Attached) -> Result<(), BusError> {
         let function = self.function(attached.address)?;
         if !attached.vectors.is_empty() {
-            msix::set_function(&self.access, &function.info, VectorState::Masked)?;
+            message::set_function(&self.access, &function.info, VectorState::Masked)?;
         }
         fence::bus_master_off(&self.access, attached.address)
     }
@@ -309,7 +309,7 @@ impl Bus {
             return Err(BusError::BadAccess);
         }
         let info = &self.function(attached.address)?.info;
-        msix::set_vector(&self.access, info, vector, state)
+        message::set_vector(&self.access, &self.access, info, vector, state)
     }
 
     fn reset(&self, attached: &Attached) -> Result<(), BusError> {
@@ -319,6 +319,6 @@ impl Bus {
         if attached.vectors.is_empty() {
             return Ok(());
         }
-        msix::program(&self.access, &self.access, info, &attached.vectors)
+        message::program(&self.access, &self.access, info, &attached.vectors)
     }
 }

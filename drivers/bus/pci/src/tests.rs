@@ -9,7 +9,7 @@ use crate::assign::assign;
 use crate::config::{ConfigSpace, DeviceMemory, Width, command, id, register};
 use crate::enumerate::{FUNCTIONS_MAX, enumerate};
 use crate::fake::{FakeFunction, Machine, at, start};
-use crate::{fence, filter, msix};
+use crate::{fence, filter, message, msi, msix};
 
 fn aperture(base: u64, len: u64) -> Aperture {
     Aperture {
@@ -237,6 +237,43 @@ fn programs_vectors_behind_the_function_mask() {
     assert_eq!(
         msix::set_vector(&machine, &info, 5, VectorState::Masked),
         Err(BusError::BadAccess)
+    );
+}
+
+#[test]
+fn without_msix_the_message_goes_into_msi() {
+    // 64-bit address, four messages offered; address and data can be written.
+    let f = FakeFunction::device(0x1234, 0x11e8, [0, 0xff, 0])
+        .capability(0x40, id::MSI, &[0x84, 0])
+        .writable_at(0x42, &[0xff; 12]);
+    let (machine, info) = one(f);
+    assert_eq!((info.msix, info.msi_vectors), (None, 4));
+    let address = at(0, 4, 0);
+    let sent = Message {
+        address: 0xfee0_1000,
+        data: 0x4041,
+    };
+    message::program(&machine, &machine, &info, &[sent]).unwrap();
+    assert_eq!(machine.get16(address, 0x42) & (msi::ENABLE | 7 << 4), 0);
+    let registers = [0x44, 0x48, 0x4c].map(|offset| machine.read32(address, offset));
+    assert_eq!(registers, [0xfee0_1000, 0, 0x4041]);
+    let command = machine.get16(address, register::COMMAND);
+    assert_ne!(command & command::INTX_DISABLE, 0);
+    message::set_function(&machine, &info, VectorState::Unmasked).unwrap();
+    assert_eq!(machine.get16(address, 0x42) & msi::ENABLE, msi::ENABLE);
+    message::set_vector(&machine, &machine, &info, 0, VectorState::Masked).unwrap();
+    assert_eq!(machine.get16(address, 0x42) & msi::ENABLE, 0);
+    assert_eq!(
+        message::program(&machine, &machine, &info, &[sent; 2]),
+        Err(BusError::BadAccess)
+    );
+    let wide = Message {
+        data: 1 << 16,
+        ..sent
+    };
+    assert_eq!(
+        message::program(&machine, &machine, &info, &[wide]),
+        Err(BusError::NotSupported)
     );
 }
 
