@@ -137,6 +137,10 @@ impl SystemTest {
             },
         )?;
         fs::remove_file(archive)?;
+        if let Outcome::Signal(_) = outcome {
+            // Somebody wants the whole run to end, not this test to fail.
+            std::process::exit(i32::from(outcome.status()));
+        }
         fs::write(folder.join(format!("{}.console", self.name)), &console)?;
         fs::write(folder.join(format!("{}.log", self.name)), &log)?;
         let report = Report {
