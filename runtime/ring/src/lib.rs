@@ -42,7 +42,11 @@ extern crate alloc;
 
 mod layout;
 mod memory;
+#[cfg(all(test, loom))]
+mod model;
 mod ring;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub use layout::{Layout, LayoutError};
 #[cfg(not(loom))]

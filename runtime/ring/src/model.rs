@@ -1,11 +1,10 @@
-//! The ring under the model checker: `RUSTFLAGS="--cfg loom" cargo test -p ring --release --test model`.
-#![cfg(loom)]
-#![allow(missing_docs, reason = "a test")]
+//! The ring under the model checker: `RUSTFLAGS="--cfg loom" cargo test -p ring --release --lib`.
 
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
-use ring::{Consumer, Layout, ModelMemory, Producer};
+
+use crate::{Consumer, Layout, ModelMemory, Producer};
 
 fn pair(
     capacity: u32,
