@@ -163,6 +163,22 @@ pub struct WhyReport {
     pub candidates: Vec<Candidate>,
 }
 
+/// What is done when a driver dies unasked.
+///
+/// The first restart in a window comes at once; each further one waits twice as long as the one before,
+/// within the bounds of the pause. The death after the last restart of the budget quarantines the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RestartRules {
+    /// Restarts in a window; 0 for none.
+    pub budget: u32,
+    /// Length of the window in milliseconds.
+    pub window_ms: u32,
+    /// Pause before the second restart in a window, in milliseconds.
+    pub pause_min_ms: u32,
+    /// Longest pause, in milliseconds.
+    pub pause_max_ms: u32,
+}
+
 /// Something changed in the tree or among the endpoints of a class.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Change {
@@ -216,6 +232,8 @@ pub enum DevError {
     AlreadyExists,
     /// An argument is malformed; says which.
     Invalid(String),
+    /// The driver did not come up, or its device could not be fenced; says why.
+    Failed(String),
     /// The caller may not do this.
     AccessDenied,
     /// devmgr ran out of something.
@@ -229,6 +247,7 @@ impl core::fmt::Display for DevError {
             DevError::NotRunning => f.write_str("the driver is not running"),
             DevError::AlreadyExists => f.write_str("the name is taken"),
             DevError::Invalid(what) => write!(f, "invalid {what}"),
+            DevError::Failed(why) => f.write_str(why),
             DevError::AccessDenied => f.write_str("access denied"),
             DevError::NoResources => f.write_str("out of resources"),
         }
@@ -259,12 +278,40 @@ ipc::protocol! {
     pub protocol Endpoints("endpoints", version = 1, error = DevError) {
         /// All endpoints in their stable order.
         1 = list() -> (endpoints: Vec<EndpointInfo>);
-        /// A client end of the endpoint's channel.
-        2 = open(name: String) -> (info: EndpointInfo; endpoint: Channel);
+        /// A client end of the endpoint's channel, and its name ([`EndpointName`]) for the time after the
+        /// driver's death.
+        2 = open(name: String) -> (info: EndpointInfo; endpoint: Channel, name: Channel);
         /// A channel on which [`ChangeEvents`] arrive; starts with what is there.
         3 = watch() -> (; events: Channel);
         /// Waits until enumeration has settled (see [`Change::Settled`]).
         4 = wait_settled() -> ();
+    }
+}
+
+ipc::protocol! {
+    /// One name of an endpoint: the right to find it again, and no other one. It outlives the driver.
+    pub protocol EndpointName("endpoint-name", version = 1, error = DevError) {
+        /// The endpoint as a later incarnation of the driver serves it: waits until there is one with an
+        /// epoch above `after`. [`DevError::NotRunning`] when the driver will not come back,
+        /// [`DevError::NotFound`] when it came back without this name.
+        1 = reopen(after: u32) -> (info: EndpointInfo; endpoint: Channel);
+    }
+}
+
+ipc::protocol! {
+    /// Authority over drivers: scheme `drv`. Paths are those of nodes.
+    pub protocol DriverAdmin("drv", version = 1, error = DevError) {
+        /// Starts the driver of a node that is stopped, failed or quarantined; its history is forgotten.
+        1 = start(path: String) -> ();
+        /// Asks the driver to finish, fences the device, and leaves it without a driver. Answered when
+        /// that is done.
+        2 = stop(path: String) -> ();
+        /// Stops it in good order and starts it again. Answered when the new incarnation serves.
+        3 = restart(path: String) -> ();
+        /// What is done when the driver dies, and the deaths in the window so far.
+        4 = policy(path: String) -> (rules: RestartRules, deaths: u32);
+        /// Sets what is done when the driver dies.
+        5 = set_policy(path: String, rules: RestartRules) -> ();
     }
 }
 
@@ -298,15 +345,17 @@ ipc::protocol! {
         2 = running() -> ();
         /// The driver cannot serve its device; it exits after this.
         3 = failed(reason: String) -> ();
+        /// Every thread of the driver answered the ping of this number.
+        4 = alive(beat: u32);
     }
 }
 
 ipc::protocol! {
     /// From devmgr to a driver process: its channel `control`.
     pub protocol DriverControl("driver-control", version = 1, error = DevError) {
-        /// Finish what is in flight, stop the device, exit.
-        1 = stop() -> ();
-        /// Answer at once: heartbeat.
-        2 = ping() -> ();
+        /// Stop the device and exit. A message without an answer: the exit is the answer.
+        1 = stop();
+        /// Answer with [`DriverHost`]'s `alive`, from every thread that serves the device: heartbeat.
+        2 = ping(beat: u32);
     }
 }

@@ -193,6 +193,12 @@ impl<E> Table<E> {
         Ok(())
     }
 
+    /// Whether a disk is there and was looked at.
+    pub fn is_scanned(&self, disk: &str) -> bool {
+        let entry = self.entries.get(&(Class::Block, key(disk)));
+        entry.is_some_and(|e| e.scan == Scan::Done && e.info.name == disk)
+    }
+
     /// Hands all disks under way out again: the `part` service that had them is gone.
     pub fn rescan(&mut self) {
         for e in self.entries.values_mut() {

@@ -8,7 +8,7 @@ use devmgr::binding::Choice;
 use devmgr::grants::Grants;
 use devmgr::node::{Device, NodeEvent};
 use proto::bus::Message;
-use proto::devmgr::DriverHostServer;
+use proto::devmgr::{DriverControlClient, DriverHostServer};
 use rt::abi::{PRIORITY_DRIVER, Quota, ResourceKind};
 use rt::process::{Command, Stdio};
 use rt::{
@@ -17,6 +17,7 @@ use rt::{
 };
 
 use crate::manager::{Held, Manager, NodeKey};
+use crate::watch::Heartbeat;
 
 /// Limits of a driver. Payload is its clients'; its own are control structures and sessions.
 const DRIVER_QUOTA: Quota = Quota {
@@ -39,8 +40,7 @@ impl Manager {
         };
         node.driver = Some(choice.driver);
         node.epoch = node.epoch.saturating_add(1);
-        node.reason = None;
-        node.teardown.clear();
+        node.restart_at = None;
         self.transition(index, NodeEvent::Bound);
         match self.launch(index, &choice) {
             Ok(()) => self.transition(index, NodeEvent::Started),
@@ -70,7 +70,8 @@ impl Manager {
         let held = node.held.insert(Held {
             child: None,
             host,
-            _control: control,
+            control: DriverControlClient::new(control),
+            heartbeat: Heartbeat::default(),
             grants: choice.grants.clone(),
             interrupts: Vec::new(),
             resources: Vec::new(),

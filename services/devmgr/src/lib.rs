@@ -14,4 +14,5 @@ pub mod names;
 pub mod node;
 pub mod pci_names;
 pub mod program;
+pub mod restart;
 pub mod teardown;

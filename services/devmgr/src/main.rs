@@ -1,5 +1,5 @@
 //! The process `devmgr`: owns the device tree, starts bus drivers and drivers, tears devices down when a
-//! driver ends, serves `dev:`, `disk:` and `serial:`.
+//! driver ends, serves `dev:`, `drv:`, `disk:`, `serial:` and `other:`.
 //!
 //! It waits on one port. Of the processes around it it asks only the firmware service and bus drivers, each
 //! with a deadline; drivers ask it, never the other way round.
@@ -8,12 +8,15 @@
 
 extern crate alloc;
 
+mod admin;
 mod buses;
 mod grant;
 mod manager;
+mod reopen;
 mod reports;
 mod serve;
 mod stop;
+mod watch;
 
 use alloc::string::String;
 

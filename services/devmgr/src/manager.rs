@@ -13,10 +13,12 @@ use devmgr::names::Names;
 use devmgr::node::{self, Device, NodeEvent};
 use devmgr::pci_names::PciNames;
 use devmgr::program;
+use devmgr::restart::History;
 use proto::devmgr::{
     Change, ChangeEventsClient, Class, DeviceTreeServer, DeviceTreeWaitSettledReply,
-    DriverHostServer, EndpointsServer, EndpointsWaitSettledReply, NodeState, NodeSummary,
-    PartitionsNextDiskReply, PartitionsServer,
+    DriverAdminServer, DriverControlClient, DriverHostServer, EndpointsServer,
+    EndpointsWaitSettledReply, NodeState, NodeSummary, PartitionsNextDiskReply, PartitionsServer,
+    RestartRules,
 };
 use proto::proc::CrashReportsClient;
 use rt::process::Child;
@@ -25,7 +27,10 @@ use rt::{
     Watch, startup,
 };
 
+use crate::admin::AdminReply;
 use crate::buses::{BUS_DRIVER, Bus};
+use crate::reopen::{Name, Reopening};
+use crate::watch::Heartbeat;
 
 /// Keys of the port. Those of nodes carry the incarnation, so that late packets are told apart.
 pub const KEY_DEV: u64 = 1;
@@ -33,12 +38,17 @@ pub const KEY_DISK: u64 = 2;
 pub const KEY_SERIAL: u64 = 3;
 pub const KEY_PARTITIONS: u64 = 4;
 pub const KEY_OTHER: u64 = 5;
+pub const KEY_DRV: u64 = 6;
 const KEY_BUSES: u64 = 0x100;
+/// Names of endpoints, by their place.
+pub const KEY_NAMES: u64 = 0x1000;
 const KEY_NODES: u64 = 1 << 16;
 /// Requests served before the port is asked again.
 pub const BATCH: usize = 32;
 /// A driver that is not in service after this time is ended.
 const START_LIMIT_S: u64 = 30;
+/// A driver that was asked to stop and still runs after this time is ended.
+pub const STOP_LIMIT_S: u64 = 5;
 /// Waiting for somebody to read partition tables, once everything else is done.
 const SCAN_LIMIT_S: u64 = 10;
 
@@ -56,13 +66,25 @@ pub struct Held {
     pub child: Option<Child>,
     pub host: DriverHostServer,
     /// Kept open: its closing tells the driver that devmgr is gone.
-    pub _control: Channel,
+    pub control: DriverControlClient,
+    pub heartbeat: Heartbeat,
     pub grants: Grants,
     pub interrupts: Vec<Interrupt>,
     /// What BARs and ports were made from.
     pub resources: Vec<Resource>,
     pub domain: Option<DmaDomain>,
     pub limit: Option<Deadline>,
+}
+
+/// What an administrator wants of a node's driver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// To serve; restarted by the rules.
+    Serving,
+    /// To stop and stay so.
+    Stopped,
+    /// To stop and start again.
+    Again,
 }
 
 /// A node.
@@ -78,6 +100,14 @@ pub struct Node {
     pub epoch: u32,
     pub reason: Option<String>,
     pub teardown: Vec<String>,
+    pub wanted: Wanted,
+    /// What is done when the driver dies; `None`: as its manifest says.
+    pub rules: Option<RestartRules>,
+    pub history: History,
+    /// When the next incarnation starts.
+    pub restart_at: Option<Deadline>,
+    /// The device could not be fenced: no driver gets it again.
+    pub unfenced: bool,
 }
 
 impl Node {
@@ -92,6 +122,11 @@ impl Node {
             epoch: 0,
             reason: None,
             teardown: Vec::new(),
+            wanted: Wanted::Serving,
+            rules: None,
+            history: History::default(),
+            restart_at: None,
+            unfenced: false,
         }
     }
 }
@@ -132,6 +167,10 @@ pub struct Manager {
     pub disk_server: EndpointsServer,
     pub serial_server: EndpointsServer,
     pub other_server: EndpointsServer,
+    pub admin_server: DriverAdminServer,
+    pub admin_replies: Vec<(usize, AdminReply)>,
+    pub endpoint_names: Vec<Name>,
+    pub reopenings: Vec<Reopening>,
     pub partitions_server: PartitionsServer,
     pub watchers: Vec<Watcher>,
     pub settle_replies: Vec<SettleReply>,
@@ -170,6 +209,10 @@ impl Manager {
             disk_server: EndpointsServer::new(served("disk", KEY_DISK)?),
             serial_server: EndpointsServer::new(served("serial", KEY_SERIAL)?),
             other_server: EndpointsServer::new(served("other", KEY_OTHER)?),
+            admin_server: DriverAdminServer::new(served("drv", KEY_DRV)?),
+            admin_replies: Vec::new(),
+            endpoint_names: Vec::new(),
+            reopenings: Vec::new(),
             partitions_server: PartitionsServer::new(served("partitions", KEY_PARTITIONS)?),
             authority: Authority {
                 mmio: take("mmio")?,
@@ -242,6 +285,9 @@ impl Manager {
                 Err(error) => return Err(format!("port: {error}")),
             }
             self.check_limits();
+            self.start_due();
+            self.answer_reopenings();
+            self.answer_admin();
         }
     }
 
@@ -252,6 +298,7 @@ impl Manager {
             KEY_SERIAL => self.serve_endpoints(Class::Serial, key),
             KEY_OTHER => self.serve_endpoints(Class::Other, key),
             KEY_PARTITIONS => self.serve_partitions(),
+            KEY_DRV => self.serve_admin(),
             key if key >= KEY_NODES => {
                 let index = usize::try_from((key & 0xffff_ffff) >> 17).unwrap_or(usize::MAX);
                 let epoch = (key >> 32) as u32;
@@ -266,6 +313,7 @@ impl Manager {
                     self.serve_driver(index, key);
                 }
             }
+            key if key >= KEY_NAMES => self.serve_name(key),
             key => {
                 let index = key.checked_sub(KEY_BUSES);
                 let index = index.and_then(|i| usize::try_from(i).ok());
@@ -286,8 +334,12 @@ impl Manager {
 
     fn next_limit(&self) -> Deadline {
         let limits = self.nodes.iter().filter_map(|n| n.held.as_ref()?.limit);
+        let restarts = self.nodes.iter().filter_map(|n| n.restart_at);
         let scan = self.scan_limit.filter(|_| !self.settled);
-        limits.chain(scan).fold(Deadline::FOREVER, Deadline::min)
+        limits
+            .chain(restarts)
+            .chain(scan)
+            .fold(self.next_heartbeat(), Deadline::min)
     }
 
     /// Deadline for a driver that is started now.
@@ -305,11 +357,19 @@ impl Manager {
                 .as_ref()
                 .and_then(|h| h.limit)
                 .is_some_and(Deadline::has_passed);
-            if late {
-                node.reason = Some(format!("not in service after {START_LIMIT_S} s"));
-                self.teardown(index, NodeEvent::Failed);
+            if !late {
+                continue;
             }
+            let event = if node.state == NodeState::Stopping {
+                node.reason = Some(format!("did not stop within {STOP_LIMIT_S} s and was ended"));
+                NodeEvent::Stopped
+            } else {
+                node.reason = Some(format!("not in service after {START_LIMIT_S} s"));
+                NodeEvent::Failed
+            };
+            self.teardown(index, event);
         }
+        self.check_heartbeats();
         self.check_settled();
     }
 
@@ -385,6 +445,11 @@ impl Manager {
             dma_contained: dma.map(|d| d.translated != 0),
             reason: node.reason.clone(),
         }
+    }
+
+    /// The place of the node at a path.
+    pub fn place(&self, path: &str) -> Option<usize> {
+        self.nodes.iter().position(|n| n.path == path)
     }
 
     /// The node at a path.

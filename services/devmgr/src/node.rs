@@ -142,6 +142,8 @@ pub enum NodeEvent {
     GivenUp,
     /// Another incarnation is to be started.
     Restart,
+    /// An administrator ends the quarantine of a device that was fenced.
+    Readmitted,
     /// It was asked to pause, and did.
     Suspended,
     /// It was asked to go on, and did.
@@ -173,6 +175,8 @@ pub fn next(state: NodeState, event: NodeEvent) -> Result<NodeState, BadTransiti
         (S::Starting | S::Running | S::Suspended, E::StopAsked) => S::Stopping,
         (S::Stopping, E::Stopped) => S::Stopped,
         (S::Failed | S::Stopped, E::Restart) => S::Restarting,
+        // Asked to stop between two incarnations.
+        (S::Restarting, E::Stopped) | (S::Quarantined, E::Readmitted) => S::Stopped,
         (S::Loaded | S::Starting | S::Running | S::Suspended | S::Stopping, E::Failed) => S::Failed,
         // A device that cannot be fenced is not touched again, whatever it was doing.
         (s, E::GivenUp) if s != S::Unbound => S::Quarantined,
@@ -180,11 +184,17 @@ pub fn next(state: NodeState, event: NodeEvent) -> Result<NodeState, BadTransiti
     })
 }
 
-/// Whether a node in this state keeps the tree from being settled.
+/// Whether a node in this state keeps the tree from being settled. A driver that died and waits for its next
+/// start does not: the system must not wait for what may never work.
 pub const fn is_on_its_way(state: NodeState) -> bool {
+    matches!(state, NodeState::Loaded | NodeState::Starting)
+}
+
+/// Whether the driver will not serve again unless an administrator starts it.
+pub const fn is_over(state: NodeState) -> bool {
     matches!(
         state,
-        NodeState::Loaded | NodeState::Starting | NodeState::Restarting
+        NodeState::Unbound | NodeState::Stopped | NodeState::Failed | NodeState::Quarantined
     )
 }
 

@@ -13,15 +13,16 @@ use rt::ipc::Server;
 use rt::{AsHandle, Channel, Error};
 
 use crate::manager::{BATCH, KEY_DEV, KEY_PARTITIONS, Manager, SettleReply, Watcher};
+use crate::watch::Heartbeat;
 
 /// Nodes in one answer: they must fit into a message.
 const PAGE: usize = 64;
 /// Most watchers and waiting requests: each is somebody's memory here.
-const WAITING_MAX: usize = 256;
+pub const WAITING_MAX: usize = 256;
 
 impl Manager {
     /// What is left after a batch is asked for through the port.
-    fn again(&self, key: u64) {
+    pub fn again(&self, key: u64) {
         if let Err(error) = self.port.queue(key, 0) {
             rt::error!("port: {error}");
         }
@@ -157,7 +158,7 @@ impl Manager {
             let _ = match request {
                 EndpointsRequest::List { reply } => reply.ok(self.endpoints.list(class)),
                 EndpointsRequest::Open { name, reply } => match self.open(class, &name) {
-                    Ok((info, endpoint)) => reply.ok(&info, endpoint),
+                    Ok((info, endpoint, name)) => reply.ok(&info, endpoint, name),
                     Err(error) => reply.error(&error),
                 },
                 EndpointsRequest::Watch { reply } => reply.send(self.watch(Some(class))),
@@ -169,11 +170,17 @@ impl Manager {
         self.again(key);
     }
 
-    fn open(&self, class: Class, name: &str) -> Result<(EndpointInfo, Channel), DevError> {
+    fn open(
+        &mut self,
+        class: Class,
+        name: &str,
+    ) -> Result<(EndpointInfo, Channel, Channel), DevError> {
         let name = name.trim_start_matches('/');
         let (info, endpoint) = self.endpoints.get(class, name).ok_or(DevError::NotFound)?;
+        let info = info.clone();
         let endpoint = endpoint.duplicate().map_err(|_| DevError::NoResources)?;
-        Ok((info.clone(), endpoint))
+        let name = self.name_channel(&info)?;
+        Ok((info, endpoint, name))
     }
 
     /// Serves a batch of the `part` service.
@@ -268,11 +275,18 @@ impl Manager {
                 DriverHostRequest::Running { reply } => {
                     if let Some(held) = self.nodes.get_mut(index).and_then(|n| n.held.as_mut()) {
                         held.limit = None;
+                        held.heartbeat = Heartbeat::due();
                     }
                     self.transition(index, NodeEvent::Running);
                     let sent = reply.ok();
                     self.check_settled();
                     sent
+                }
+                DriverHostRequest::Alive { beat } => {
+                    if let Some(held) = self.nodes.get_mut(index).and_then(|n| n.held.as_mut()) {
+                        held.heartbeat.answered(beat);
+                    }
+                    Ok(())
                 }
                 DriverHostRequest::Failed { reason, reply } => {
                     if let Some(node) = self.nodes.get_mut(index) {

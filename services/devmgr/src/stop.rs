@@ -44,6 +44,7 @@ impl Manager {
         };
         let Some(mut held) = node.held.take() else {
             self.transition(index, event);
+            self.after_end(index);
             return;
         };
         let mut teardown = Teardown::new(&node.device, &held.grants);
@@ -63,6 +64,7 @@ impl Manager {
         };
         if let Some(node) = self.nodes.get_mut(index) {
             node.teardown = teardown.log().to_vec();
+            node.unfenced = !teardown.is_fenced();
             let ended = node
                 .reason
                 .take()
@@ -76,6 +78,7 @@ impl Manager {
             node.reason = Some(reason);
         }
         self.transition(index, event);
+        self.after_end(index);
         self.check_settled();
     }
 

@@ -1,0 +1,143 @@
+//! Names of endpoints that outlive drivers: whoever opened one finds it again after a restart.
+//!
+//! A name is a channel of its own, so that it gives the right to one endpoint and not to its scheme.
+
+use alloc::string::String;
+
+use devmgr::node;
+use proto::devmgr::{
+    Class, DevError, EndpointInfo, EndpointNameReopenReply, EndpointNameRequest,
+    EndpointNameServer, NodeState,
+};
+use rt::ipc::Server;
+use rt::{AsHandle, Channel, Signals, Watch};
+
+use crate::manager::{BATCH, KEY_NAMES, Manager};
+use crate::serve::WAITING_MAX;
+
+/// Most names that were ever opened: each costs a channel.
+const NAMES_MAX: usize = 4096;
+
+/// A name that was opened.
+pub struct Name {
+    class: Class,
+    name: String,
+    node: String,
+    /// The disk that a partition is on.
+    parent: Option<String>,
+    client: Channel,
+    server: EndpointNameServer,
+}
+
+/// Somebody who waits for the next incarnation.
+pub struct Reopening {
+    name: usize,
+    after: u32,
+    reply: EndpointNameReopenReply,
+}
+
+impl Manager {
+    /// A client's end of the channel of this name.
+    pub fn name_channel(&mut self, info: &EndpointInfo) -> Result<Channel, DevError> {
+        let known = |n: &Name| n.class == info.class && n.name == info.name;
+        let full = |_| DevError::NoResources;
+        if let Some(name) = self.endpoint_names.iter_mut().find(|n| known(n)) {
+            // Another node may have the name after a device was changed.
+            name.node.clone_from(&info.node);
+            return name.client.duplicate().map_err(full);
+        }
+        let place = self.endpoint_names.len();
+        if place >= NAMES_MAX {
+            return Err(DevError::NoResources);
+        }
+        let (client, server) = EndpointNameServer::pair().map_err(full)?;
+        let client = client.into_channel();
+        let theirs = client.duplicate().map_err(full)?;
+        server
+            .channel()
+            .wait_async(
+                &self.port,
+                KEY_NAMES + place as u64,
+                Signals::READABLE,
+                Watch::Persistent,
+            )
+            .map_err(full)?;
+        self.endpoint_names.push(Name {
+            class: info.class,
+            name: info.name.clone(),
+            node: info.node.clone(),
+            parent: info.parent.clone(),
+            client,
+            server,
+        });
+        Ok(theirs)
+    }
+
+    /// Serves a batch of those who have one name.
+    pub fn serve_name(&mut self, key: u64) {
+        let place = usize::try_from(key.saturating_sub(KEY_NAMES)).unwrap_or(usize::MAX);
+        for _ in 0..BATCH {
+            let Some(name) = self.endpoint_names.get(place) else {
+                return;
+            };
+            let Ok(Some(request)) = name.server.try_next() else {
+                return;
+            };
+            let EndpointNameRequest::Reopen { after, reply } = request;
+            if self.reopenings.len() >= WAITING_MAX {
+                let _ = reply.error(&DevError::NoResources);
+            } else {
+                self.reopenings.push(Reopening {
+                    name: place,
+                    after,
+                    reply,
+                });
+            }
+        }
+        self.again(key);
+    }
+
+    /// Answers those whose endpoint is there again, or never will be.
+    pub fn answer_reopenings(&mut self) {
+        let mut at = 0;
+        while let Some(waiting) = self.reopenings.get(at) {
+            match self.reopened(waiting) {
+                None => at = at.saturating_add(1),
+                Some(found) => {
+                    let reply = self.reopenings.swap_remove(at).reply;
+                    // Who waited may be gone.
+                    let _ = match found {
+                        Ok((info, endpoint)) => reply.ok(&info, endpoint),
+                        Err(error) => reply.error(&error),
+                    };
+                }
+            }
+        }
+    }
+
+    /// `None` while it is worth waiting.
+    fn reopened(&self, waiting: &Reopening) -> Option<Result<(EndpointInfo, Channel), DevError>> {
+        let Some(name) = self.endpoint_names.get(waiting.name) else {
+            return Some(Err(DevError::NotFound));
+        };
+        if let Some((info, endpoint)) = self.endpoints.get(name.class, &name.name)
+            && info.epoch > waiting.after
+        {
+            let endpoint = endpoint.duplicate().map_err(|_| DevError::NoResources);
+            return Some(endpoint.map(|endpoint| (info.clone(), endpoint)));
+        }
+        let Some(node) = self.find(&name.node) else {
+            return Some(Err(DevError::NotFound));
+        };
+        if node::is_over(node.state) {
+            return Some(Err(DevError::NotRunning));
+        }
+        // In service again, and its partitions read again: what is not there now does not come.
+        let here = node.state == NodeState::Running && node.epoch > waiting.after;
+        let read = match &name.parent {
+            Some(disk) => self.endpoints.is_scanned(disk),
+            None => true,
+        };
+        (here && read).then_some(Err(DevError::NotFound))
+    }
+}
