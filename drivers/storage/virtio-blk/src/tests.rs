@@ -10,12 +10,12 @@ use ddk::{
     Deadline, Described, DeviceAccess, DeviceContext, Driver, DriverError, EventQueue,
     PlatformError, StopReason, block_on,
 };
+use ddk_backend_sim::{DeviceMemory, Payload, SimPlatform};
 use ddk_class_block::{
     Command, DiskInfo, Doorbell, Extent, Session, Status, Supervisor, Verdict, Worker, flags,
 };
-use ddk_testkit::{
-    BlockModel, BlockModelOptions, DeviceMemory, Misbehaviour, Payload, TestPlatform, VirtioPci,
-};
+use model_virtio::VirtioPci;
+use model_virtio_blk::{BlockModel, BlockModelOptions, Misbehaviour};
 use proptest::prelude::*;
 use proto::block::{Completion, Operation, Submission};
 use ring::{Consumer, HeapMemory, Layout, Producer};
@@ -87,7 +87,7 @@ impl Client {
 /// Driver, class layer, model.
 struct Machine {
     model: Arc<Model>,
-    platform: Arc<TestPlatform>,
+    platform: Arc<SimPlatform>,
     memory: DeviceMemory,
     supervisor: Supervisor<VirtioBlk, HeapMemory>,
     workers: Vec<Worker<Queue, HeapMemory>>,
@@ -102,7 +102,7 @@ fn model(options: BlockModelOptions, vectors: u16) -> (Arc<Model>, DeviceMemory)
     )
 }
 
-fn start(platform: &Arc<TestPlatform>) -> (DeviceContext, Result<VirtioBlk, DriverError>) {
+fn start(platform: &Arc<SimPlatform>) -> (DeviceContext, Result<VirtioBlk, DriverError>) {
     let cx = DeviceContext::new(platform.clone()).unwrap();
     let driver = block_on(&cx, VirtioBlk::start(cx.clone())).unwrap();
     (cx, driver)
