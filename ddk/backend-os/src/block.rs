@@ -6,6 +6,7 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use ddk::manifest::Manifest;
@@ -13,7 +14,7 @@ use ddk::{
     Deadline, DeviceAccess, DeviceContext, Event, EventQueue, PAGE, PlatformError, StopReason,
 };
 use ddk_class_block::{
-    BlockDevice, Command, Doorbell, Extent, Session, SessionId, Supervisor, Verdict,
+    BlockDevice, Command, DiskInfo, Doorbell, Extent, Session, SessionId, Supervisor, Verdict,
 };
 use ipc::Server;
 use proto::block::{
@@ -91,6 +92,8 @@ struct Service<D: BlockDevice> {
     supervisor: Supervisor<D, SharedMapping>,
     control: Option<DriverControlServer>,
     endpoints: BTreeMap<u64, Endpoint>,
+    /// Generation of the disks that are published.
+    followed: Option<u32>,
     sessions: BTreeMap<SessionId, OpenSession>,
     next_endpoint: u64,
     next_session: SessionId,
@@ -152,6 +155,7 @@ impl<D: BlockDevice + 'static> Service<D> {
             supervisor,
             control: None,
             endpoints: BTreeMap::new(),
+            followed: None,
             sessions: BTreeMap::new(),
             next_endpoint: 0,
             next_session: 0,
@@ -159,19 +163,6 @@ impl<D: BlockDevice + 'static> Service<D> {
     }
 
     fn run(&mut self) -> i32 {
-        let disk = self.supervisor.disk().clone();
-        let whole = Extent {
-            first_lba: 0,
-            count: disk.block_count,
-            writable: !disk.read_only,
-        };
-        let endpoint = match self.add_endpoint(whole, true) {
-            Ok(client) => client,
-            Err(error) => {
-                rt::error!("endpoint of the disk: {error:?}");
-                return 1;
-            }
-        };
         self.control = Host::control();
         if let Some(control) = &self.control {
             let watched = self.watch(control.channel(), KEY_CONTROL);
@@ -179,16 +170,8 @@ impl<D: BlockDevice + 'static> Service<D> {
                 rt::warn!("control channel: {error}");
             }
         }
-        let properties = vec![
-            ("serial".to_string(), disk.serial.clone()),
-            (
-                "block-size".to_string(),
-                format!("{}", 1u32 << disk.block_shift),
-            ),
-            ("blocks".to_string(), format!("{}", disk.block_count)),
-        ];
-        self.host
-            .publish(Class::Block, properties, endpoint.into_channel());
+        self.follow_disks();
+        self.host.running();
         loop {
             let mut events = [Event::default(); 8];
             let deadline: Deadline = self.supervisor.next_tick();
@@ -218,12 +201,14 @@ impl<D: BlockDevice + 'static> Service<D> {
                         Verdict::GiveUp(error) => self.host.give_up(&error),
                     }
                 }
+                // A reset may have changed them.
+                self.follow_disks();
             }
             KEY_CHANGES => {
                 if let Err(error) = self.supervisor.changed() {
                     self.host.give_up(&error);
                 }
-                self.follow_size();
+                self.follow_disks();
             }
             KEY_CONTROL => self.serve_control(),
             key if key & KEY_SESSION != 0 => self.serve_session(key as SessionId),
@@ -237,12 +222,47 @@ impl<D: BlockDevice + 'static> Service<D> {
         channel.wait_async(self.events.port(), key, signals, Watch::Persistent)
     }
 
-    /// The endpoint of the whole disk has the disk's size, also after it changed.
-    fn follow_size(&mut self) {
-        let count = self.supervisor.disk().block_count;
-        for endpoint in self.endpoints.values_mut().filter(|e| e.whole) {
-            endpoint.extent.count = count;
+    /// Publishes the disks that are new. The endpoint of a whole disk has the disk's size, also after it
+    /// changed; that of a disk that is gone has nothing any more.
+    fn follow_disks(&mut self) {
+        if self.followed == Some(self.supervisor.generation()) {
+            return;
         }
+        self.followed = Some(self.supervisor.generation());
+        for endpoint in self.endpoints.values_mut().filter(|e| e.whole) {
+            let disk = self.supervisor.disk(endpoint.extent.unit);
+            endpoint.extent.count = disk.map_or(0, |disk| disk.block_count);
+        }
+        let known = |disk: &DiskInfo| {
+            self.endpoints
+                .values()
+                .any(|e| e.whole && e.extent.unit == disk.unit)
+        };
+        let disks = self.supervisor.disks().iter().filter(|d| !known(d));
+        for disk in disks.cloned().collect::<Vec<_>>() {
+            self.publish(&disk);
+        }
+    }
+
+    fn publish(&mut self, disk: &DiskInfo) {
+        let endpoint = match self.add_endpoint(Extent::whole(disk), true) {
+            Ok(client) => client,
+            Err(error) => {
+                rt::error!("endpoint of disk {}: {error:?}", disk.unit);
+                return;
+            }
+        };
+        let properties = vec![
+            ("serial".to_string(), disk.serial.clone()),
+            (
+                "block-size".to_string(),
+                format!("{}", 1u32 << disk.block_shift),
+            ),
+            ("blocks".to_string(), format!("{}", disk.block_count)),
+        ];
+        let endpoint = endpoint.into_channel();
+        self.host
+            .publish(Class::Block, &disk.suffix, properties, endpoint);
     }
 
     fn serve_control(&mut self) {
@@ -298,7 +318,8 @@ impl<D: BlockDevice + 'static> Service<D> {
             let extent = endpoint.extent;
             match endpoint.server.try_next() {
                 Ok(Some(BlockEndpointRequest::Info { reply })) => {
-                    let _ = reply.ok(self.info(&extent));
+                    let info = self.info(&extent).ok_or(BlockError::Gone);
+                    let _ = reply.send(info);
                 }
                 Ok(Some(BlockEndpointRequest::OpenSession { depth, cpu, reply })) => {
                     let _ = reply.send(self.open_session(&extent, depth, cpu));
@@ -327,9 +348,10 @@ impl<D: BlockDevice + 'static> Service<D> {
         }
     }
 
-    fn info(&self, extent: &Extent) -> BlockInfo {
-        let disk = self.supervisor.disk();
-        BlockInfo {
+    /// What an endpoint tells of itself; `None` when its disk is gone.
+    fn info(&self, extent: &Extent) -> Option<BlockInfo> {
+        let disk = self.supervisor.disk(extent.unit)?;
+        Some(BlockInfo {
             block_size: 1 << disk.block_shift,
             physical_block_size: disk.physical_block_size,
             block_count: extent.count,
@@ -348,7 +370,7 @@ impl<D: BlockDevice + 'static> Service<D> {
             serial: disk.serial.clone(),
             driver: self.driver.to_string(),
             generation: self.supervisor.generation(),
-        }
+        })
     }
 
     // Sessions.

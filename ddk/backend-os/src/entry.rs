@@ -29,19 +29,27 @@ impl Host {
         startup::take::<Channel>("control").map(DriverControlServer::new)
     }
 
-    /// Publishes the endpoint and reports that the driver is in service.
+    /// Publishes an endpoint; `suffix` tells several of one driver apart.
     pub(crate) fn publish(
         &self,
         class: Class,
+        suffix: &str,
         properties: Vec<(String, String)>,
         endpoint: Channel,
     ) {
         let Some(host) = &self.host else { return };
-        let published = host.publish(class, "", properties, endpoint);
-        match published.and_then(|name| host.running().map(|()| name)) {
+        match host.publish(class, suffix, properties, endpoint) {
             Ok(name) => rt::info!("in service as {name}"),
             // Those who have the endpoint are served all the same.
             Err(error) => rt::warn!("the device manager does not publish the endpoint: {error}"),
+        }
+    }
+
+    /// Reports that the driver is in service, with whatever it has published.
+    pub(crate) fn running(&self) {
+        let Some(host) = &self.host else { return };
+        if let Err(error) = host.running() {
+            rt::warn!("the device manager does not hear that the driver runs: {error}");
         }
     }
 

@@ -91,7 +91,8 @@ pub fn run_serial<D: SerialDevice>(manifest: &'static Manifest) -> i32 {
         Err(error) => host.give_up(&error),
     };
     let properties = vec![("fifo".to_string(), device.fifo().to_string())];
-    host.publish(Class::Serial, properties, client.into_channel());
+    host.publish(Class::Serial, "", properties, client.into_channel());
+    host.running();
     let mut service = Service {
         cx,
         device: Some(device),

@@ -8,17 +8,22 @@ use crate::session::Session;
 /// What is left to do with a request that is right.
 pub(crate) enum Checked<'a> {
     /// The device does it.
-    Device(Request<'a>),
+    Device {
+        /// What it does.
+        request: Request<'a>,
+        /// Whether a flush has to follow before the client hears of it.
+        then_flush: bool,
+    },
     /// There is nothing to do.
     Done,
 }
 
-/// Checks a submission against the session's extent and buffers and the disk's limits. `token` becomes the
+/// Checks a submission against the session's extent and buffers and its disk's limits. `token` becomes the
 /// request's.
 #[inline]
 pub(crate) fn check<'a, M>(
     session: &'a Session<M>,
-    disk: &DiskInfo,
+    disks: &[DiskInfo],
     submission: &Submission,
     token: u32,
 ) -> Result<Checked<'a>, Status> {
@@ -35,6 +40,10 @@ pub(crate) fn check<'a, M>(
     if flags & !flags::ALL != 0 {
         return Err(Status::INVALID);
     }
+    // A driver has few disks, most often one.
+    let unit = session.extent.unit;
+    let disk = disks.iter().find(|disk| disk.unit == unit);
+    let disk = disk.ok_or(Status::GONE)?;
     if operation.modifies() && (disk.read_only || !session.extent.writable) {
         return Err(Status::READ_ONLY);
     }
@@ -45,17 +54,10 @@ pub(crate) fn check<'a, M>(
         if !disk.volatile_cache {
             return Ok(Checked::Done);
         }
-        let (may_unmap, data) = (false, None);
-        let request = Request {
-            token,
-            operation,
-            may_unmap,
-            lba,
-            length,
-            data,
-            offset: 0,
-        };
-        return Ok(Checked::Device(request));
+        return Ok(Checked::Device {
+            request: Request::flush(unit, token),
+            then_flush: false,
+        });
     }
     let blocks = u64::from(length >> disk.block_shift);
     if length == 0 || blocks << disk.block_shift != u64::from(length) {
@@ -102,14 +104,22 @@ pub(crate) fn check<'a, M>(
     } else {
         None
     };
-    let may_unmap = flags & flags::MAY_UNMAP != 0;
-    Ok(Checked::Device(Request {
+    let durable = flags & flags::FUA != 0 && operation == Operation::Write && disk.volatile_cache;
+    let request = Request {
         token,
+        unit,
         operation,
-        may_unmap,
+        durable: durable && disk.durable_writes,
+        may_unmap: flags & flags::MAY_UNMAP != 0,
         lba: first,
+        // A length in bytes has 32 bits.
+        blocks: blocks as u32,
         length,
         data,
         offset,
-    }))
+    };
+    Ok(Checked::Device {
+        request,
+        then_flush: durable && !disk.durable_writes,
+    })
 }

@@ -9,6 +9,11 @@ use proto::block::{Operation, Status};
 /// What a disk is like.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DiskInfo {
+    /// Number by which the driver knows the disk (an NVMe namespace, a SCSI logical unit), 0 for the only one. It stays
+    /// the same as long as the disk is there.
+    pub unit: u32,
+    /// What follows the device's name in the disk's, for instance `n1` in `nvme0n1`; empty for the only disk.
+    pub suffix: String,
     /// Bytes of a logical block as a power of two: 9 to 16.
     pub block_shift: u8,
     /// Bytes of a physical block.
@@ -25,6 +30,9 @@ pub struct DiskInfo {
     pub max_write_zeroes: u32,
     /// Whether there is a volatile cache that flush empties.
     pub volatile_cache: bool,
+    /// Whether a single write can go past that cache ([`Request::durable`]). Without it the class layer lets a
+    /// flush follow.
+    pub durable_writes: bool,
     /// Identification; may be empty.
     pub serial: String,
 }
@@ -34,12 +42,18 @@ pub struct DiskInfo {
 pub struct Request<'a> {
     /// Comes back with the completion.
     pub token: u32,
+    /// The disk: its [`DiskInfo::unit`].
+    pub unit: u32,
     /// What to do.
     pub operation: Operation,
+    /// Whether a write has to be on the medium when it completes; only where [`DiskInfo::durable_writes`] is set.
+    pub durable: bool,
     /// Whether a write-zeroes may unmap.
     pub may_unmap: bool,
     /// First logical block of the disk.
     pub lba: u64,
+    /// Logical blocks.
+    pub blocks: u32,
     /// Bytes.
     pub length: u32,
     /// Device addresses of the data, in order (read and write).
@@ -49,6 +63,22 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// Empties the cache of a disk.
+    pub(crate) fn flush(unit: u32, token: u32) -> Request<'a> {
+        Request {
+            token,
+            unit,
+            operation: Operation::Flush,
+            durable: false,
+            may_unmap: false,
+            lba: 0,
+            blocks: 0,
+            length: 0,
+            data: None,
+            offset: 0,
+        }
+    }
+
     /// The data as segments of at most `segment_max` bytes (0: no limit).
     #[inline]
     pub fn segments(&self, segment_max: u32) -> Option<Segments<'a>> {
@@ -107,7 +137,16 @@ pub trait BlockQueue: Send {
     fn bind(&mut self, events: &dyn EventQueue, key: u64) -> Result<(), PlatformError>;
 }
 
-/// A disk driver.
+/// What became of the wish to abort a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Abort {
+    /// The device gives the request up: its completion comes soon, if with an error.
+    Underway,
+    /// It cannot, or does not want to.
+    Refused,
+}
+
+/// A driver of a device with one or more disks.
 #[expect(
     async_fn_in_trait,
     reason = "a driver's control path runs on one thread"
@@ -116,10 +155,11 @@ pub trait BlockDevice: Driver {
     /// Its queues.
     type Queue: BlockQueue + 'static;
 
-    /// What the disk is like.
-    fn info(&self) -> DiskInfo;
+    /// The disks, in a stable order, with distinct units. There may be none, and more or fewer after
+    /// [`BlockDevice::changed`] or [`BlockDevice::reset`].
+    fn disks(&self) -> Vec<DiskInfo>;
 
-    /// The queues, once after start.
+    /// The queues, once after start. Each serves all disks.
     fn take_queues(&mut self) -> Vec<Self::Queue>;
 
     /// Resets the device, after which it uses no memory any more, drops `old`, and takes it into service
@@ -135,9 +175,19 @@ pub trait BlockDevice: Driver {
     /// When the system refuses.
     fn bind_changes(&mut self, events: &dyn EventQueue, key: u64) -> Result<(), PlatformError>;
 
-    /// Looks what has changed after such an interrupt; [`BlockDevice::info`] tells the news.
+    /// Looks what has changed after such an interrupt; [`BlockDevice::disks`] tells the news.
     ///
     /// # Errors
     /// When the device wants a reset, or is gone.
-    fn changed(&mut self) -> Result<(), DriverError>;
+    async fn changed(&mut self) -> Result<(), DriverError>;
+
+    /// Asks the device to give up a request that takes too long, by the number of its queue (in the order of
+    /// [`BlockDevice::take_queues`]) and its token.
+    ///
+    /// # Errors
+    /// When the device does not even answer that: it is reset.
+    async fn abort(&mut self, queue: usize, token: u32) -> Result<Abort, DriverError> {
+        let _ = (queue, token);
+        Ok(Abort::Refused)
+    }
 }

@@ -27,8 +27,8 @@ pub enum Command<Q, M> {
     AddBuffer(SessionId, u16, PinnedBuffer),
     /// Forget a buffer as soon as no request uses it.
     RemoveBuffer(SessionId, u16, Removed),
-    /// The disk changed.
-    Disk(Arc<DiskInfo>),
+    /// The disks changed.
+    Disks(Arc<[DiskInfo]>),
     /// A tick of the watchdog has passed.
     Tick,
     /// Hand over the queue with [`Notice::Paused`] and push nothing until [`Command::Resume`].
@@ -40,8 +40,10 @@ pub enum Command<Q, M> {
 /// From a worker to the control thread.
 #[derive(Debug)]
 pub enum Notice<Q> {
-    /// A request got no answer in time.
-    TimedOut(usize),
+    /// A request, by its queue and token, got no answer in time.
+    TimedOut(usize, u32),
+    /// A request got no answer although it was aborted.
+    Stuck(usize),
     /// The device broke the rules.
     Broken(usize, DriverError),
     /// Answer to [`Command::Pause`], or after [`Notice::Broken`]: the worker pushes nothing more.

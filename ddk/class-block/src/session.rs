@@ -7,6 +7,8 @@ use ddk::{EventQueue, PinnedBuffer, PlatformError};
 use proto::block::{Completion, Submission};
 use ring::{Consumer, LayoutError, Memory, Producer};
 
+use crate::device::DiskInfo;
+
 /// Number of a session, unique in a driver's life.
 pub type SessionId = u32;
 
@@ -25,9 +27,11 @@ pub trait Doorbell: Send {
     fn unwatch(&self, events: &dyn EventQueue, key: u64);
 }
 
-/// The part of the disk that a session may use.
+/// The part of a disk that a session may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
+    /// The disk: its [`DiskInfo::unit`].
+    pub unit: u32,
     /// First logical block of the disk.
     pub first_lba: u64,
     /// Blocks.
@@ -37,6 +41,16 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// All of a disk.
+    pub fn whole(disk: &DiskInfo) -> Extent {
+        Extent {
+            unit: disk.unit,
+            first_lba: 0,
+            count: disk.block_count,
+            writable: !disk.read_only,
+        }
+    }
+
     /// A part of it, in blocks of this one; never more rights. `None` when it is not inside.
     pub fn part(&self, first_lba: u64, count: u64, writable: bool) -> Option<Extent> {
         let end = first_lba.checked_add(count)?;
@@ -45,6 +59,7 @@ impl Extent {
         }
         let first_lba = self.first_lba.checked_add(first_lba)?;
         Some(Extent {
+            unit: self.unit,
             first_lba,
             count,
             writable: writable && self.writable,

@@ -10,7 +10,7 @@ use proto::block::Status;
 use ring::Memory;
 
 use crate::TICK_MS;
-use crate::device::{BlockDevice, DiskInfo};
+use crate::device::{Abort, BlockDevice, DiskInfo};
 use crate::link::{Command, Notice, Notices, WorkerLink};
 use crate::session::SessionId;
 use crate::worker::Worker;
@@ -39,7 +39,7 @@ pub struct Supervisor<D: BlockDevice, M> {
     device: Option<D>,
     links: Vec<Arc<WorkerLink<D::Queue, M>>>,
     notices: Arc<Notices<D::Queue>>,
-    disk: Arc<DiskInfo>,
+    disks: Arc<[DiskInfo]>,
     generation: u32,
     resetting: Option<Resetting<D::Queue>>,
     next_tick: Deadline,
@@ -58,12 +58,12 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
         mut device: D,
         post: Box<dyn Fn() + Send + Sync>,
     ) -> Result<(Self, Vec<Worker<D::Queue, M>>), DriverError> {
-        let disk = Arc::new(device.info());
+        let disks: Arc<[DiskInfo]> = device.disks().into();
         let notices = Notices::new(post);
         let (mut links, mut workers) = (Vec::new(), Vec::new());
         for (index, queue) in device.take_queues().into_iter().enumerate() {
             let link = WorkerLink::new(cx.event_queue()?);
-            let worker = Worker::new(index, queue, disk.clone(), link.clone(), notices.clone());
+            let worker = Worker::new(index, queue, disks.clone(), link.clone(), notices.clone());
             workers.push(worker.map_err(|e| DriverError::platform("interrupt of the queue", e))?);
             links.push(link);
         }
@@ -76,7 +76,7 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
             device: Some(device),
             links,
             notices,
-            disk,
+            disks,
             generation: 0,
             resetting: None,
             next_tick: Deadline::NEVER,
@@ -85,12 +85,17 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
         Ok((supervisor, workers))
     }
 
-    /// What the disk is like now.
-    pub fn disk(&self) -> &DiskInfo {
-        &self.disk
+    /// The disks as they are now.
+    pub fn disks(&self) -> &[DiskInfo] {
+        &self.disks
     }
 
-    /// Counts changes of the disk.
+    /// The disk with this number, unless it is gone.
+    pub fn disk(&self, unit: u32) -> Option<&DiskInfo> {
+        self.disks.iter().find(|disk| disk.unit == unit)
+    }
+
+    /// Counts changes of the disks.
     pub fn generation(&self) -> u32 {
         self.generation
     }
@@ -147,23 +152,29 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
         let Some(device) = &mut self.device else {
             return Ok(());
         };
-        match device.changed() {
-            Ok(()) => {}
+        let looked = block_on(&self.cx, device.changed());
+        match looked.map_err(|e| DriverError::platform("look at what changed", e))? {
+            Ok(()) => self.refresh(),
             Err(error @ DriverError::DeviceGone { .. }) => return Err(error),
-            Err(_) => {
+            Err(error) => {
+                ddk::error!(self.cx, "{error}; the device is reset");
                 self.begin_reset(Status::IO_ERROR);
-                return Ok(());
-            }
-        }
-        let disk = device.info();
-        if disk != *self.disk {
-            self.disk = Arc::new(disk);
-            self.generation = self.generation.wrapping_add(1);
-            for link in &self.links {
-                let _ = link.send(Command::Disk(self.disk.clone()));
             }
         }
         Ok(())
+    }
+
+    /// Tells the workers when the disks are not what they were.
+    fn refresh(&mut self) {
+        let Some(device) = &self.device else { return };
+        let disks = device.disks();
+        if *disks != *self.disks {
+            self.disks = disks.into();
+            self.generation = self.generation.wrapping_add(1);
+            for link in &self.links {
+                let _ = link.send(Command::Disks(self.disks.clone()));
+            }
+        }
     }
 
     /// When [`Supervisor::tick`] is due.
@@ -210,10 +221,15 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
         while let Some(notice) = self.notices.take() {
             match notice {
                 Notice::SessionBroken(id) => verdicts.push(Verdict::CloseSession(id)),
-                Notice::TimedOut(queue) => {
+                Notice::TimedOut(queue, token) => {
+                    if let Err(error) = self.abort(queue, token) {
+                        verdicts.push(Verdict::GiveUp(error));
+                    }
+                }
+                Notice::Stuck(queue) => {
                     ddk::error!(
                         self.cx,
-                        "queue {queue}: no answer in time, the device is reset"
+                        "queue {queue}: no answer after an abort, the device is reset"
                     );
                     self.begin_reset(Status::TIMED_OUT);
                 }
@@ -246,6 +262,30 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
         verdicts
     }
 
+    /// Aborts a request that takes too long; where the device does not do that, resets it.
+    fn abort(&mut self, queue: usize, token: u32) -> Result<(), DriverError> {
+        let Some(device) = self.device.as_mut().filter(|_| self.resetting.is_none()) else {
+            return Ok(());
+        };
+        let asked = block_on(&self.cx, device.abort(queue, token));
+        match asked.map_err(|e| DriverError::platform("abort", e))? {
+            Ok(Abort::Underway) => {
+                ddk::warn!(self.cx, "queue {queue}: no answer in time, aborted");
+                return Ok(());
+            }
+            Ok(Abort::Refused) => {
+                ddk::error!(
+                    self.cx,
+                    "queue {queue}: no answer in time, the device is reset"
+                );
+            }
+            Err(error @ DriverError::DeviceGone { .. }) => return Err(error),
+            Err(error) => ddk::error!(self.cx, "queue {queue}: {error}; the device is reset"),
+        }
+        self.begin_reset(Status::TIMED_OUT);
+        Ok(())
+    }
+
     /// Asks every worker for its queue. The device is reset when all have handed theirs over, so that none
     /// touches it meanwhile.
     fn begin_reset(&mut self, status: Status) {
@@ -275,6 +315,7 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
             });
         }
         ddk::info!(self.cx, "the device was reset");
+        self.refresh();
         for (link, queue) in self.links.iter().zip(queues) {
             let sent = link.send(Command::Resume(queue, status));
             sent.map_err(|e| DriverError::platform("worker", e))?;

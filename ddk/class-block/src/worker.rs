@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use ddk::{Deadline, DriverError, Event, PlatformError};
-use proto::block::{Completion, Operation, Status, Submission, flags};
+use proto::block::{Completion, Status, Submission};
 use ring::Memory;
 
 use crate::check::{Checked, check};
@@ -19,6 +19,9 @@ use crate::session::Session;
 
 /// Ticks that a request may stay with the device: between 30 and 31 seconds.
 pub const REQUEST_LIMIT_TICKS: u8 = 31;
+
+/// Ticks that an aborted request may still stay with the device.
+pub const ABORT_LIMIT_TICKS: u8 = 5;
 
 /// Requests taken from one session before the next one has its turn.
 const TURN: u32 = 64;
@@ -44,7 +47,7 @@ pub struct Worker<Q, M> {
     queue: Option<Q>,
     /// The queue was handed over for a reset.
     paused: bool,
-    disk: Arc<DiskInfo>,
+    disks: Arc<[DiskInfo]>,
     link: Arc<WorkerLink<Q, M>>,
     notices: Arc<Notices<Q>>,
     sessions: Vec<Option<Box<Session<M>>>>,
@@ -69,7 +72,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
     pub fn new(
         index: usize,
         mut queue: Q,
-        disk: Arc<DiskInfo>,
+        disks: Arc<[DiskInfo]>,
         link: Arc<WorkerLink<Q, M>>,
         notices: Arc<Notices<Q>>,
     ) -> Result<Worker<Q, M>, PlatformError> {
@@ -79,7 +82,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
             index,
             queue: Some(queue),
             paused: false,
-            disk,
+            disks,
             link,
             notices,
             sessions: Vec::new(),
@@ -191,6 +194,12 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
         let Some(request) = entry else {
             return Err(odd);
         };
+        let status = if request.age >= REQUEST_LIMIT_TICKS && status != Status::OK {
+            // It was aborted, if only just.
+            Status::TIMED_OUT
+        } else {
+            status
+        };
         if request.then_flush && status == Status::OK {
             request.then_flush = false;
             self.flush_after(token);
@@ -205,15 +214,10 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
 
     /// The second half of a durable write: its data is in the device, now the cache is emptied.
     fn flush_after(&mut self, token: u32) {
-        let request = Request {
-            token,
-            operation: Operation::Flush,
-            may_unmap: false,
-            lba: 0,
-            length: 0,
-            data: None,
-            offset: 0,
-        };
+        let entry = self.in_flight.get(token as usize).copied().flatten();
+        let session = entry.and_then(|entry| self.sessions.get(usize::from(entry.session)));
+        let Some(Some(session)) = session else { return };
+        let request = Request::flush(session.extent.unit, token);
         match self.queue.as_mut().map(|queue| queue.push(&request)) {
             Some(Ok(())) => {
                 if let Some(queue) = &mut self.queue {
@@ -391,14 +395,16 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
         let (Some(queue), Some(&token)) = (&mut self.queue, self.free.last()) else {
             return Err(PushError::Full);
         };
-        let checked = check(session, &self.disk, submission, token);
-        let request = match checked.map_err(PushError::Rejected)? {
-            Checked::Device(request) => request,
+        let checked = check(session, &self.disks, submission, token);
+        let (request, then_flush) = match checked.map_err(PushError::Rejected)? {
+            Checked::Device {
+                request,
+                then_flush,
+            } => (request, then_flush),
             Checked::Done => return Ok(Started::Done),
         };
         queue.push(&request)?;
         let uses_buffer = request.data.is_some();
-        let durable = submission.flags & flags::FUA != 0 && request.operation == Operation::Write;
         if uses_buffer {
             session.use_buffer(submission.slot);
         }
@@ -412,7 +418,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
                 id: submission.id,
                 age: 0,
                 uses_buffer,
-                then_flush: durable && self.disk.volatile_cache,
+                then_flush,
             });
         }
         Ok(Started::Pushed)
@@ -517,7 +523,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
                     Some(session) => session.remove_buffer(slot, done),
                     None => done(false),
                 },
-                Command::Disk(disk) => self.disk = disk,
+                Command::Disks(disks) => self.disks = disks,
                 Command::Tick => self.tick(),
                 Command::Pause => {
                     if !self.paused {
@@ -607,13 +613,18 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
 
     /// Counts the age of what the device has.
     fn tick(&mut self) {
-        let mut over = false;
-        for request in self.in_flight.iter_mut().flatten() {
+        let (index, paused) = (self.index, self.paused);
+        let mut stuck = false;
+        for (token, request) in self.in_flight.iter_mut().enumerate() {
+            let Some(request) = request else { continue };
             request.age = request.age.saturating_add(1);
-            over |= request.age == REQUEST_LIMIT_TICKS;
+            stuck |= request.age == REQUEST_LIMIT_TICKS + ABORT_LIMIT_TICKS;
+            if request.age == REQUEST_LIMIT_TICKS && !paused {
+                self.notices.send(Notice::TimedOut(index, token as u32));
+            }
         }
-        if over && !self.paused {
-            self.notices.send(Notice::TimedOut(self.index));
+        if stuck && !paused {
+            self.notices.send(Notice::Stuck(index));
         }
     }
 

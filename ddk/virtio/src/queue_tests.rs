@@ -3,7 +3,8 @@
 use std::vec::Vec;
 
 use ddk::{DeviceContext, Mmio};
-use ddk_testkit::{DeviceMemory, DeviceQueue, TestPlatform};
+use ddk_backend_sim::{DeviceMemory, SimPlatform};
+use model_virtio::DeviceQueue;
 use proptest::prelude::*;
 use spec_virtio::feature::{RING_EVENT_IDX, RING_INDIRECT_DESC};
 
@@ -27,7 +28,7 @@ struct Pair {
 
 fn pair(size: u16, features: u64) -> Pair {
     let memory = DeviceMemory::default();
-    let platform = TestPlatform::builder().memory(memory.clone()).build();
+    let platform = SimPlatform::builder().memory(memory.clone()).build();
     let cx = DeviceContext::new(platform).unwrap();
     let notify = std::sync::Arc::new(Notify(0.into()));
     let region = Mmio::from_bus(notify.clone(), 2);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::vec::Vec;
 
 use ddk::{DeviceContext, Driver, PortBus, block_on};
+use ddk_backend_sim::{SimInterrupt, SimPlatform};
 use ddk_class_serial::{Pump, SerialDevice, Stream, StreamEnd};
-use ddk_testkit::{TestInterrupt, TestPlatform};
 
 use crate::Uart;
 
@@ -28,7 +28,7 @@ struct State {
 /// A 16550 whose line takes a FIFO's worth at each `run`.
 struct Model {
     state: Mutex<State>,
-    interrupt: Arc<TestInterrupt>,
+    interrupt: Arc<SimInterrupt>,
 }
 
 impl Model {
@@ -157,12 +157,12 @@ impl Stream for Client {
 }
 
 fn start() -> (Arc<Model>, DeviceContext, Uart) {
-    let interrupt = Arc::new(TestInterrupt::default());
+    let interrupt = Arc::new(SimInterrupt::default());
     let model = Arc::new(Model {
         state: Mutex::default(),
         interrupt: interrupt.clone(),
     });
-    let platform = TestPlatform::builder()
+    let platform = SimPlatform::builder()
         .ports(model.clone(), 8)
         .interrupts(std::vec![interrupt])
         .build();
@@ -186,7 +186,7 @@ fn starts_with_the_rate_and_the_fifo() {
 
 #[test]
 fn a_port_that_is_not_there_is_refused() {
-    let interrupt = Arc::new(TestInterrupt::default());
+    let interrupt = Arc::new(SimInterrupt::default());
     let state = Mutex::new(State {
         gone: true,
         ..State::default()
@@ -195,7 +195,7 @@ fn a_port_that_is_not_there_is_refused() {
         state,
         interrupt: interrupt.clone(),
     });
-    let platform = TestPlatform::builder()
+    let platform = SimPlatform::builder()
         .ports(model, 8)
         .interrupts(std::vec![interrupt])
         .build();

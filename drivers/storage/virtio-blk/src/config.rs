@@ -173,6 +173,8 @@ impl Limits {
 
     pub(crate) fn disk(&self, serial: String) -> DiskInfo {
         DiskInfo {
+            unit: 0,
+            suffix: String::new(),
             block_shift: self.block_shift,
             physical_block_size: self.physical_block_size,
             block_count: self.block_count,
@@ -181,6 +183,7 @@ impl Limits {
             max_discard: self.max_discard,
             max_write_zeroes: self.max_write_zeroes,
             volatile_cache: self.volatile_cache,
+            durable_writes: false,
             serial,
         }
     }

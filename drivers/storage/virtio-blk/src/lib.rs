@@ -172,8 +172,8 @@ impl Driver for VirtioBlk {
 impl BlockDevice for VirtioBlk {
     type Queue = Queue;
 
-    fn info(&self) -> DiskInfo {
-        self.limits.disk(self.serial.clone())
+    fn disks(&self) -> Vec<DiskInfo> {
+        alloc::vec![self.limits.disk(self.serial.clone())]
     }
 
     fn take_queues(&mut self) -> Vec<Queue> {
@@ -200,7 +200,7 @@ impl BlockDevice for VirtioBlk {
         }
     }
 
-    fn changed(&mut self) -> Result<(), DriverError> {
+    async fn changed(&mut self) -> Result<(), DriverError> {
         if self.transport.status()? & DEVICE_NEEDS_RESET != 0 {
             let what = "device status without DEVICE_NEEDS_RESET";
             return Err(DriverError::Protocol {

@@ -10,12 +10,12 @@ use ddk::{
     Deadline, Described, DeviceAccess, DeviceContext, Driver, DriverError, EventQueue,
     PlatformError, StopReason, block_on,
 };
+use ddk_backend_sim::{DeviceMemory, Payload, SimPlatform};
 use ddk_class_block::{
-    Command, Doorbell, Extent, Session, Status, Supervisor, Verdict, Worker, flags,
+    Command, DiskInfo, Doorbell, Extent, Session, Status, Supervisor, Verdict, Worker, flags,
 };
-use ddk_testkit::{
-    BlockModel, BlockModelOptions, DeviceMemory, Misbehaviour, Payload, TestPlatform, VirtioPci,
-};
+use model_virtio::VirtioPci;
+use model_virtio_blk::{BlockModel, BlockModelOptions, Misbehaviour};
 use proptest::prelude::*;
 use proto::block::{Completion, Operation, Submission};
 use ring::{Consumer, HeapMemory, Layout, Producer};
@@ -87,7 +87,7 @@ impl Client {
 /// Driver, class layer, model.
 struct Machine {
     model: Arc<Model>,
-    platform: Arc<TestPlatform>,
+    platform: Arc<SimPlatform>,
     memory: DeviceMemory,
     supervisor: Supervisor<VirtioBlk, HeapMemory>,
     workers: Vec<Worker<Queue, HeapMemory>>,
@@ -102,7 +102,7 @@ fn model(options: BlockModelOptions, vectors: u16) -> (Arc<Model>, DeviceMemory)
     )
 }
 
-fn start(platform: &Arc<TestPlatform>) -> (DeviceContext, Result<VirtioBlk, DriverError>) {
+fn start(platform: &Arc<SimPlatform>) -> (DeviceContext, Result<VirtioBlk, DriverError>) {
     let cx = DeviceContext::new(platform.clone()).unwrap();
     let driver = block_on(&cx, VirtioBlk::start(cx.clone())).unwrap();
     (cx, driver)
@@ -128,13 +128,12 @@ impl Machine {
         Machine::new(BlockModelOptions::default(), 2, 1)
     }
 
+    fn disk(&self) -> &DiskInfo {
+        self.supervisor.disk(0).expect("the only disk")
+    }
+
     fn whole(&self) -> Extent {
-        let disk = self.supervisor.disk();
-        Extent {
-            first_lba: 0,
-            count: disk.block_count,
-            writable: !disk.read_only,
-        }
+        Extent::whole(self.disk())
     }
 
     fn open(&mut self, extent: Extent, depth: u16) -> Client {
@@ -214,7 +213,7 @@ fn reads_what_is_there_and_writes_what_is_told() {
             ..Default::default()
         };
         let mut m = Machine::new(options, 2, 1);
-        assert_eq!(m.supervisor.disk().serial, "model-disk-0");
+        assert_eq!(m.disk().serial, "model-disk-0");
         m.model.with(|disk, _| {
             for (n, byte) in disk.disk.iter_mut().enumerate() {
                 *byte = (n / 512 + n % 7) as u8;
@@ -315,6 +314,7 @@ fn a_partition_is_where_it_is() {
     assert_eq!(
         part,
         Extent {
+            unit: 0,
             first_lba: 16,
             count: 4,
             writable: false
@@ -341,7 +341,7 @@ fn a_transfer_of_the_published_length_fits_however_its_pages_lie() {
             ..Default::default()
         };
         let mut m = Machine::new(options, 2, 1);
-        let max = m.supervisor.disk().max_transfer;
+        let max = m.disk().max_transfer;
         let mut client = m.open(m.whole(), 4);
         let _payload = m.buffer(&client, max as usize / 4096 + 2, DeviceAccess::Writes);
         let offset = if seg_max == 1 { 0 } else { 2048 };
@@ -599,10 +599,7 @@ fn the_disk_may_grow_and_shrink() {
     m.model.with(|disk, _| disk.resize(64));
     m.model.change_config();
     m.supervisor.changed().unwrap();
-    assert_eq!(
-        (m.supervisor.disk().block_count, m.supervisor.generation()),
-        (64, 1)
-    );
+    assert_eq!((m.disk().block_count, m.supervisor.generation()), (64, 1));
     client.submit(Operation::Read, 64, 512, 0, 0);
     assert_eq!(m.one(&mut client), (Status::OUT_OF_RANGE, 0));
     client.submit(Operation::Read, 63, 512, 0, 0);

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, Weak};
 use ddk::{Bus, Width};
 use spec_virtio::{feature, status};
 
-use crate::{DeviceMemory, DeviceQueue, TestInterrupt, TestPlatform};
+use ddk_backend_sim::{DeviceMemory, SimInterrupt, SimPlatform};
+
+use crate::DeviceQueue;
 
 const ISR: usize = 0x1000;
 const CONFIG: usize = 0x2000;
@@ -49,7 +51,7 @@ struct QueueRegisters {
 
 struct State<L> {
     logic: L,
-    platform: Weak<TestPlatform>,
+    platform: Weak<SimPlatform>,
     status: u8,
     device_select: u32,
     driver_select: u32,
@@ -66,7 +68,7 @@ struct State<L> {
 /// The model. Plug it in as BAR 4, with [`VirtioPci::config_space`] as configuration space.
 pub struct VirtioPci<L> {
     memory: DeviceMemory,
-    interrupts: Vec<Arc<TestInterrupt>>,
+    interrupts: Vec<Arc<SimInterrupt>>,
     state: Mutex<State<L>>,
 }
 
@@ -104,11 +106,11 @@ impl<L: DeviceLogic> VirtioPci<L> {
     }
 
     /// A platform with this device in it.
-    pub fn platform(self: &Arc<Self>, cpus: usize) -> Arc<TestPlatform>
+    pub fn platform(self: &Arc<Self>, cpus: usize) -> Arc<SimPlatform>
     where
         L: 'static,
     {
-        let platform = TestPlatform::builder()
+        let platform = SimPlatform::builder()
             .bar(4, self.clone(), Self::BAR_BYTES)
             .config(Self::config_space())
             .interrupts(self.interrupts.clone())

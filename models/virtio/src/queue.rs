@@ -3,7 +3,7 @@
 use spec_virtio::queue::{Descriptor, SIZE_MAX, avail, descriptor, need_event, used};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::DeviceMemory;
+use ddk_backend_sim::DeviceMemory;
 
 /// A chain that the driver made available.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -25,12 +25,12 @@ struct Shared {
 
 /// A queue whose waiting lets the models run and then moves the clock.
 #[derive(Clone)]
-pub struct TestQueue {
+pub struct SimQueue {
     events: Arc<Mutex<VecDeque<Event>>>,
     shared: Arc<Shared>,
 }
 
-impl TestQueue {
+impl SimQueue {
     /// Puts an event in.
     pub fn push(&self, key: u64) {
         let mut events = self.events.lock().unwrap();
@@ -41,7 +41,7 @@ impl TestQueue {
     }
 }
 
-impl EventQueue for TestQueue {
+impl EventQueue for SimQueue {
     fn wait(&self, events: &mut [Event], deadline: Deadline) -> Result<usize, PlatformError> {
         for round in 0..2 {
             let mut queued = self.events.lock().unwrap();
@@ -83,12 +83,12 @@ impl EventQueue for TestQueue {
 
 /// An interrupt that a model fires.
 #[derive(Default)]
-pub struct TestInterrupt {
-    target: Mutex<Option<(TestQueue, u64)>>,
+pub struct SimInterrupt {
+    target: Mutex<Option<(SimQueue, u64)>>,
     fired: AtomicU64,
 }
 
-impl TestInterrupt {
+impl SimInterrupt {
     /// Fires it.
     pub fn fire(&self) {
         self.fired.fetch_add(1, Ordering::Relaxed);
@@ -103,11 +103,11 @@ impl TestInterrupt {
     }
 }
 
-impl Interrupt for TestInterrupt {
+impl Interrupt for SimInterrupt {
     fn bind(&self, queue: &dyn EventQueue, key: u64) -> Result<(), PlatformError> {
         let queue = queue
             .as_any()
-            .downcast_ref::<TestQueue>()
+            .downcast_ref::<SimQueue>()
             .ok_or(PlatformError::Invalid)?;
         *self.target.lock().unwrap() = Some((queue.clone(), key));
         Ok(())
@@ -122,16 +122,16 @@ impl Interrupt for TestInterrupt {
 
 /// What a test's device consists of.
 #[derive(Default)]
-pub struct TestPlatformBuilder {
+pub struct SimPlatformBuilder {
     bars: Vec<(u8, Arc<dyn Bus>, usize)>,
     config: Vec<u8>,
-    interrupts: Vec<Arc<TestInterrupt>>,
+    interrupts: Vec<Arc<SimInterrupt>>,
     ports: Vec<(Arc<dyn PortBus>, u16)>,
     memory: DeviceMemory,
     cpus: usize,
 }
 
-impl TestPlatformBuilder {
+impl SimPlatformBuilder {
     /// A BAR of `len` bytes behind which `bus` answers.
     pub fn bar(mut self, index: u8, bus: Arc<dyn Bus>, len: usize) -> Self {
         self.bars.push((index, bus, len));
@@ -145,7 +145,7 @@ impl TestPlatformBuilder {
     }
 
     /// The interrupts, which the models fire.
-    pub fn interrupts(mut self, interrupts: Vec<Arc<TestInterrupt>>) -> Self {
+    pub fn interrupts(mut self, interrupts: Vec<Arc<SimInterrupt>>) -> Self {
         self.interrupts = interrupts;
         self
     }
@@ -169,8 +169,8 @@ impl TestPlatformBuilder {
     }
 
     /// The platform.
-    pub fn build(self) -> Arc<TestPlatform> {
-        Arc::new(TestPlatform {
+    pub fn build(self) -> Arc<SimPlatform> {
+        Arc::new(SimPlatform {
             device: self,
             shared: Arc::new(Shared::default()),
         })
@@ -178,15 +178,15 @@ impl TestPlatformBuilder {
 }
 
 /// See the crate.
-pub struct TestPlatform {
-    device: TestPlatformBuilder,
+pub struct SimPlatform {
+    device: SimPlatformBuilder,
     shared: Arc<Shared>,
 }
 
-impl TestPlatform {
+impl SimPlatform {
     /// A device without anything.
-    pub fn builder() -> TestPlatformBuilder {
-        TestPlatformBuilder {
+    pub fn builder() -> SimPlatformBuilder {
+        SimPlatformBuilder {
             cpus: 1,
             ..Default::default()
         }
@@ -237,7 +237,7 @@ impl TestPlatform {
     }
 }
 
-impl Platform for TestPlatform {
+impl Platform for SimPlatform {
     fn now_ns(&self) -> u64 {
         self.shared.clock_ns.load(Ordering::Relaxed)
     }
@@ -251,7 +251,7 @@ impl Platform for TestPlatform {
     }
 
     fn event_queue(&self) -> Result<Box<dyn EventQueue>, PlatformError> {
-        Ok(Box::new(TestQueue {
+        Ok(Box::new(SimQueue {
             events: Arc::default(),
             shared: self.shared.clone(),
         }))

@@ -3,7 +3,8 @@
 use spec_virtio::block::{Header, Range, SECTOR_BYTES, config, feature, request, status};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::{DeviceChain, DeviceLogic, DeviceMemory, DeviceQueue};
+use ddk_backend_sim::DeviceMemory;
+use model_virtio::{DeviceChain, DeviceLogic, DeviceQueue};
 
 /// What a [`BlockModel`] is like.
 #[derive(Clone, Debug)]
@@ -92,7 +93,7 @@ impl BlockModel {
         }
     }
 
-    /// Resizes the disk; call [`VirtioPci::change_config`](crate::VirtioPci::change_config) afterwards.
+    /// Resizes the disk; call [`VirtioPci::change_config`](model_virtio::VirtioPci::change_config) afterwards.
     pub fn resize(&mut self, sectors: u64) {
         self.options.sectors = sectors;
         self.disk
