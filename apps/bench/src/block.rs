@@ -214,7 +214,7 @@ fn raw_disk() -> Result<Option<Channel>, Failure> {
         if entry.parent.is_some() {
             continue;
         }
-        let (_, endpoint) = disks.open(&entry.name).map_err(failed)?;
+        let (_, endpoint, _) = disks.open(&entry.name).map_err(failed)?;
         let disk = Disk::new(endpoint).map_err(|error| Failure::new(&entry.name, error))?;
         if disk.info().serial == RAW_SERIAL {
             return Ok(Some(disks.open(&entry.name).map_err(failed)?.1));

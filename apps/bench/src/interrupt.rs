@@ -34,7 +34,7 @@ pub fn irq_to_user(row: &str) -> Result<bool, Failure> {
     let Some(entry) = list.iter().find(|entry| entry.driver == DRIVER) else {
         return Ok(false);
     };
-    let (_, endpoint) = endpoints.open(&entry.name).map_err(failed)?;
+    let (_, endpoint, _) = endpoints.open(&entry.name).map_err(failed)?;
     let device = InterruptTestClient::new(endpoint);
     measure_plain(row, IRQ, INTERRUPTS, || {
         device

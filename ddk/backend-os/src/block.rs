@@ -199,6 +199,7 @@ impl<D: BlockDevice + 'static> Service<D> {
                             self.close(id);
                         }
                         Verdict::GiveUp(error) => self.host.give_up(&error),
+                        Verdict::Alive(beat) => self.host.alive(beat),
                     }
                 }
                 // A reset may have changed them.
@@ -268,13 +269,10 @@ impl<D: BlockDevice + 'static> Service<D> {
     fn serve_control(&mut self) {
         while let Some(control) = &self.control {
             match control.try_next() {
-                Ok(Some(DriverControlRequest::Ping { reply })) => {
-                    let _ = reply.ok();
-                }
-                Ok(Some(DriverControlRequest::Stop { reply })) => {
+                Ok(Some(DriverControlRequest::Ping { beat })) => self.supervisor.beat(beat),
+                Ok(Some(DriverControlRequest::Stop {})) => {
                     // The clients' ledgers know what was in flight.
                     self.supervisor.stop(StopReason::Requested);
-                    let _ = reply.ok();
                     rt::exit(0);
                 }
                 Ok(None) => return,

@@ -53,6 +53,13 @@ impl Host {
         }
     }
 
+    /// Every thread of the driver answered this heartbeat.
+    pub(crate) fn alive(&self, beat: u32) {
+        if let Some(host) = &self.host {
+            let _ = host.alive(beat);
+        }
+    }
+
     /// Reports that the driver cannot serve its device, and ends the process.
     pub(crate) fn give_up(&self, error: &DriverError) -> ! {
         rt::error!("{error}");

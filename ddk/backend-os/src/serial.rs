@@ -58,6 +58,7 @@ impl Stream for ChannelStream {
 }
 
 struct Service<D> {
+    host: Host,
     cx: DeviceContext,
     device: Option<D>,
     events: OsQueue,
@@ -94,6 +95,7 @@ pub fn run_serial<D: SerialDevice>(manifest: &'static Manifest) -> i32 {
     host.publish(Class::Serial, "", properties, client.into_channel());
     host.running();
     let mut service = Service {
+        host,
         cx,
         device: Some(device),
         events,
@@ -106,7 +108,7 @@ pub fn run_serial<D: SerialDevice>(manifest: &'static Manifest) -> i32 {
     };
     loop {
         if let Err(error) = service.turn() {
-            host.give_up(&error);
+            service.host.give_up(&error);
         }
     }
 }
@@ -210,14 +212,11 @@ impl<D: SerialDevice> Service<D> {
     fn serve_control(&mut self) {
         while let Some(control) = &self.control {
             match control.try_next() {
-                Ok(Some(DriverControlRequest::Ping { reply })) => {
-                    let _ = reply.ok();
-                }
-                Ok(Some(DriverControlRequest::Stop { reply })) => {
+                Ok(Some(DriverControlRequest::Ping { beat })) => self.host.alive(beat),
+                Ok(Some(DriverControlRequest::Stop {})) => {
                     if let Some(device) = self.device.take() {
                         let _ = block_on(&self.cx, device.stop(StopReason::Requested));
                     }
-                    let _ = reply.ok();
                     rt::exit(0);
                 }
                 Ok(None) => return,

@@ -31,6 +31,8 @@ pub enum Command<Q, M> {
     Disks(Arc<[DiskInfo]>),
     /// A tick of the watchdog has passed.
     Tick,
+    /// Answer with [`Notice::Alive`] of this number.
+    Beat(u32),
     /// Hand over the queue with [`Notice::Paused`] and push nothing until [`Command::Resume`].
     Pause,
     /// The device was reset: end what was in flight with this status, and go on with the queue.
@@ -50,6 +52,8 @@ pub enum Notice<Q> {
     Paused(usize, Option<Q>),
     /// A client broke the protocol; its session is closed.
     SessionBroken(SessionId),
+    /// Answer to [`Command::Beat`].
+    Alive(u32),
 }
 
 /// The control thread's way to a worker.

@@ -23,6 +23,8 @@ pub enum Verdict {
     /// Report the error and end the process, without touching a buffer: the device cannot be stopped, so
     /// only the system's fence makes its memory safe.
     GiveUp(DriverError),
+    /// Every worker answered the heartbeat of this number.
+    Alive(u32),
 }
 
 /// A reset under way.
@@ -43,6 +45,8 @@ pub struct Supervisor<D: BlockDevice, M> {
     generation: u32,
     resetting: Option<Resetting<D::Queue>>,
     next_tick: Deadline,
+    /// The last heartbeat, and how many workers owe an answer.
+    beat: (u32, usize),
     /// Sessions that were opened on each queue.
     opened: Vec<u32>,
 }
@@ -80,6 +84,7 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
             generation: 0,
             resetting: None,
             next_tick: Deadline::NEVER,
+            beat: (0, 0),
             opened,
         };
         Ok((supervisor, workers))
@@ -177,6 +182,14 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
         }
     }
 
+    /// Asks every worker for a sign of life: [`Verdict::Alive`] follows when all have answered.
+    pub fn beat(&mut self, beat: u32) {
+        self.beat = (beat, self.links.len());
+        for link in &self.links {
+            let _ = link.send(Command::Beat(beat));
+        }
+    }
+
     /// When [`Supervisor::tick`] is due.
     pub fn next_tick(&self) -> Deadline {
         self.next_tick
@@ -221,6 +234,16 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
         while let Some(notice) = self.notices.take() {
             match notice {
                 Notice::SessionBroken(id) => verdicts.push(Verdict::CloseSession(id)),
+                Notice::Alive(beat) => {
+                    let (asked, owing) = &mut self.beat;
+                    // A late answer to an older beat says nothing of the present.
+                    if beat == *asked && *owing > 0 {
+                        *owing -= 1;
+                        if *owing == 0 {
+                            verdicts.push(Verdict::Alive(beat));
+                        }
+                    }
+                }
                 Notice::TimedOut(queue, token) => {
                     if let Err(error) = self.abort(queue, token) {
                         verdicts.push(Verdict::GiveUp(error));

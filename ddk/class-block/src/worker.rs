@@ -525,6 +525,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
                 },
                 Command::Disks(disks) => self.disks = disks,
                 Command::Tick => self.tick(),
+                Command::Beat(beat) => self.notices.send(Notice::Alive(beat)),
                 Command::Pause => {
                     if !self.paused {
                         self.paused = true;

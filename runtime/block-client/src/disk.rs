@@ -10,6 +10,7 @@ use crate::{Session, SessionError};
 pub struct Disk {
     endpoint: BlockEndpointClient,
     info: BlockInfo,
+    name: Option<Channel>,
 }
 
 impl Disk {
@@ -20,7 +21,28 @@ impl Disk {
     pub fn new(endpoint: Channel) -> Result<Disk, SessionError> {
         let endpoint = BlockEndpointClient::new(endpoint);
         let info = checked(endpoint.info()?)?;
-        Ok(Disk { endpoint, info })
+        Ok(Disk {
+            endpoint,
+            info,
+            name: None,
+        })
+    }
+
+    /// The same with the endpoint's name (`proto::devmgr::EndpointName`): its sessions outlive the driver.
+    ///
+    /// # Errors
+    /// As [`Disk::new`].
+    pub fn named(endpoint: Channel, name: Channel) -> Result<Disk, SessionError> {
+        let disk = Disk::new(endpoint)?;
+        Ok(Disk {
+            name: Some(name),
+            ..disk
+        })
+    }
+
+    /// The endpoint's name, if it was given.
+    pub(crate) fn name(&self) -> Option<&Channel> {
+        self.name.as_ref()
     }
 
     /// What it offers.
@@ -49,7 +71,7 @@ impl Disk {
     /// # Errors
     /// When the driver or the system refuses.
     pub fn open_session(&self, depth: u16) -> Result<Session, SessionError> {
-        Session::open(&self.endpoint, &self.info, depth, None)
+        Session::open(self, depth, None)
     }
 
     /// The same for a client that runs on this CPU.
@@ -57,7 +79,7 @@ impl Disk {
     /// # Errors
     /// As [`Disk::open_session`].
     pub fn open_session_on(&self, depth: u16, cpu: u32) -> Result<Session, SessionError> {
-        Session::open(&self.endpoint, &self.info, depth, Some(cpu))
+        Session::open(self, depth, Some(cpu))
     }
 
     /// The endpoint of a part of it: `count` blocks from `first_lba` on.
@@ -80,7 +102,7 @@ impl Disk {
 }
 
 /// A driver's word on its disk, if it makes sense.
-fn checked(info: BlockInfo) -> Result<BlockInfo, SessionError> {
+pub(crate) fn checked(info: BlockInfo) -> Result<BlockInfo, SessionError> {
     let block = info.block_size;
     let size_fits = info.block_count.checked_mul(block.into()).is_some();
     if !block.is_power_of_two() || !(512..=65536).contains(&block) || !size_fits {

@@ -19,6 +19,8 @@ pub enum SessionError {
     Closed,
     /// The deadline passed.
     TimedOut,
+    /// The driver came back with another disk: what was in flight stays in the ledger.
+    OtherDisk,
     /// The driver broke the protocol: its ring, an id, or what it said of the session.
     Corrupt,
     /// The system refused something.
@@ -33,6 +35,7 @@ impl core::fmt::Display for SessionError {
             SessionError::Control(error) => error.fmt(f),
             SessionError::Closed => f.write_str("the disk's driver is gone"),
             SessionError::TimedOut => f.write_str("the disk did not answer in time"),
+            SessionError::OtherDisk => f.write_str("the driver came back with another disk"),
             SessionError::Corrupt => f.write_str("the disk's driver broke the protocol"),
             SessionError::System(error) => error.fmt(f),
         }

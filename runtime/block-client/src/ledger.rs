@@ -25,6 +25,10 @@ pub struct Entry {
     pub token: u64,
     /// Incarnation of the driver that it was given to.
     pub epoch: u32,
+    /// Place in the order of submission, over all incarnations.
+    pub sequence: u64,
+    /// How often it was given to a device that did not answer it.
+    pub attempts: u8,
 }
 
 impl Entry {
@@ -64,6 +68,7 @@ pub struct Ledger {
     slots: Vec<Slot>,
     free: Vec<u16>,
     epoch: u32,
+    sequence: u64,
 }
 
 impl Ledger {
@@ -79,6 +84,7 @@ impl Ledger {
             ],
             free: (0..depth).rev().collect(),
             epoch,
+            sequence: 0,
         }
     }
 
@@ -88,17 +94,55 @@ impl Ledger {
     /// [`LedgerError::Full`].
     #[inline]
     pub fn add(&mut self, request: Request, token: u64) -> Result<u64, LedgerError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.put(Entry {
+            request,
+            token,
+            epoch: self.epoch,
+            sequence: self.sequence,
+            attempts: 0,
+        })
+    }
+
+    /// Takes a request in again that was taken out without having been done: it keeps its place in the
+    /// order.
+    ///
+    /// # Errors
+    /// [`LedgerError::Full`].
+    pub fn put_again(&mut self, entry: Entry) -> Result<u64, LedgerError> {
+        self.put(Entry {
+            epoch: self.epoch,
+            attempts: entry.attempts.saturating_add(1),
+            ..entry
+        })
+    }
+
+    #[inline]
+    fn put(&mut self, entry: Entry) -> Result<u64, LedgerError> {
         let index = self.free.pop().ok_or(LedgerError::Full)?;
         let Some(slot) = self.slots.get_mut(usize::from(index)) else {
             return Err(LedgerError::Full);
         };
         slot.generation = slot.generation.wrapping_add(1);
-        slot.entry = Some(Entry {
-            request,
-            token,
-            epoch: self.epoch,
-        });
+        slot.entry = Some(entry);
         Ok(u64::from(index) | u64::from(slot.generation) << 16 | u64::from(self.epoch) << 48)
+    }
+
+    /// Another incarnation of the driver serves from now on: gives every request in flight a new id, which
+    /// no answer of an older incarnation matches, and lists them in the order of their submission.
+    pub fn renew(&mut self, epoch: u32) -> Vec<(u64, Request)> {
+        self.epoch = epoch;
+        let mut entries: Vec<(u64, u64, Request)> = Vec::with_capacity(self.len());
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if let Some(entry) = &mut slot.entry {
+                slot.generation = slot.generation.wrapping_add(1);
+                entry.epoch = epoch;
+                let id = index as u64 | u64::from(slot.generation) << 16 | u64::from(epoch) << 48;
+                entries.push((entry.sequence, id, entry.request));
+            }
+        }
+        entries.sort_unstable_by_key(|(sequence, ..)| *sequence);
+        entries.into_iter().map(|(_, id, request)| (id, request)).collect()
     }
 
     /// Takes a request out that was answered.
@@ -173,6 +217,34 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn renewed_requests_are_all_there_in_their_order(
+            depth in 1u16..32,
+            steps in prop::collection::vec((any::<bool>(), any::<usize>()), 0..200),
+        ) {
+            let mut ledger = Ledger::new(depth, 7);
+            let mut model: Vec<(u64, u64)> = Vec::new();
+            let mut token = 0;
+            for (add, choice) in steps {
+                if add && model.len() < depth.into() {
+                    token += 1;
+                    model.push((ledger.add(Request::flush(), token).unwrap(), token));
+                } else if !model.is_empty() {
+                    let (id, token) = model.remove(choice % model.len());
+                    prop_assert_eq!(ledger.remove(id).unwrap().token, token);
+                }
+            }
+            let renewed = ledger.renew(8);
+            prop_assert_eq!(renewed.len(), model.len());
+            for (old, _) in &model {
+                prop_assert!(ledger.remove(*old).is_err(), "an answer of the old incarnation");
+            }
+            for ((id, _), (_, token)) in renewed.iter().zip(&model) {
+                prop_assert_eq!(ledger.remove(*id).unwrap().token, *token);
+            }
+            prop_assert!(ledger.is_empty());
+        }
+
         #[test]
         fn hostile_ids_take_nothing_out(
             depth in 1u16..16,

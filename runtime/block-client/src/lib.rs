@@ -32,6 +32,15 @@
 //! Each request in flight has an entry in [`Ledger`] under its id: what it does and where, and whether it may
 //! be repeated. When a driver is replaced, the entries are what its successor is asked to do again; an answer
 //! to an older incarnation never matches an id of a newer one.
+//!
+//! # When the driver dies
+//!
+//! A session of a disk with a name ([`Disk::named`]) outlives its driver: [`Session::wait`], or
+//! [`Session::recover`] for those who wait with an executor, finds the next incarnation, registers the buffers
+//! with it and repeats what was in flight, in the order in which it was submitted. All block operations may be
+//! repeated: a client leaves a buffer alone until its request is done, and requests that are in flight together have no
+//! order among them. A flush covers what *completed* before it was submitted; that is on the device, whose reset
+//! keeps its cache (virtio 1.2, 2.4; NVMe 2.0, 3.7.2: data is lost with the power, not with the controller's state).
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 
@@ -41,6 +50,7 @@ mod disk;
 mod error;
 mod ledger;
 mod reader;
+mod recovery;
 mod request;
 mod session;
 

@@ -1,7 +1,8 @@
 //! A session: rings, doorbells, buffers, the ledger.
 
+use ipc::CallError;
 use proto::block::{
-    BUFFERS_MAX, BlockEndpointClient, BlockInfo, BlockSessionClient, BufferAccess, Completion,
+    BUFFERS_MAX, BlockEndpointClient, BlockSessionClient, BufferAccess, Completion,
     SessionInfo, Status, Submission,
 };
 use ring::{Consumer, Layout, Producer};
@@ -10,34 +11,53 @@ use sys::{
     Signals, Vmo, Watch,
 };
 
-use crate::{Buffer, Done, Ledger, Request, SessionError};
+use crate::recovery::Recovery;
+use crate::{Buffer, Disk, Done, Ledger, Request, SessionError};
 
 const KEY_COMPLETED: u64 = 1;
 const KEY_CLOSED: u64 = 2;
 
-/// A queue of requests to a disk. Not for several threads: each opens its own.
-pub struct Session {
+/// The session's side of one incarnation of the driver.
+pub(crate) struct Connection {
     control: BlockSessionClient,
     info: SessionInfo,
     submissions: Producer<Submission, SharedMapping>,
     completions: Consumer<Completion, SharedMapping>,
     submitted: Event,
     completed: Event,
-    ledger: Ledger,
+}
+
+/// A buffer as it was registered.
+pub(crate) struct Registered {
+    slot: u16,
+    access: BufferAccess,
+    offset: u64,
+    length: u64,
+    /// With the rights that the driver gets, and that to pass it on.
+    vmo: Vmo,
+}
+
+/// A queue of requests to a disk. Not for several threads: each opens its own.
+pub struct Session {
+    pub(crate) connection: Connection,
+    pub(crate) ledger: Ledger,
     /// A bit for each slot in use.
     slots: [u64; BUFFERS_MAX as usize / 64],
     /// Made at the first wait: one who uses an executor needs none.
-    port: Option<Port>,
+    pub(crate) port: Option<Port>,
+    /// The driver of this connection is gone.
+    pub(crate) closed: bool,
+    /// What it takes to go on after the driver's death; `None` for a disk without a name.
+    pub(crate) recovery: Option<Recovery>,
     max_transfer: u32,
 }
 
-impl Session {
+impl Connection {
     pub(crate) fn open(
         endpoint: &BlockEndpointClient,
-        disk: &BlockInfo,
         depth: u16,
         cpu: Option<u32>,
-    ) -> Result<Session, SessionError> {
+    ) -> Result<Connection, SessionError> {
         let cpu = cpu.unwrap_or(u32::MAX);
         let (info, session, rings, submitted, completed) = endpoint.open_session(depth, cpu)?;
         let at = info.completion_offset as usize;
@@ -46,28 +66,70 @@ impl Session {
             .checked_add(completions_len)
             .ok_or(SessionError::Corrupt)?;
         let memory = SharedMapping::new(Mapping::map(&rings, 0, len, MapAccess::ReadWrite)?);
-        Ok(Session {
+        Ok(Connection {
             control: BlockSessionClient::new(session),
             submissions: Producer::new(memory.clone(), 0, info.depth.into())?,
             completions: Consumer::new(memory, at, info.depth.into())?,
             submitted,
             completed,
-            ledger: Ledger::new(info.depth, info.epoch),
+            info,
+        })
+    }
+
+    pub(crate) fn info(&self) -> &SessionInfo {
+        &self.info
+    }
+
+    /// Registers a buffer that an earlier incarnation had.
+    pub(crate) fn register(&self, buffer: &Registered) -> Result<(), SessionError> {
+        let vmo = buffer.vmo.duplicate()?;
+        let Registered { slot, access, .. } = *buffer;
+        Ok(self
+            .control
+            .register_buffer(slot, access, buffer.offset, buffer.length, vmo)?)
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, submission: &Submission) -> Result<(), SessionError> {
+        Ok(self.submissions.push(submission)?)
+    }
+
+    #[inline]
+    pub(crate) fn kick(&mut self) -> Result<(), SessionError> {
+        if self.submissions.publish() {
+            self.submitted.ring()?;
+        }
+        Ok(())
+    }
+
+    /// Completions that were not polled yet.
+    pub(crate) fn available(&mut self) -> Result<usize, SessionError> {
+        Ok(self.completions.available()? as usize)
+    }
+}
+
+impl Session {
+    pub(crate) fn open(disk: &Disk, depth: u16, cpu: Option<u32>) -> Result<Session, SessionError> {
+        let connection = Connection::open(disk.endpoint(), depth, cpu)?;
+        Ok(Session {
+            ledger: Ledger::new(connection.info.depth, connection.info.epoch),
+            connection,
             slots: [0; BUFFERS_MAX as usize / 64],
             port: None,
-            max_transfer: disk.max_transfer,
-            info,
+            closed: false,
+            recovery: Recovery::of(disk, cpu)?,
+            max_transfer: disk.info().max_transfer,
         })
     }
 
     /// What the driver said of the session.
     pub fn info(&self) -> &SessionInfo {
-        &self.info
+        &self.connection.info
     }
 
     /// Most requests in flight.
     pub fn depth(&self) -> usize {
-        self.info.depth.into()
+        self.connection.info.depth.into()
     }
 
     /// Longest read or write in bytes.
@@ -101,9 +163,25 @@ impl Session {
             BufferAccess::DeviceWrites => Rights::WRITE,
             BufferAccess::Both => Rights::READ | Rights::WRITE,
         };
-        let vmo = vmo.duplicate_with(Rights::PIN | Rights::TRANSFER | needed)?;
-        self.control
-            .register_buffer(slot, access, offset, length, vmo)?;
+        let pass = Rights::PIN | Rights::TRANSFER | Rights::DUPLICATE;
+        let vmo = vmo.duplicate_with(pass | needed)?;
+        if let Some(recovery) = &mut self.recovery {
+            recovery.buffers.push(Registered {
+                slot,
+                access,
+                offset,
+                length,
+                vmo: vmo.duplicate()?,
+            });
+        }
+        let registered =
+            self.connection
+                .control
+                .register_buffer(slot, access, offset, length, vmo);
+        if let Err(error) = registered {
+            self.forget(slot);
+            return Err(error.into());
+        }
         if let Some(word) = self.slots.get_mut(word) {
             *word |= 1 << bit;
         }
@@ -115,11 +193,24 @@ impl Session {
     /// # Errors
     /// When it is not registered.
     pub fn unregister(&mut self, buffer: Buffer) -> Result<(), SessionError> {
-        self.control.unregister_buffer(buffer.0)?;
+        match self.connection.control.unregister_buffer(buffer.0) {
+            Ok(()) => {}
+            // Its pins went with the driver.
+            Err(CallError::ServerDied { .. }) if self.recovery.is_some() => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.forget(buffer.0);
         if let Some(word) = self.slots.get_mut(usize::from(buffer.0) / 64) {
             *word &= !(1 << (buffer.0 % 64));
         }
         Ok(())
+    }
+
+    /// A buffer is not registered with the next incarnation.
+    fn forget(&mut self, slot: u16) {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.buffers.retain(|b| b.slot != slot);
+        }
     }
 
     /// Queues a request. The driver sees it with [`Session::kick`]; `token` comes back with the completion.
@@ -130,13 +221,11 @@ impl Session {
     pub fn submit(&mut self, request: &Request, token: u64) -> Result<(), SessionError> {
         let id = self.ledger.add(*request, token)?;
         // The ledger has as many entries as the ring, so the ring has room unless the driver broke it.
-        match self.submissions.push(&request.submission(id)) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let _ = self.ledger.remove(id);
-                Err(error.into())
-            }
+        let pushed = self.connection.push(&request.submission(id));
+        if pushed.is_err() {
+            let _ = self.ledger.remove(id);
         }
+        pushed
     }
 
     /// Shows the driver what was queued, and wakes it if it sleeps.
@@ -145,32 +234,35 @@ impl Session {
     /// When its doorbell is gone.
     #[inline]
     pub fn kick(&mut self) -> Result<(), SessionError> {
-        if self.submissions.publish() {
-            self.submitted.ring()?;
-        }
-        Ok(())
+        self.connection.kick()
     }
 
-    /// The next completion that is there.
+    /// The next completion that is there. With a named disk a request that the device did not answer, so
+    /// that it had to be reset, is given to it again a few times first.
     ///
     /// # Errors
     /// [`SessionError::Corrupt`] when the driver breaks the protocol.
     #[inline]
     pub fn poll(&mut self) -> Result<Option<Done>, SessionError> {
-        let Some(completion) = self.completions.pop()? else {
-            return Ok(None);
-        };
-        let entry = self.ledger.remove(completion.id)?;
-        let status = Status(completion.status);
-        let whole = completion.length == entry.request.length;
-        if status == Status::OK && !whole {
-            return Err(SessionError::Corrupt);
+        loop {
+            let Some(completion) = self.connection.completions.pop()? else {
+                return Ok(None);
+            };
+            let entry = self.ledger.remove(completion.id)?;
+            let status = Status(completion.status);
+            let whole = completion.length == entry.request.length;
+            if status == Status::OK && !whole {
+                return Err(SessionError::Corrupt);
+            }
+            if status == Status::TIMED_OUT && self.repeat(&entry)? {
+                continue;
+            }
+            return Ok(Some(Done {
+                token: entry.token,
+                request: entry.request,
+                status,
+            }));
         }
-        Ok(Some(Done {
-            token: entry.token,
-            request: entry.request,
-            status,
-        }))
     }
 
     /// Asks for the event to be rung with the next completion. `true`: there is one already, poll again.
@@ -179,26 +271,30 @@ impl Session {
     /// As [`Session::poll`].
     #[inline]
     pub fn arm(&mut self) -> Result<bool, SessionError> {
-        Ok(self.completions.arm()?)
+        Ok(self.connection.completions.arm()?)
     }
 
     /// The event that is rung with a completion after [`Session::arm`]: `SIGNALED`, a new edge each time.
     pub fn completed_event(&self) -> &Event {
-        &self.completed
+        &self.connection.completed
     }
 
     /// The session's channel: `PEER_CLOSED` when the driver is gone.
     pub fn channel(&self) -> &Channel {
-        self.control.channel()
+        self.connection.control.channel()
     }
 
-    /// Sleeps until there is a completion to poll. May return early.
+    /// Sleeps until there is a completion to poll. May return early. When the driver died and the disk is
+    /// a named one, it connects to the next incarnation and gives it what was in flight.
     ///
     /// # Errors
-    /// [`SessionError::TimedOut`], or [`SessionError::Closed`] when the driver is gone.
+    /// [`SessionError::TimedOut`], or [`SessionError::Closed`] when the driver is gone for good.
     pub fn wait(&mut self, deadline: Deadline) -> Result<(), SessionError> {
-        if self.completions.arm()? {
+        if self.connection.completions.arm()? {
             return Ok(());
+        }
+        if self.closed {
+            return self.recover(deadline);
         }
         let port = match self.port.take() {
             Some(port) => port,
@@ -207,17 +303,18 @@ impl Session {
         let mut packets = [Packet::default(); 2];
         let count = port.wait(&mut packets, deadline);
         self.port = Some(port);
-        let closed = packets.iter().take(count?).any(|p| p.key == KEY_CLOSED);
+        self.closed = packets.iter().take(count?).any(|p| p.key == KEY_CLOSED);
         // What the driver completed before it went counts.
-        if closed && self.completions.available()? == 0 {
-            return Err(SessionError::Closed);
+        if self.closed && self.connection.available()? == 0 {
+            return self.recover(deadline);
         }
         Ok(())
     }
 
     fn watch(&self) -> Result<Port, SessionError> {
         let port = Port::create()?;
-        self.completed
+        self.connection
+            .completed
             .wait_async(&port, KEY_COMPLETED, Signals::SIGNALED, Watch::Persistent)?;
         self.channel()
             .wait_async(&port, KEY_CLOSED, Signals::PEER_CLOSED, Watch::Persistent)?;
@@ -248,7 +345,7 @@ impl core::fmt::Debug for Session {
         write!(
             f,
             "Session {{ {:?}, in flight: {} }}",
-            self.info,
+            self.connection.info,
             self.ledger.len()
         )
     }

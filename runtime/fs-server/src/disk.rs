@@ -52,8 +52,8 @@ pub struct Format<M> {
     pub mount: M,
 }
 
-/// Runs a service: start-up handles `disk` (endpoint) and `volume` (server end of
-/// the volume protocol). Returns the exit code, when the last client is gone.
+/// Runs a service: start-up handles `disk` (endpoint), `disk-name` (its name, for the time after
+/// its driver's death) and `volume` (server end of the volume protocol). Returns the exit code, when the last client is gone.
 pub fn disk_service<F, M>(format: Format<M>) -> i32
 where
     F: FileSystem + 'static,
@@ -62,13 +62,14 @@ where
 {
     let handles = (
         rt::startup::take::<Channel>("disk"),
+        rt::startup::take::<Channel>("disk-name"),
         rt::startup::take::<Channel>("volume"),
     );
-    let (Some(disk), Some(volume)) = handles else {
-        rt::error!("started without the handles \"disk\" and \"volume\"");
+    let (Some(disk), Some(name), Some(volume)) = handles else {
+        rt::error!("started without the handles \"disk\", \"disk-name\" and \"volume\"");
         return 1;
     };
-    match serve_disk(format, disk, VolumeServer::new(volume)) {
+    match serve_disk(format, (disk, name), VolumeServer::new(volume)) {
         Ok(()) => 0,
         Err(error) => {
             rt::error!("{error}");
@@ -77,14 +78,14 @@ where
     }
 }
 
-/// Serves the volume on the disk behind the endpoint `disk`, until the last client
+/// Serves the volume on the disk (its endpoint and name), until the last client
 /// of `volume` is gone.
 ///
 /// # Errors
 /// When the system has no port for the executor.
 pub fn serve_disk<F, M>(
     format: Format<M>,
-    disk: Channel,
+    disk: (Channel, Channel),
     volume: VolumeServer,
 ) -> Result<(), executor::Error>
 where
@@ -105,7 +106,7 @@ where
 async fn open<F, M>(
     executor: &Executor,
     format: Format<M>,
-    disk: Channel,
+    (endpoint, name): (Channel, Channel),
 ) -> Result<DiskContents<F>, MountError>
 where
     F: FileSystem + 'static,
@@ -119,7 +120,7 @@ where
         error: ClientError::NoMemory,
         reason: format!("cache: {error}"),
     };
-    let disk = Disk::new(disk).map_err(device)?;
+    let disk = Disk::named(endpoint, name).map_err(device)?;
     let len = disk.len_bytes().min(SIGNATURE_BYTES as u64) as usize;
     let mut first = alloc::vec![0; len];
     DiskReader::new(&disk)

@@ -1,25 +1,44 @@
 //! A block session as the cache's queue.
 //!
-//! When the session ends, or does not answer for a minute, everything in flight
-//! fails and nothing is sent any more: the memory of a request that was never
+//! When the driver dies, the session goes on with its successor. When there is none, or no answer for a
+//! minute, everything in flight fails and nothing is sent any more: the memory of a request that was never
 //! answered may still be written by the device, so it is never used again.
 
 use alloc::{collections::VecDeque, vec::Vec};
 use core::{
     cell::{Cell, RefCell},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use block_client::{Buffer, Disk, Request, Session, SessionError, Status};
-use executor::{Executor, Signals, Source};
+use executor::{Deadline, Executor, Signals, Source};
 use volume::{BlockError, BlockQueue, Completion, PAGE_BYTES, QueueFull, ReadRequest};
+
+/// A driver that died is waited for so long.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+/// What tells of the session's present driver.
+struct Watched {
+    completed: Source,
+    closed: Source,
+}
+
+impl Watched {
+    fn new(executor: &Executor, session: &Session) -> Result<Watched, SessionError> {
+        Ok(Watched {
+            completed: executor.watch(session.completed_event(), Signals::SIGNALED)?,
+            closed: executor.watch(session.channel(), Signals::PEER_CLOSED)?,
+        })
+    }
+}
 
 /// Reads of one disk through one session.
 pub struct DiskQueue {
     session: RefCell<Session>,
     buffer: Buffer,
-    completed: Source,
-    closed: Source,
+    executor: Executor,
+    watched: RefCell<Watched>,
     len_bytes: u64,
     block_log: u32,
     max_transfer: u32,
@@ -48,11 +67,9 @@ impl DiskQueue {
         if !block_size.is_power_of_two() || block_size > page || max_transfer < page {
             return Err(SessionError::Refused(Status::UNSUPPORTED));
         }
-        let completed = executor.watch(session.completed_event(), Signals::SIGNALED)?;
-        let closed = executor.watch(session.channel(), Signals::PEER_CLOSED)?;
         Ok(Self {
-            completed,
-            closed,
+            watched: RefCell::new(Watched::new(executor, &session)?),
+            executor: executor.clone(),
             len_bytes: disk.len_bytes(),
             block_log: block_size.trailing_zeros(),
             max_transfer,
@@ -85,6 +102,22 @@ impl DiskQueue {
         self.failed.borrow_mut().extend(failures);
         if let Some(waker) = self.reaper.borrow_mut().take() {
             waker.wake();
+        }
+    }
+
+    /// The driver is gone: goes on with its successor, which the session gives what is in flight. Nothing
+    /// that this service does could go on meanwhile, so it waits in place.
+    fn recover(&self) {
+        let mut session = self.session.borrow_mut();
+        let recovered = session.recover(Deadline::after(RECOVERY));
+        let watched = recovered.and_then(|()| Watched::new(&self.executor, &session));
+        drop(session);
+        match watched {
+            Ok(watched) => *self.watched.borrow_mut() = watched,
+            Err(error) => {
+                rt::error!("disk: {error}");
+                self.give_up(BlockError::Gone);
+            }
         }
     }
 
@@ -168,7 +201,7 @@ impl BlockQueue for DiskQueue {
                 }
             }
             // The ring of an event whose completions were taken is used up before the next is asked for.
-            if self.completed.poll_next(cx).is_ready() {
+            if self.watched.borrow().completed.poll_next(cx).is_ready() {
                 continue;
             }
             let armed = self.session.borrow_mut().arm();
@@ -180,8 +213,9 @@ impl BlockQueue for DiskQueue {
                     continue;
                 }
             }
-            if self.closed.poll_next(cx).is_ready() {
-                self.give_up(BlockError::Gone);
+            let closed = self.watched.borrow().closed.poll_next(cx).is_ready();
+            if closed {
+                self.recover();
                 continue;
             }
             *self.reaper.borrow_mut() = Some(cx.waker().clone());

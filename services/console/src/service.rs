@@ -125,7 +125,7 @@ fn connect(ports: &EndpointsClient, port: &Port) -> Result<Line, Error> {
     loop {
         let list = ports.list().map_err(|_| Error::PeerClosed)?;
         for candidate in list {
-            let Ok((_, channel)) = ports.open(&candidate.name) else {
+            let Ok((_, channel, _)) = ports.open(&candidate.name) else {
                 continue;
             };
             let endpoint = SerialEndpointClient::new(channel);

@@ -117,15 +117,15 @@ impl Manager {
                         node.restart_at = Some(Deadline::after_ms(at.saturating_sub(now)));
                         self.transition(index, NodeEvent::Restart);
                     }
+                    // It has no restarts: it failed, no more.
+                    Verdict::GiveUp if rules.budget == 0 => {}
                     Verdict::GiveUp => {
-                        let reason = node.reason.take().unwrap_or_default();
-                        let why = match rules.budget {
-                            0 => format!("{reason}; it is not to be restarted"),
-                            budget => format!(
-                                "{reason}; given up after {budget} restarts in {} s",
-                                rules.window_ms / 1000
-                            ),
-                        };
+                        let why = format!(
+                            "{}; given up after {} restarts in {} s",
+                            node.reason.take().unwrap_or_default(),
+                            rules.budget,
+                            rules.window_ms / 1000
+                        );
                         rt::error!("{}: {why}", node.path);
                         node.reason = Some(why);
                         self.transition(index, NodeEvent::GivenUp);

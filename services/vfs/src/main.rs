@@ -15,7 +15,7 @@ use ipc::{Channel, Vmo};
 use proto::fs::{FilesServer, FsError, MountError};
 use vfs::{
     RootChoice,
-    service::{self, Launcher, Sources},
+    service::{self, DiskEndpoint, Launcher, Sources},
 };
 
 rt::entry!(main);
@@ -63,7 +63,7 @@ impl ArchiveLauncher {
 }
 
 impl Launcher for ArchiveLauncher {
-    fn launch(&self, program: &str, disk: Channel, volume: Channel) -> Result<(), MountError> {
+    fn launch(&self, program: &str, disk: DiskEndpoint, volume: Channel) -> Result<(), MountError> {
         let entry = Directory::parse(&self.head, self.len)
             .ok()
             .and_then(|directory| directory.find(&format!("bin/{program}")));
@@ -84,7 +84,8 @@ impl Launcher for ArchiveLauncher {
             .slice(entry.offset as u64, len)
             .map_err(|e| failed(&e))?;
         rt::process::Command::new(&image, program)
-            .handle("disk", disk)
+            .handle("disk", disk.endpoint)
+            .handle("disk-name", disk.name)
             .handle("volume", volume)
             .inherit(["log"])
             .spawn()

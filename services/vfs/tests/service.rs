@@ -32,7 +32,7 @@ use ring::{Consumer, Layout, Producer};
 use tempfile::TempDir;
 use vfs::{
     RootChoice,
-    service::{self, Launcher, Sources},
+    service::{self, DiskEndpoint, Launcher, Sources},
 };
 
 // A disk driver.
@@ -219,7 +219,10 @@ fn endpoints(disks: Vec<(&'static str, Option<&'static str>, Channel)>) -> Chann
                     match disks.iter().find(|(other, ..)| **other == name) {
                         Some((name, parent, endpoint)) => {
                             let endpoint = endpoint.duplicate().unwrap();
-                            reply.ok(info(name, *parent), endpoint).unwrap();
+                            // Its driver never dies here: nobody answers at the name.
+                            let (name_client, _) = Channel::create().unwrap();
+                            let found = info(name, *parent);
+                            reply.ok(found, endpoint, name_client).unwrap();
                         }
                         None => reply.error(DevError::NotFound).unwrap(),
                     }
@@ -236,7 +239,13 @@ fn endpoints(disks: Vec<(&'static str, Option<&'static str>, Channel)>) -> Chann
 struct Threads;
 
 impl Launcher for Threads {
-    fn launch(&self, program: &str, disk: Channel, volume: Channel) -> Result<(), MountError> {
+    fn launch(
+        &self,
+        program: &str,
+        disk: DiskEndpoint,
+        volume: Channel,
+    ) -> Result<(), MountError> {
+        let disk = (disk.endpoint, disk.name);
         let volume = VolumeServer::new(volume);
         let program = program.to_string();
         thread::spawn(move || match program.as_str() {

@@ -71,7 +71,7 @@ fn row(
     let info = client
         .open(&e.name)
         .ok()
-        .and_then(|(_, channel)| BlockEndpointClient::new(channel).info().ok());
+        .and_then(|(_, channel, _)| BlockEndpointClient::new(channel).info().ok());
     let (size, read_only, block) = match &info {
         Some(info) => {
             let size = info.block_count.saturating_mul(u64::from(info.block_size));

@@ -42,6 +42,7 @@ struct Requests {
     port: Port,
     endpoint: InterruptTestServer,
     control: Option<DriverControlServer>,
+    host: DriverHostClient,
 }
 
 fn run(_manifest: &Manifest) -> i32 {
@@ -90,6 +91,7 @@ fn serve(host: &DriverHostClient) -> Result<core::convert::Infallible, String> {
         port,
         endpoint,
         control,
+        host: DriverHostClient::new(host.channel().duplicate().map_err(text)?),
     };
     let _requests = rt::thread::builder("requests")
         .priority(PRIORITY_DEFAULT)
@@ -149,12 +151,11 @@ impl Requests {
     fn serve_control(mut self) -> Self {
         while let Some(control) = &self.control {
             match control.try_next() {
-                Ok(Some(DriverControlRequest::Ping { reply })) => {
-                    let _ = reply.ok();
+                Ok(Some(DriverControlRequest::Ping { beat })) => {
+                    let _ = self.host.alive(beat);
                 }
-                Ok(Some(DriverControlRequest::Stop { reply })) => {
+                Ok(Some(DriverControlRequest::Stop {})) => {
                     let _ = block_on(&self.cx, self.device.stop(StopReason::Requested));
-                    let _ = reply.ok();
                     rt::exit(0);
                 }
                 Ok(None) => break,

@@ -9,7 +9,10 @@ use ipc::Channel;
 use proto::devmgr::{Class, EndpointInfo, EndpointsAsyncClient};
 use proto::fs::{FsError, MountError};
 
-use super::{server::Vfs, volumes::Service};
+use super::{
+    server::Vfs,
+    volumes::{DiskEndpoint, Service},
+};
 use crate::{BootDisk, RootChoice, assign, parse};
 
 /// Mounts everything, then lets requests in that waited for it.
@@ -120,8 +123,9 @@ impl Vfs {
         let disks = self.disks.as_ref();
         let endpoints = disks.ok_or_else(|| no_disk("no disks here".into()))?;
         let opened = endpoints.open(name).await;
-        let (_, endpoint) = opened.map_err(|error| no_disk(format!("{source}: {error}")))?;
-        self.starter.start(&endpoint, &source, format, number).await
+        let (_, endpoint, name) = opened.map_err(|error| no_disk(format!("{source}: {error}")))?;
+        let disk = DiskEndpoint { endpoint, name };
+        self.starter.start(&disk, &source, format, number).await
     }
 
     /// Waits until what is mounted at boot is mounted.

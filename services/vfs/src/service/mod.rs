@@ -19,7 +19,7 @@ use proto::{devmgr::EndpointsAsyncClient, fs::FilesServer};
 
 use crate::RootChoice;
 use server::Vfs;
-pub use volumes::Launcher;
+pub use volumes::{DiskEndpoint, Launcher};
 use volumes::Starter;
 
 /// Time that devmgr has to find all disks; then what is there is mounted.

@@ -40,6 +40,15 @@ const PROGRAMS: [FormatProgram; 2] = [
     },
 ];
 
+/// A disk for a service: where it is served now, and where it will be after its driver's death.
+#[derive(Debug)]
+pub struct DiskEndpoint {
+    /// Block endpoint (`proto::block::BlockEndpoint`).
+    pub endpoint: Channel,
+    /// Its name (`proto::devmgr::EndpointName`).
+    pub name: Channel,
+}
+
 /// Starts the programs.
 pub trait Launcher {
     /// Starts `program` (a member of `bin/`) on a disk; it serves the volume
@@ -47,7 +56,8 @@ pub trait Launcher {
     ///
     /// # Errors
     /// Why it could not be started.
-    fn launch(&self, program: &str, disk: Channel, volume: Channel) -> Result<(), MountError>;
+    fn launch(&self, program: &str, disk: DiskEndpoint, volume: Channel)
+    -> Result<(), MountError>;
 }
 
 /// Starts file-system services.
@@ -95,7 +105,7 @@ impl Starter {
     /// `UnknownFormat` if no service knows it; else what its service says.
     pub async fn start(
         &self,
-        disk: &Channel,
+        disk: &DiskEndpoint,
         source: &str,
         format: &str,
         number: u32,
@@ -124,7 +134,7 @@ impl Starter {
 
     /// Starts a service on a disk; the volume's channel. The service ends when it
     /// is closed.
-    fn spawn(&self, program: &'static str, disk: &Channel) -> Result<Channel, MountError> {
+    fn spawn(&self, program: &'static str, disk: &DiskEndpoint) -> Result<Channel, MountError> {
         let system = |what: &'static str| {
             move |error: ipc::Error| MountError {
                 error: FsError::NoMemory,
@@ -132,7 +142,11 @@ impl Starter {
             }
         };
         let (client, server) = Channel::create().map_err(system("channel"))?;
-        let disk = disk.duplicate().map_err(system("disk"))?;
+        let copy = |channel: &Channel| channel.duplicate().map_err(system("disk"));
+        let disk = DiskEndpoint {
+            endpoint: copy(&disk.endpoint)?,
+            name: copy(&disk.name)?,
+        };
         self.launcher.launch(program, disk, server)?;
         Ok(client)
     }
