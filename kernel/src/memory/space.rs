@@ -22,6 +22,10 @@ const FEW_PAGES: usize = 64;
 const CACHE: usize = 16;
 /// Where the kernel starts to place mappings.
 const PLACE_FROM: usize = SYSTEM_INFO_ADDR + 2 * PAGE_SIZE;
+/// What one last-level page table maps.
+const TABLE_SPAN: usize = 512 * PAGE_SIZE;
+/// Gaps that one call looks at: the kernel's lock is held meanwhile.
+const GAPS_LOOKED_AT: usize = 32;
 /// Most mappings of an address space.
 const MAPPINGS_MAX: usize = 16 * 1024;
 
@@ -38,6 +42,8 @@ struct State {
     table: PageTable,
     mappings: BTreeMap<usize, Mapping>,
     next: usize,
+    /// Where the search for a gap goes on.
+    search: usize,
     resident: usize,
 }
 
@@ -70,6 +76,7 @@ impl Space {
             table,
             mappings: BTreeMap::new(),
             next: PLACE_FROM,
+            search: PLACE_FROM,
             resident: 0,
         };
         Ok(Arc::new_cyclic(|this| Space {
@@ -477,29 +484,66 @@ impl State {
         (va < start + m.len).then_some((start, m))
     }
 
-    /// A place with an unmapped page on both sides: behind the last one, or, when the end is reached, the first gap
-    /// that is big enough.
+    /// A place with an unmapped page on both sides: behind the one before while that needs no new page table, else
+    /// in a gap, else behind everything, else, when the end is reached, in the first gap that is big enough.
     fn place(&mut self, len: usize) -> Result<usize> {
         let wanted = len.checked_add(2 * PAGE_SIZE).ok_or(Error::OutOfRange)?;
         if wanted > USER_MAX - PLACE_FROM {
             return Err(Error::OutOfRange);
         }
         let next = self.next;
-        if next + wanted <= USER_MAX && !self.overlaps(next, next + wanted) {
-            self.next = next + len + PAGE_SIZE;
-            return Ok(next + PAGE_SIZE);
+        let same_table = next / TABLE_SPAN == (next + wanted - 1) / TABLE_SPAN;
+        let free = |s: &Self, at| at + wanted <= USER_MAX && !s.overlaps(at, at + wanted);
+        if same_table && free(self, next) {
+            return Ok(self.placed(next, len));
+        }
+        if let Some(gap) = self.gap(wanted).filter(|at| free(self, *at)) {
+            return Ok(self.placed(gap, len));
+        }
+        let last = self.mappings.last_key_value();
+        let end = last.map_or(PLACE_FROM, |(s, m)| (s + m.len).max(PLACE_FROM));
+        if free(self, end) {
+            return Ok(self.placed(end, len));
         }
         let mut at = PLACE_FROM;
         while at + wanted <= USER_MAX {
             match self.mappings.range(..at + wanted).next_back() {
                 Some((s, m)) if s + m.len > at => at = s + m.len,
-                _ => {
-                    self.next = at + len + PAGE_SIZE;
-                    return Ok(at + PAGE_SIZE);
-                }
+                _ => return Ok(self.placed(at, len)),
             }
         }
         Err(Error::NoMemory)
+    }
+
+    fn placed(&mut self, at: usize, len: usize) -> usize {
+        self.next = at + len + PAGE_SIZE;
+        at + PAGE_SIZE
+    }
+
+    /// A gap of `wanted` bytes between mappings, so that what is unmapped is used again and page tables do not
+    /// pile up. Looks at a few gaps only, and goes on from there with the next call.
+    fn gap(&mut self, wanted: usize) -> Option<usize> {
+        let mut at = self.search;
+        for _ in 0..GAPS_LOOKED_AT {
+            let below = self.mappings.range(..at + wanted).next_back();
+            match below.map(|(s, m)| s + m.len) {
+                Some(end) if end > at => at = end,
+                _ if self.mappings.range(at..).next().is_some() => {
+                    self.search = at;
+                    return Some(at);
+                }
+                // Behind everything: from the start again with the next call.
+                _ => {
+                    self.search = PLACE_FROM;
+                    return None;
+                }
+            }
+            if at + wanted > USER_MAX {
+                at = PLACE_FROM;
+            }
+        }
+        self.search = at;
+        None
     }
 }
 

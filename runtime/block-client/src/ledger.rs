@@ -142,7 +142,10 @@ impl Ledger {
             }
         }
         entries.sort_unstable_by_key(|(sequence, ..)| *sequence);
-        entries.into_iter().map(|(_, id, request)| (id, request)).collect()
+        entries
+            .into_iter()
+            .map(|(_, id, request)| (id, request))
+            .collect()
     }
 
     /// Takes a request out that was answered.

@@ -132,9 +132,8 @@ impl Session {
     #[cold]
     pub(crate) fn repeat(&mut self, entry: &Entry) -> Result<bool, SessionError> {
         let tried = entry.attempts.saturating_add(1);
-        let again = self.recovery.is_some()
-            && entry.repeat() == Repeat::Idempotent
-            && tried < ATTEMPTS_MAX;
+        let again =
+            self.recovery.is_some() && entry.repeat() == Repeat::Idempotent && tried < ATTEMPTS_MAX;
         if again {
             let id = self.ledger.put_again(*entry)?;
             self.connection.push(&entry.request.submission(id))?;

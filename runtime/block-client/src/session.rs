@@ -2,8 +2,8 @@
 
 use ipc::CallError;
 use proto::block::{
-    BUFFERS_MAX, BlockEndpointClient, BlockSessionClient, BufferAccess, Completion,
-    SessionInfo, Status, Submission,
+    BUFFERS_MAX, BlockEndpointClient, BlockSessionClient, BufferAccess, Completion, SessionInfo,
+    Status, Submission,
 };
 use ring::{Consumer, Layout, Producer};
 use sys::{
@@ -174,10 +174,10 @@ impl Session {
                 vmo: vmo.duplicate()?,
             });
         }
-        let registered =
-            self.connection
-                .control
-                .register_buffer(slot, access, offset, length, vmo);
+        let registered = self
+            .connection
+            .control
+            .register_buffer(slot, access, offset, length, vmo);
         if let Err(error) = registered {
             self.forget(slot);
             return Err(error.into());
@@ -313,9 +313,12 @@ impl Session {
 
     fn watch(&self) -> Result<Port, SessionError> {
         let port = Port::create()?;
-        self.connection
-            .completed
-            .wait_async(&port, KEY_COMPLETED, Signals::SIGNALED, Watch::Persistent)?;
+        self.connection.completed.wait_async(
+            &port,
+            KEY_COMPLETED,
+            Signals::SIGNALED,
+            Watch::Persistent,
+        )?;
         self.channel()
             .wait_async(&port, KEY_CLOSED, Signals::PEER_CLOSED, Watch::Persistent)?;
         Ok(port)

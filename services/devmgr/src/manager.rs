@@ -361,7 +361,9 @@ impl Manager {
                 continue;
             }
             let event = if node.state == NodeState::Stopping {
-                node.reason = Some(format!("did not stop within {STOP_LIMIT_S} s and was ended"));
+                node.reason = Some(format!(
+                    "did not stop within {STOP_LIMIT_S} s and was ended"
+                ));
                 NodeEvent::Stopped
             } else {
                 node.reason = Some(format!("not in service after {START_LIMIT_S} s"));

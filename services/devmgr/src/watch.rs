@@ -71,7 +71,10 @@ fn now_ms() -> u64 {
 impl Manager {
     /// When a heartbeat is to be sent or overdue.
     pub fn next_heartbeat(&self) -> Deadline {
-        let beats = self.nodes.iter().filter_map(|n| n.held.as_ref()?.heartbeat.next);
+        let beats = self
+            .nodes
+            .iter()
+            .filter_map(|n| n.held.as_ref()?.heartbeat.next);
         beats.fold(Deadline::FOREVER, Deadline::min)
     }
 

@@ -239,12 +239,7 @@ fn endpoints(disks: Vec<(&'static str, Option<&'static str>, Channel)>) -> Chann
 struct Threads;
 
 impl Launcher for Threads {
-    fn launch(
-        &self,
-        program: &str,
-        disk: DiskEndpoint,
-        volume: Channel,
-    ) -> Result<(), MountError> {
+    fn launch(&self, program: &str, disk: DiskEndpoint, volume: Channel) -> Result<(), MountError> {
         let disk = (disk.endpoint, disk.name);
         let volume = VolumeServer::new(volume);
         let program = program.to_string();

@@ -53,7 +53,11 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
     let tree: DeviceTreeClient = service::connect(tool, "dev")?;
     let nodes = devices::nodes(tool, &tree)?;
     let mut chosen = Vec::new();
-    let named = if verb == "policy" { &operands[..operands.len().min(1)] } else { operands };
+    let named = if verb == "policy" {
+        &operands[..operands.len().min(1)]
+    } else {
+        operands
+    };
     for text in named {
         match devices::node_path(text, &nodes) {
             Some(path) => chosen.push(path),
@@ -100,7 +104,15 @@ fn list(tool: &mut Tool, nodes: &[NodeSummary], json: bool) -> Result<(), Stop> 
         let list = with_driver.map(object).collect();
         return print(tool, &Value::Array(list));
     }
-    let head = ["NODE", "STATE", "DRIVER", "EPOCH", "RESTARTS", "ENDPOINTS", "REASON"];
+    let head = [
+        "NODE",
+        "STATE",
+        "DRIVER",
+        "EPOCH",
+        "RESTARTS",
+        "ENDPOINTS",
+        "REASON",
+    ];
     let mut rows = alloc::vec![head.map(String::from).to_vec()];
     for node in with_driver {
         let driver = node.driver.clone().unwrap_or_default();
@@ -112,14 +124,20 @@ fn list(tool: &mut Tool, nodes: &[NodeSummary], json: bool) -> Result<(), Stop> 
         rows.push(alloc::vec![
             node.path.clone(),
             node.state.text().to_string(),
-            node.pid.map_or(driver.clone(), |pid| format!("{driver}[{pid}]")),
+            node.pid
+                .map_or(driver.clone(), |pid| format!("{driver}[{pid}]")),
             node.epoch.to_string(),
             node.restarts.to_string(),
-            if node.endpoints.is_empty() { String::from("-") } else { node.endpoints.join(",") },
+            if node.endpoints.is_empty() {
+                String::from("-")
+            } else {
+                node.endpoints.join(",")
+            },
             reason,
         ]);
     }
-    tool.out.bytes(tools::table::render(&rows, &[0, 1, 2, 5, 6]).as_bytes())
+    tool.out
+        .bytes(tools::table::render(&rows, &[0, 1, 2, 5, 6]).as_bytes())
 }
 
 fn info(
@@ -143,8 +161,16 @@ fn info(
         writeln!(tool.out, "{}: {}", summary.path, summary.description)?;
         let driver = summary.driver.as_deref().unwrap_or("none");
         let version = node.driver_version.as_deref().unwrap_or("");
-        writeln!(tool.out, "  state: {}, driver: {driver} {version}", summary.state.text())?;
-        writeln!(tool.out, "  epoch: {}, restarts: {}", summary.epoch, summary.restarts)?;
+        writeln!(
+            tool.out,
+            "  state: {}, driver: {driver} {version}",
+            summary.state.text()
+        )?;
+        writeln!(
+            tool.out,
+            "  epoch: {}, restarts: {}",
+            summary.epoch, summary.restarts
+        )?;
         if let Some(reason) = &summary.reason {
             writeln!(tool.out, "  last end: {reason}")?;
         }
@@ -172,7 +198,10 @@ fn control(tool: &mut Tool, verb: &str, paths: &[String], json: bool) -> Result<
             tool.fail(format_args!("{path}: cannot {verb}: {error}"));
         }
         if json {
-            print(tool, &json!({ "path": path, "command": verb, "error": error }))?;
+            print(
+                tool,
+                &json!({ "path": path, "command": verb, "error": error }),
+            )?;
         }
     }
     Ok(())
@@ -194,13 +223,20 @@ fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Resul
             Some(())
         });
         if number.is_none() {
-            return Err(Stop::Usage(format!("'{setting}': not NAME=NUMBER of a rule")));
+            return Err(Stop::Usage(format!(
+                "'{setting}': not NAME=NUMBER of a rule"
+            )));
         }
     }
     if !settings.is_empty() {
         service::answer(tool, path, admin.set_policy(path, &rules))?;
     }
-    let RestartRules { budget, window_ms, pause_min_ms, pause_max_ms } = rules;
+    let RestartRules {
+        budget,
+        window_ms,
+        pause_min_ms,
+        pause_max_ms,
+    } = rules;
     if json {
         return print(
             tool,

@@ -19,8 +19,8 @@ use proto::{devmgr::EndpointsAsyncClient, fs::FilesServer};
 
 use crate::RootChoice;
 use server::Vfs;
-pub use volumes::{DiskEndpoint, Launcher};
 use volumes::Starter;
+pub use volumes::{DiskEndpoint, Launcher};
 
 /// Time that devmgr has to find all disks; then what is there is mounted.
 const ENUMERATION_TIMEOUT: Duration = Duration::from_secs(60);

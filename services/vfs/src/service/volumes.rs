@@ -56,8 +56,7 @@ pub trait Launcher {
     ///
     /// # Errors
     /// Why it could not be started.
-    fn launch(&self, program: &str, disk: DiskEndpoint, volume: Channel)
-    -> Result<(), MountError>;
+    fn launch(&self, program: &str, disk: DiskEndpoint, volume: Channel) -> Result<(), MountError>;
 }
 
 /// Starts file-system services.

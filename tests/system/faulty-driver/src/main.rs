@@ -14,7 +14,7 @@ extern crate alloc;
 
 use alloc::string::ToString;
 
-use ddk::manifest::{Class, Manifest, dma, memory_bars, pci_device};
+use ddk::manifest::{Class, Manifest, RestartPolicy, dma, memory_bars, pci_device};
 use proto::bus::PciDeviceClient;
 use proto::devmgr::DriverHostClient;
 use rt::{Channel, Deadline, DmaDomain, PinAccess, Vmo, startup, time};
@@ -36,7 +36,8 @@ impl ddk::Described for Faulty {
             pci_device(0x1234, 0x11e8),
         ],
         &[memory_bars(), dma(32)],
-    );
+    )
+    .with_restart(RestartPolicy::NEVER);
 }
 
 ddk_backend_os::driver_program!(Faulty, run);

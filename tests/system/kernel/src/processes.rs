@@ -17,6 +17,10 @@ pub const TESTS: &[(&str, Test)] = &[
     ),
     ("processes: floating-point state survives switches", floats),
     ("processes: quotas hold against floods", floods),
+    (
+        "processes: addresses are used again, and page tables with them",
+        addresses,
+    ),
     ("processes: channels nested 20,000 deep are dropped", nested),
     (
         "processes: an endless loop at high priority starves nobody",
@@ -133,6 +137,33 @@ fn floods(kit: &Kit) -> Result<(), Failure> {
             "{mode}: {free} pages free before, {left} after"
         );
     }
+    Ok(())
+}
+
+/// Maps and unmaps for long, with mappings that stay in between, and looks at the page tables.
+fn addresses(kit: &Kit) -> Result<(), Failure> {
+    const LEN: usize = 64 * 1024;
+    let map = |n: usize| {
+        let mapped = Mapping::create(LEN).and_then(|(_, m)| m.write(n % LEN, &[1]).map(|()| m));
+        must("map", mapped)
+    };
+    let mut kept = alloc::collections::VecDeque::new();
+    let mut tables = 0;
+    for n in 0..20_000 {
+        drop(map(n)?);
+        kept.push_back(map(n)?);
+        if kept.len() > 100 {
+            kept.pop_front();
+        }
+        if n == 1000 {
+            tables = must("stats", kit.system.kernel_stats())?.table_pages;
+        }
+    }
+    let after = must("stats", kit.system.kernel_stats())?.table_pages;
+    check!(
+        after <= tables + 8,
+        "{tables} pages of tables early, {after} at the end"
+    );
     Ok(())
 }
 
