@@ -23,7 +23,7 @@
 //! let platform = machine.platform_for("blk0", &VirtioBlk::MANIFEST).unwrap();
 //! let cx = DeviceContext::new(platform).unwrap();
 //! let driver = block_on(&cx, VirtioBlk::start(cx.clone())).unwrap().unwrap();
-//! println!("{} blocks", driver.info().block_count);
+//! println!("{} blocks", driver.disks()[0].block_count);
 //! block_on(&cx, driver.stop(StopReason::Requested)).unwrap();
 //! ```
 //!

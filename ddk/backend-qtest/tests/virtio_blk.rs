@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ddk::{Described, DeviceAccess, DriverError};
 use ddk_backend_qtest::{Disk, QtestMachine};
-use ddk_class_block::{BlockDevice, Operation, Status};
+use ddk_class_block::{Operation, Status};
 use virtio_blk::VirtioBlk;
 
 use disk::{Image, InUse, machine};
@@ -34,7 +34,7 @@ fn reads_what_the_file_holds_and_writes_what_the_file_then_holds() {
         return;
     };
     let mut disk = start(&machine, "blk0");
-    let info = disk.driver.info();
+    let info = disk.info();
     assert_eq!((info.block_shift, info.block_count), (9, 2048));
     assert_eq!(info.serial, "qtest-1");
 
@@ -89,7 +89,7 @@ fn several_devices_of_one_machine_have_a_platform_each() {
             assert_eq!(memory.read(0, 4096), image.bytes(8 * BLOCK, 4096));
         }
     }
-    assert!(disks[1].driver.info().read_only);
+    assert!(disks[1].info().read_only);
     let [first, second] = disks;
     first.stop();
     second.stop();
@@ -195,8 +195,8 @@ fn a_resize_is_announced_by_the_interrupt_for_changes() {
     let mut disk = start(&machine, "blk0");
     machine.resize("d0", 64).unwrap();
     disk.wait_for_change(Duration::from_secs(20));
-    disk.driver.changed().unwrap();
-    assert_eq!(disk.driver.info().block_count, 64);
+    disk.look_for_changes().unwrap();
+    assert_eq!(disk.info().block_count, 64);
     disk.stop();
 }
 

@@ -12,7 +12,7 @@ use ddk::{
     block_on,
 };
 use ddk_backend_qtest::{QtestMachine, QtestMachineBuilder, StartError};
-use ddk_class_block::{BlockDevice, BlockQueue, Operation, Request, Status};
+use ddk_class_block::{BlockDevice, BlockQueue, DiskInfo, Operation, Request, Status};
 
 /// An answer may take that long; a test that waits for it in vain has failed.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
@@ -86,6 +86,15 @@ impl<D: BlockDevice> InUse<D> {
         }
     }
 
+    /// The first disk.
+    pub fn info(&self) -> DiskInfo {
+        self.driver.disks().remove(0)
+    }
+
+    pub fn look_for_changes(&mut self) -> Result<(), DriverError> {
+        block_on(&self.cx, self.driver.changed()).unwrap()
+    }
+
     pub fn push(
         &mut self,
         queue: usize,
@@ -95,11 +104,15 @@ impl<D: BlockDevice> InUse<D> {
         data: Option<(&PinnedBuffer, u64)>,
     ) {
         self.token += 1;
+        let disk = self.info();
         let request = Request {
             token: self.token,
+            unit: disk.unit,
             operation,
+            durable: false,
             may_unmap: false,
             lba,
+            blocks: length >> disk.block_shift,
             length,
             data: data.map(|(buffer, _)| buffer),
             offset: data.map_or(0, |(_, offset)| offset),
