@@ -10,8 +10,10 @@ use crate::client::{Bench, Client, Done, ensure};
 use crate::home::{Problem, Request, Shape};
 use crate::stamp;
 
-/// Blocks per request in these tests.
-const RUN: u32 = 4;
+/// Blocks per request in these tests: 2 KiB, or one block.
+fn run_blocks(bench: &Bench<'_>) -> u32 {
+    (2048 / bench.block()).max(1)
+}
 
 fn expect_ok(done: &Done) -> Result<(), Problem> {
     ensure!(
@@ -27,11 +29,12 @@ fn expect_ok(done: &Done) -> Result<(), Problem> {
 /// Gives every slot of the buffer a run of blocks of its own.
 fn places(bench: &mut Bench<'_>, slots: u32) -> Vec<u64> {
     let damaged = bench.disk.promise().damaged;
-    let runs = bench.info().block_count / u64::from(RUN);
+    let each = u64::from(run_blocks(bench));
+    let runs = bench.info().block_count / each;
     let mut taken = BTreeSet::new();
     while taken.len() < slots as usize && (taken.len() as u64) < runs - 1 {
-        let lba = bench.rng.u64(0..runs) * u64::from(RUN);
-        if !damaged.is_some_and(|bad| (lba..lba + u64::from(RUN)).contains(&bad)) {
+        let lba = bench.rng.u64(0..runs) * each;
+        if !damaged.is_some_and(|bad| (lba..lba + each).contains(&bad)) {
             taken.insert(lba);
         }
     }
@@ -44,7 +47,8 @@ fn places(bench: &mut Bench<'_>, slots: u32) -> Vec<u64> {
 pub(super) fn full_depth(bench: &mut Bench<'_>) -> Result<(), Problem> {
     let most = bench.info().max_depth;
     let writable = !bench.disk.promise().read_only && bench.shape != Shape::Damaged;
-    let run = (RUN * bench.block()) as usize;
+    let blocks = run_blocks(bench);
+    let run = (blocks * bench.block()) as usize;
     let mut client = bench.client(most, run * usize::from(most))?;
     let depth = u32::from(bench.disk.depth(client.session));
     ensure!(depth >= u32::from(most), "depth {depth} of {most}");
@@ -54,22 +58,28 @@ pub(super) fn full_depth(bench: &mut Bench<'_>) -> Result<(), Problem> {
         if writable {
             for (slot, &lba) in places.iter().enumerate() {
                 let offset = (slot * run) as u64;
-                client.put_stamps(bench, offset, lba, RUN, generation)?;
-                client.submit(bench, client.write(lba, RUN, offset))?;
+                client.put_stamps(bench, offset, lba, blocks, generation)?;
+                client.submit(bench, client.write(lba, blocks, offset))?;
             }
             client.kick(bench)?;
             client.drain(bench)?.iter().try_for_each(expect_ok)?;
         }
         client.fill(bench, 0, client.buffer_len, 0xee)?;
         for (slot, &lba) in places.iter().enumerate() {
-            client.submit(bench, client.read(lba, RUN, (slot * run) as u64))?;
+            client.submit(bench, client.read(lba, blocks, (slot * run) as u64))?;
         }
         client.kick(bench)?;
         for done in client.drain(bench)? {
             expect_ok(&done)?;
             let expected = if writable { generation } else { 0 };
             if writable || stamped {
-                client.check_stamps(bench, done.request.offset, done.request.lba, RUN, expected)?;
+                client.check_stamps(
+                    bench,
+                    done.request.offset,
+                    done.request.lba,
+                    blocks,
+                    expected,
+                )?;
             }
         }
     }
@@ -281,26 +291,27 @@ fn check_block(block: &[u8], lba: u64, generation: Option<u64>) -> Result<(), Pr
 pub(super) fn sessions(bench: &mut Bench<'_>) -> Result<(), Problem> {
     const SESSIONS: u64 = 4;
     const EACH: u32 = 16;
-    let run = (RUN * bench.block()) as usize;
-    let area = bench.info().block_count / SESSIONS / u64::from(RUN) * u64::from(RUN);
+    let blocks = run_blocks(bench);
+    let run = (blocks * bench.block()) as usize;
+    let area = bench.info().block_count / SESSIONS / u64::from(blocks) * u64::from(blocks);
     let mut clients = Vec::new();
     for _ in 0..SESSIONS {
         clients.push(bench.client(EACH as u16, run * EACH as usize)?);
     }
-    let runs = (area / u64::from(RUN)).min(u64::from(EACH));
+    let runs = (area / u64::from(blocks)).min(u64::from(EACH));
     for generation in 620..624 {
         for operation in [Operation::Write, Operation::Read] {
             for (n, client) in clients.iter_mut().enumerate() {
                 for slot in 0..runs {
-                    let lba = n as u64 * area + slot * u64::from(RUN);
+                    let lba = n as u64 * area + slot * u64::from(blocks);
                     let offset = slot * run as u64;
                     let own = generation + 100 * n as u64;
                     if operation == Operation::Write {
-                        client.put_stamps(bench, offset, lba, RUN, own)?;
+                        client.put_stamps(bench, offset, lba, blocks, own)?;
                     } else {
                         client.fill(bench, offset as usize, run, 0xee)?;
                     }
-                    let request = client.request(operation, lba, RUN);
+                    let request = client.request(operation, lba, blocks);
                     client.submit(bench, Request { offset, ..request })?;
                 }
                 client.kick(bench)?;
@@ -309,7 +320,13 @@ pub(super) fn sessions(bench: &mut Bench<'_>) -> Result<(), Problem> {
                 for done in client.drain(bench)? {
                     expect_ok(&done)?;
                     let own = generation + 100 * n as u64;
-                    client.check_stamps(bench, done.request.offset, done.request.lba, RUN, own)?;
+                    client.check_stamps(
+                        bench,
+                        done.request.offset,
+                        done.request.lba,
+                        blocks,
+                        own,
+                    )?;
                 }
             }
         }
