@@ -126,13 +126,12 @@ struct Shadow {
 pub(super) fn random_traffic(bench: &mut Bench<'_>) -> Result<(), Problem> {
     /// Blocks that take part.
     const AREA: u64 = 512;
-    const MOST_BLOCKS: u32 = 12;
     const REQUESTS: u32 = 600;
     let info = bench.info();
     let area = AREA.min(info.block_count);
     let base = bench.rng.u64(0..=info.block_count - area);
     let block = bench.block();
-    let run = (MOST_BLOCKS * block) as usize;
+    let run = (most_blocks(bench) * block) as usize;
     let depth = info.max_depth.min(64);
     let mut client = bench.client(depth, run * usize::from(depth))?;
     let mut lba = base;
@@ -189,6 +188,11 @@ pub(super) fn random_traffic(bench: &mut Bench<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Longest request of the mixture in blocks.
+fn most_blocks(bench: &Bench<'_>) -> u32 {
+    12.min(bench.info().max_transfer / bench.block())
+}
+
 fn start_one(
     bench: &mut Bench<'_>,
     client: &mut Client,
@@ -197,8 +201,8 @@ fn start_one(
     free: &mut Vec<u64>,
     generation: u64,
 ) -> Result<(), Problem> {
-    const MOST_BLOCKS: u32 = 12;
-    let blocks = bench.rng.u32(1..=MOST_BLOCKS.min(area as u32));
+    let most = most_blocks(bench);
+    let blocks = bench.rng.u32(1..=most.min(area as u32));
     let at = bench.rng.u64(0..=area - u64::from(blocks));
     let range = at..at + u64::from(blocks);
     let kind = bench.rng.u32(0..20);
@@ -210,7 +214,7 @@ fn start_one(
         return Ok(());
     };
     let lba = base + at;
-    let offset = slot * u64::from(MOST_BLOCKS * bench.block());
+    let offset = slot * u64::from(most * bench.block());
     let request = match kind {
         0 => Request {
             offset,
