@@ -1,7 +1,7 @@
 //! Runs the conformance suite of the block class over drivers at the homes of a host.
 //!
 //! `cargo xtask test conformance` runs this, adds what it learns from a booted system, and prints the matrix.
-//! Alone, `cargo run -p conformance -- --driver virtio-blk --home sim` prints a line for each case.
+//! Alone, `cargo run -p conformance -- --drivers virtio-blk --homes sim` prints a line for each case.
 #![forbid(unsafe_code)]
 
 mod device;
@@ -35,12 +35,12 @@ const CELLS: &[Cell] = &[Cell {
 /// Runs the conformance suite of the block class at the homes of a host.
 #[derive(Parser)]
 struct Cli {
-    /// Only this driver.
-    #[arg(long)]
-    driver: Option<String>,
-    /// Only this home.
-    #[arg(long)]
-    home: Option<String>,
+    /// Only these drivers.
+    #[arg(long, value_delimiter = ',')]
+    drivers: Vec<String>,
+    /// Only these homes.
+    #[arg(long, value_delimiter = ',')]
+    homes: Vec<String>,
     /// Only cases whose name contains this.
     #[arg(long)]
     filter: Option<String>,
@@ -60,10 +60,11 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let wanted = |choice: &Option<String>, name: &str| choice.as_ref().is_none_or(|c| c == name);
+    let wanted =
+        |choice: &[String], name: &str| choice.is_empty() || choice.iter().any(|c| c == name);
     let (mut ran, mut failed) = (0, 0);
     for cell in CELLS {
-        if !wanted(&cli.driver, cell.driver) || !wanted(&cli.home, cell.home) {
+        if !wanted(&cli.drivers, cell.driver) || !wanted(&cli.homes, cell.home) {
             continue;
         }
         let mut home = match (cell.open)() {
