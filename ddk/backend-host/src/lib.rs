@@ -17,12 +17,16 @@
 //! assert_eq!(events[0], Event { key: 7, count: 1 });
 //! ```
 
+mod grants;
 mod interrupt;
 mod memory;
+mod pages;
 mod queue;
 mod services;
 
+pub use grants::{BindError, bus_refused, everything};
 pub use interrupt::{HostInterrupt, InterruptSource};
 pub use memory::{DeviceMapping, Mapping, Payload};
+pub use pages::{ScatteredPages, TakenPages};
 pub use queue::{HostQueue, Source};
 pub use services::{Services, now_ns};

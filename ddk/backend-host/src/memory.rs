@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
-use ddk::{BufferGuard, DeviceAccess, DmaRegion, PAGE, PinnedBuffer};
+use ddk::{BufferGuard, DeviceAccess, DmaRegion, PAGE, PinnedBuffer, Width};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// Pages of the process, shared and zeroed or of a file. Unmapped when dropped. All access is by volatile
@@ -61,6 +61,18 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// A window of a device's registers, as its file offers them: `len` bytes, whole pages.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn of_registers(file: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<Mapping> {
+        let len = whole_pages(len)?;
+        let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        // SAFETY: a new mapping where the system wants it touches nothing that exists.
+        let base = unsafe { mmap(null_mut(), len, rights, flags, file, offset) }?;
+        Mapping::own(base.cast(), len)
+    }
+
     fn own(base: *mut u8, len: usize) -> io::Result<Mapping> {
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Mapping { base, len })
@@ -103,6 +115,50 @@ impl Mapping {
             // SAFETY: as in `read`; it is writable too, and no reference leads here.
             unsafe { self.base.as_ptr().add(offset + n).write_volatile(*byte) };
         }
+    }
+
+    /// Reads a word by one access of its width, as registers need it.
+    ///
+    /// # Panics
+    /// When it is not inside, or misaligned.
+    pub fn read_word(&self, offset: usize, width: Width) -> u64 {
+        let at = self.word(offset, width);
+        // SAFETY: `word` kept the access inside of the mapping and aligned; any bits are a valid word.
+        unsafe {
+            match width {
+                Width::U8 => at.read_volatile().into(),
+                Width::U16 => u16::from_le(at.cast::<u16>().read_volatile()).into(),
+                Width::U32 => u32::from_le(at.cast::<u32>().read_volatile()).into(),
+                Width::U64 => u64::from_le(at.cast::<u64>().read_volatile()),
+            }
+        }
+    }
+
+    /// Writes the low bits of a word by one access of its width.
+    ///
+    /// # Panics
+    /// As [`Mapping::read_word`].
+    pub fn write_word(&self, offset: usize, width: Width, value: u64) {
+        let at = self.word(offset, width);
+        // SAFETY: as in `read_word`; the mapping is writable and no reference leads here.
+        unsafe {
+            match width {
+                Width::U8 => at.write_volatile(value as u8),
+                Width::U16 => at.cast::<u16>().write_volatile((value as u16).to_le()),
+                Width::U32 => at.cast::<u32>().write_volatile((value as u32).to_le()),
+                Width::U64 => at.cast::<u64>().write_volatile(value.to_le()),
+            }
+        }
+    }
+
+    fn word(&self, offset: usize, width: Width) -> *mut u8 {
+        self.check(offset, width.bytes());
+        assert!(
+            offset.is_multiple_of(width.bytes()),
+            "{offset:#x} is misaligned"
+        );
+        // SAFETY: `check` kept the offset inside of the mapping.
+        unsafe { self.base.as_ptr().add(offset) }
     }
 
     fn check(&self, offset: usize, len: usize) {
@@ -270,6 +326,18 @@ mod tests {
         assert_eq!(*released.lock().unwrap(), 0);
         drop(payload);
         assert_eq!(*released.lock().unwrap(), 1);
+    }
+
+    #[test]
+    fn words_are_little_endian() {
+        let mapping = Mapping::anonymous(1).unwrap();
+        mapping.write_word(8, Width::U64, 0x1122_3344_5566_7788);
+        mapping.write_word(8, Width::U8, 0xfff);
+        assert_eq!(mapping.read_word(8, Width::U16), 0x77ff);
+        assert_eq!(mapping.read_word(12, Width::U32), 0x1122_3344);
+        let mut bytes = [0; 2];
+        mapping.read(8, &mut bytes);
+        assert_eq!(bytes, [0xff, 0x77]);
     }
 
     #[test]

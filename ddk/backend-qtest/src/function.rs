@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ddk::{Bus, PlatformError, PortBus, Width};
+use ddk_backend_host::bus_refused;
 use pci_bus::config::{ConfigSpace, command, register};
 use pci_bus::{fence, filter, message};
 use proto::bus::{BusError, FenceStep, Message, PciAddress, PciFunctionInfo, VectorState};
@@ -25,16 +26,6 @@ pub(crate) struct Function {
     decodes: AtomicBool,
     pub(crate) bound: AtomicBool,
     pub(crate) epoch: AtomicU32,
-}
-
-pub(crate) fn refused(error: BusError) -> PlatformError {
-    match error {
-        BusError::Protected => PlatformError::NotGranted,
-        BusError::BadAccess => PlatformError::Invalid,
-        BusError::NotSupported => PlatformError::Unsupported,
-        BusError::Kernel(code) => PlatformError::Code(code),
-        _ => PlatformError::Closed,
-    }
 }
 
 impl Function {
@@ -75,7 +66,8 @@ impl Function {
 
     pub(crate) fn config_read(&self, offset: u16, bytes: Width) -> Result<u32, PlatformError> {
         let access = self.access();
-        let bytes = filter::check_access(offset, bytes as u8, access.size()).map_err(refused)?;
+        let bytes =
+            filter::check_access(offset, bytes as u8, access.size()).map_err(bus_refused)?;
         if self.gone.load(Ordering::Relaxed) {
             return Ok(bytes.all_ones());
         }
@@ -97,7 +89,7 @@ impl Function {
             access.size(),
             vendor_length,
         );
-        let checked = checked.map_err(refused)?;
+        let checked = checked.map_err(bus_refused)?;
         debug_assert!(width(checked) == bytes);
         access.write(address, offset, checked, value);
         Ok(())
@@ -109,7 +101,7 @@ impl Function {
             return Ok(());
         }
         let access = self.access();
-        message::program(&access, &access, &self.info, messages).map_err(refused)?;
+        message::program(&access, &access, &self.info, messages).map_err(bus_refused)?;
         for vector in 0..messages.len() as u16 {
             self.set_vector(vector, VectorState::Masked)?;
         }
@@ -122,7 +114,7 @@ impl Function {
             return Ok(());
         }
         let access = self.access();
-        message::set_vector(&access, &access, &self.info, vector, state).map_err(refused)
+        message::set_vector(&access, &access, &self.info, vector, state).map_err(bus_refused)
     }
 
     /// Decoding and bus mastering on, also in the bridges above, then messages.
@@ -147,7 +139,8 @@ impl Function {
                 if self.info.msix.is_none() {
                     return Ok(());
                 }
-                message::set_function(&access, &self.info, VectorState::Unmasked).map_err(refused)
+                message::set_function(&access, &self.info, VectorState::Unmasked)
+                    .map_err(bus_refused)
             }
             Interrupts::Line | Interrupts::None => Ok(()),
         }
@@ -160,9 +153,9 @@ impl Function {
             return Ok(());
         }
         if interrupts == Interrupts::Messages {
-            message::set_function(&access, &self.info, VectorState::Masked).map_err(refused)?;
+            message::set_function(&access, &self.info, VectorState::Masked).map_err(bus_refused)?;
         }
-        fence::bus_master_off(&access, self.info.address).map_err(refused)
+        fence::bus_master_off(&access, self.info.address).map_err(bus_refused)
     }
 
     /// The whole fence, as after the death of a driver: interrupts, bus mastering, reset.
@@ -181,7 +174,7 @@ impl Function {
             match fence::step(&access, &access, &access, &self.info, bridge, step) {
                 // Without a way to be reset it is cut off from memory, and that has to do.
                 Ok(()) | Err(BusError::NotSupported) => {}
-                Err(error) => return Err(refused(error)),
+                Err(error) => return Err(bus_refused(error)),
             }
         }
         Ok(())

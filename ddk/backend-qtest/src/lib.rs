@@ -65,8 +65,8 @@ mod process;
 mod qmp;
 mod wire;
 
-pub use ddk_backend_host::Payload;
+pub use ddk_backend_host::{BindError, Payload};
 pub use disk::Disk;
-pub use machine::{BindError, QtestMachine, QtestMachineBuilder, StartError};
+pub use machine::{QtestMachine, QtestMachineBuilder, StartError};
 pub use process::qemu;
 pub use qmp::{Qmp, QmpError};

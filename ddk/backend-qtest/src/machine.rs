@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ddk::manifest::{Class, Manifest, Need, dma, memory_bars, message_interrupt, msix};
+use ddk::manifest::Manifest;
 use ddk::{DeviceAccess, PinnedBuffer, Platform, PlatformError};
-use ddk_backend_host::{Payload, Services};
+use ddk_backend_host::{BindError, Payload, Services, everything};
 use devmgr::grants::{self, Grants};
 use devmgr::node::Device;
 use pci_bus::config::{ConfigSpace, id};
@@ -60,32 +60,6 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
-
-/// Why there is no platform for a device.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum BindError {
-    /// No device has this `id` or address; those that there are.
-    NotFound(String),
-    /// Another platform has it; drop that first.
-    InUse,
-    /// The device does not have what the manifest needs.
-    Needs(String),
-    /// The device does not do what was asked of it.
-    Device(PlatformError),
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BindError::NotFound(known) => write!(f, "no such device; there are {known}"),
-            BindError::InUse => f.write_str("the device has a platform already"),
-            BindError::Needs(text) => f.write_str(text),
-            BindError::Device(error) => write!(f, "the device cannot be set up: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for BindError {}
 
 /// What a machine is made of; see [`QtestMachine::builder`].
 #[derive(Clone, Debug)]
@@ -327,20 +301,8 @@ impl QtestMachine {
     /// # Errors
     /// See [`BindError`].
     pub fn platform(&self, device: &str) -> Result<Arc<dyn Platform>, BindError> {
-        let info = &self.function(device)?.info;
-        let all = [
-            Some(memory_bars()).filter(|_| info.bars.iter().any(|b| b.kind != BarKind::Io)),
-            match info.msix {
-                Some(_) => Some(msix(1, 64)),
-                None => Some(message_interrupt()).filter(|_| info.msi_vectors > 0),
-            },
-            Some(dma(64)),
-        ];
-        let needs: Vec<Need> = all.into_iter().flatten().collect();
-        self.platform_for(
-            device,
-            &Manifest::new("all", Class::OTHER, [0; 3], &[], &needs),
-        )
+        let manifest = everything(&self.function(device)?.info);
+        self.platform_for(device, &manifest)
     }
 
     /// A platform with what a driver's manifest asks for, as the device manager would grant it.
