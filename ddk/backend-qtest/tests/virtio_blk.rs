@@ -2,26 +2,17 @@
 
 mod disk;
 
-use std::time::Duration;
-
-use ddk::{Described, DeviceAccess, DriverError};
+use ddk::{DeviceAccess, DriverError};
 use ddk_backend_qtest::{Disk, QtestMachine};
-use ddk_class_block::{Operation, Status};
+use ddk_class_block::{DirectDisks, Operation, Status};
 use virtio_blk::VirtioBlk;
 
-use disk::{Image, InUse, machine};
+use disk::{ANSWER_LIMIT_MS, Image, access, machine, one, pattern};
 
 const BLOCK: usize = 512;
 
-fn pattern(seed: u8, len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|n| (n as u8).wrapping_mul(31).wrapping_add((n / 256) as u8) ^ seed)
-        .collect()
-}
-
-fn start(machine: &QtestMachine, device: &str) -> InUse<VirtioBlk> {
-    let platform = machine.platform_for(device, &VirtioBlk::MANIFEST).unwrap();
-    InUse::start(platform).unwrap()
+fn start(machine: &QtestMachine, device: &str) -> DirectDisks<VirtioBlk> {
+    disk::start(machine, device)
 }
 
 #[test]
@@ -34,14 +25,17 @@ fn reads_what_the_file_holds_and_writes_what_the_file_then_holds() {
         return;
     };
     let mut disk = start(&machine, "blk0");
-    let info = disk.info();
+    let info = disk.disks().remove(0);
     assert_eq!((info.block_shift, info.block_count), (9, 2048));
     assert_eq!(info.serial, "qtest-1");
 
     // Longer than a page and not at the start of one: the device addresses are scattered.
     let (buffer, memory) = machine.payload(5 * 4096, DeviceAccess::Both).unwrap();
     let (offset, len) = (1536, 16 * 1024);
-    let status = disk.one(Operation::Read, 3, len, Some((&buffer, offset)));
+    let status = one(
+        &mut disk,
+        access(Operation::Read, 3, len, Some((&buffer, offset))),
+    );
     assert_eq!(status, Status::OK);
     assert_eq!(
         memory.read(offset as usize, len as usize),
@@ -51,15 +45,21 @@ fn reads_what_the_file_holds_and_writes_what_the_file_then_holds() {
 
     let news = pattern(0x5a, len as usize);
     memory.write(offset as usize, &news);
-    let status = disk.one(Operation::Write, 100, len, Some((&buffer, offset)));
+    let status = one(
+        &mut disk,
+        access(Operation::Write, 100, len, Some((&buffer, offset))),
+    );
     assert_eq!(status, Status::OK);
-    assert_eq!(disk.one(Operation::Flush, 0, 0, None), Status::OK);
+    assert_eq!(
+        one(&mut disk, access(Operation::Flush, 0, 0, None)),
+        Status::OK
+    );
     assert_eq!(image.bytes(100 * BLOCK, len as usize), news);
     assert_eq!(
         image.bytes(99 * BLOCK, BLOCK),
         pattern(1, 1 << 20)[99 * BLOCK..100 * BLOCK]
     );
-    disk.stop();
+    disk.stop().unwrap();
 }
 
 #[test]
@@ -80,19 +80,26 @@ fn several_devices_of_one_machine_have_a_platform_each() {
     let mut disks = [start(&machine, "blk0"), start(&machine, "blk1")];
     assert!(machine.platform("blk0").is_err(), "it is in use");
     assert!(machine.platform("blk2").is_err(), "it is not there");
-    assert_eq!(disks[0].queues.len(), 2);
+    assert_eq!(disks[0].queue_count(), 2);
     let (buffer, memory) = machine.payload(4096, DeviceAccess::Both).unwrap();
     for (disk, image) in disks.iter_mut().zip(&images) {
         for queue in 0..2 {
-            let status = disk.on(queue, Operation::Read, 8, 4096, Some((&buffer, 0)));
+            disk.push(
+                queue,
+                0,
+                access(Operation::Read, 8, 4096, Some((&buffer, 0))),
+            )
+            .unwrap();
+            let limit = disk.deadline_in_ms(ANSWER_LIMIT_MS);
+            let (_, status) = disk.wait(queue, limit).unwrap().expect("an answer");
             assert_eq!(status, Status::OK);
             assert_eq!(memory.read(0, 4096), image.bytes(8 * BLOCK, 4096));
         }
     }
-    assert!(disks[1].info().read_only);
+    assert!(disks[1].disks()[0].read_only);
     let [first, second] = disks;
-    first.stop();
-    second.stop();
+    first.stop().unwrap();
+    second.stop().unwrap();
     // The next driver of the device is its second.
     let platform = machine.platform("blk0").unwrap();
     assert_eq!(platform.epoch(), 2);
@@ -109,11 +116,16 @@ fn an_error_of_the_medium_costs_its_request() {
     };
     let mut disk = start(&machine, "blk0");
     let (buffer, _memory) = machine.payload(4096, DeviceAccess::Both).unwrap();
-    let mut read = |lba| disk.one(Operation::Read, lba, 512, Some((&buffer, 0)));
+    let mut read = |lba| {
+        one(
+            &mut disk,
+            access(Operation::Read, lba, 512, Some((&buffer, 0))),
+        )
+    };
     assert_eq!(read(39), Status::OK);
     assert_eq!(read(40), Status::IO_ERROR);
     assert_eq!(read(41), Status::OK);
-    disk.stop();
+    disk.stop().unwrap();
 }
 
 #[test]
@@ -128,26 +140,31 @@ fn a_disk_that_is_held_answers_when_it_is_let_go() {
     let mut disk = start(&machine, "blk0");
     let (buffer, memory) = machine.payload(4096, DeviceAccess::Both).unwrap();
     machine.hold("d0").unwrap();
-    disk.push(0, Operation::Read, 0, 4096, Some((&buffer, 0)));
+    disk.push(0, 0, access(Operation::Read, 0, 4096, Some((&buffer, 0))))
+        .unwrap();
     assert_eq!(
-        disk.wait(0, Duration::from_millis(200)),
+        disk.wait(0, disk.deadline_in_ms(200)).unwrap(),
         None,
         "it is silent"
     );
     machine.release("d0").unwrap();
-    let done = disk.wait(0, Duration::from_secs(20)).unwrap();
-    assert_eq!(done, Status::OK);
+    let done = disk.wait(0, disk.deadline_in_ms(ANSWER_LIMIT_MS)).unwrap();
+    assert_eq!(done.map(|(_, status)| status), Some(Status::OK));
     assert_eq!(memory.read(0, 4096), image.bytes(0, 4096));
 
     // And a reset takes it back from a device that stays silent.
     machine.hold("d0").unwrap();
-    disk.push(0, Operation::Read, 0, 4096, Some((&buffer, 0)));
-    assert_eq!(disk.wait(0, Duration::from_millis(50)), None);
+    disk.push(0, 0, access(Operation::Read, 0, 4096, Some((&buffer, 0))))
+        .unwrap();
+    assert_eq!(disk.wait(0, disk.deadline_in_ms(50)).unwrap(), None);
     disk.reset().unwrap();
     machine.release("d0").unwrap();
-    let status = disk.one(Operation::Read, 0, 4096, Some((&buffer, 0)));
+    let status = one(
+        &mut disk,
+        access(Operation::Read, 0, 4096, Some((&buffer, 0))),
+    );
     assert_eq!(status, Status::OK);
-    disk.stop();
+    disk.stop().unwrap();
 }
 
 #[test]
@@ -161,7 +178,10 @@ fn a_device_that_is_pulled_out_is_gone() {
     };
     let mut disk = start(&machine, "blk0");
     let (buffer, _memory) = machine.payload(4096, DeviceAccess::Both).unwrap();
-    let status = disk.one(Operation::Read, 0, 512, Some((&buffer, 0)));
+    let status = one(
+        &mut disk,
+        access(Operation::Read, 0, 512, Some((&buffer, 0))),
+    );
     assert_eq!(status, Status::OK);
     machine.unplug("blk0").unwrap();
     let gone = disk.reset().unwrap_err();
@@ -194,10 +214,13 @@ fn a_resize_is_announced_by_the_interrupt_for_changes() {
     };
     let mut disk = start(&machine, "blk0");
     machine.resize("d0", 64).unwrap();
-    disk.wait_for_change(Duration::from_secs(20));
-    disk.look_for_changes().unwrap();
-    assert_eq!(disk.info().block_count, 64);
-    disk.stop();
+    let limit = disk.deadline_in_ms(ANSWER_LIMIT_MS);
+    assert!(
+        disk.wait_for_change(limit).unwrap(),
+        "the device says nothing"
+    );
+    assert_eq!(disk.disks()[0].block_count, 64);
+    disk.stop().unwrap();
 }
 
 #[test]
@@ -213,14 +236,17 @@ fn memory_comes_back_when_a_driver_is_gone() {
     for round in 1..=3 {
         let mut disk = start(&machine, "blk0");
         let (buffer, memory) = machine.payload(4096, DeviceAccess::Both).unwrap();
-        let status = disk.one(Operation::Read, 8, 4096, Some((&buffer, 0)));
+        let status = one(
+            &mut disk,
+            access(Operation::Read, 8, 4096, Some((&buffer, 0))),
+        );
         assert_eq!(status, Status::OK);
         assert_eq!(memory.read(0, 4096), image.bytes(4096, 4096));
         if round == 2 {
             // As if it had crashed: the fence resets the device.
             drop(disk);
         } else {
-            disk.stop();
+            disk.stop().unwrap();
         }
         drop((buffer, memory));
         assert_eq!(machine.free_pages(), before, "round {round}");

@@ -1,23 +1,16 @@
-//! A block driver in use, one request at a time, and an image to compare with.
+//! Machines, images, and disks that are driven request by request.
 
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
-use ddk::{
-    Deadline, DeviceContext, DriverError, Event, EventQueue, PinnedBuffer, Platform, StopReason,
-    block_on,
-};
+use ddk::{Described, PinnedBuffer};
 use ddk_backend_qtest::{QtestMachine, QtestMachineBuilder, StartError};
-use ddk_class_block::{BlockDevice, BlockQueue, DiskInfo, Operation, Request, Status};
+use ddk_class_block::{Access, BlockDevice, DirectDisks, Operation, Status};
 
 /// An answer may take that long; a test that waits for it in vain has failed.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
-/// Key of the interrupt for changes; queues have their index.
-const CHANGES: u64 = 1000;
+pub const ANSWER_LIMIT_MS: u32 = 20_000;
 
 /// The machine, or `None` after saying that nothing was run.
 pub fn machine(builder: QtestMachineBuilder) -> Option<QtestMachine> {
@@ -53,135 +46,34 @@ impl Image {
     }
 }
 
-/// A driver with its queues.
-pub struct InUse<D: BlockDevice> {
-    cx: DeviceContext,
-    pub driver: D,
-    pub queues: Vec<D::Queue>,
-    events: Box<dyn EventQueue>,
-    token: u32,
+/// What no two blocks have in common.
+pub fn pattern(seed: u8, len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|n| (n as u8).wrapping_mul(31).wrapping_add((n / 256) as u8) ^ seed)
+        .collect()
 }
 
-impl<D: BlockDevice> InUse<D> {
-    pub fn start(platform: Arc<dyn Platform>) -> Result<InUse<D>, DriverError> {
-        let cx = DeviceContext::new(platform).unwrap();
-        let mut driver = block_on(&cx, D::start(cx.clone())).unwrap()?;
-        let events = cx.event_queue()?;
-        let queues = driver.take_queues();
-        driver.bind_changes(&*events, CHANGES).unwrap();
-        let mut this = InUse {
-            cx,
-            driver,
-            queues,
-            events,
-            token: 0,
-        };
-        this.bind();
-        Ok(this)
-    }
+pub fn start<D: BlockDevice + Described>(machine: &QtestMachine, device: &str) -> DirectDisks<D> {
+    let platform = machine.platform_for(device, &D::MANIFEST).unwrap();
+    DirectDisks::start(platform).unwrap()
+}
 
-    fn bind(&mut self) {
-        for (index, queue) in self.queues.iter_mut().enumerate() {
-            queue.bind(&*self.events, index as u64).unwrap();
-        }
+pub fn access(
+    operation: Operation,
+    lba: u64,
+    length: u32,
+    data: Option<(&PinnedBuffer, u64)>,
+) -> Access<'_> {
+    Access {
+        operation,
+        lba,
+        length,
+        data,
     }
+}
 
-    /// The first disk.
-    pub fn info(&self) -> DiskInfo {
-        self.driver.disks().remove(0)
-    }
-
-    pub fn look_for_changes(&mut self) -> Result<(), DriverError> {
-        block_on(&self.cx, self.driver.changed()).unwrap()
-    }
-
-    pub fn push(
-        &mut self,
-        queue: usize,
-        operation: Operation,
-        lba: u64,
-        length: u32,
-        data: Option<(&PinnedBuffer, u64)>,
-    ) {
-        self.token += 1;
-        let disk = self.info();
-        let request = Request {
-            token: self.token,
-            unit: disk.unit,
-            operation,
-            durable: false,
-            may_unmap: false,
-            lba,
-            blocks: length >> disk.block_shift,
-            length,
-            data: data.map(|(buffer, _)| buffer),
-            offset: data.map_or(0, |(_, offset)| offset),
-        };
-        self.queues[queue].push(&request).unwrap();
-        self.queues[queue].kick();
-    }
-
-    /// The answer to the last request, found because the device's interrupt said so.
-    pub fn wait(&mut self, queue: usize, limit: Duration) -> Option<Status> {
-        let end = Deadline::at_ns(self.cx.now_ns() + limit.as_nanos() as u64);
-        loop {
-            if let Some(done) = self.queues[queue].reap().unwrap() {
-                assert_eq!(done.token, self.token);
-                return Some(done.status);
-            }
-            if self.queues[queue].arm() {
-                continue;
-            }
-            let mut events = [Event::default(); 4];
-            if self.events.wait(&mut events, end).unwrap() == 0 {
-                return None;
-            }
-        }
-    }
-
-    pub fn on(
-        &mut self,
-        queue: usize,
-        operation: Operation,
-        lba: u64,
-        length: u32,
-        data: Option<(&PinnedBuffer, u64)>,
-    ) -> Status {
-        self.push(queue, operation, lba, length, data);
-        self.wait(queue, ANSWER_LIMIT).expect("an answer")
-    }
-
-    pub fn one(
-        &mut self,
-        operation: Operation,
-        lba: u64,
-        length: u32,
-        data: Option<(&PinnedBuffer, u64)>,
-    ) -> Status {
-        self.on(0, operation, lba, length, data)
-    }
-
-    pub fn wait_for_change(&mut self, limit: Duration) {
-        let end = Deadline::at_ns(self.cx.now_ns() + limit.as_nanos() as u64);
-        let mut events = [Event::default(); 4];
-        loop {
-            let taken = self.events.wait(&mut events, end).unwrap();
-            assert!(taken > 0, "the device announces nothing");
-            if events[..taken].iter().any(|event| event.key == CHANGES) {
-                return;
-            }
-        }
-    }
-
-    pub fn reset(&mut self) -> Result<(), DriverError> {
-        let old = std::mem::take(&mut self.queues);
-        self.queues = block_on(&self.cx, self.driver.reset(old)).unwrap()?;
-        self.bind();
-        Ok(())
-    }
-
-    pub fn stop(self) {
-        drop(self.queues);
-        block_on(&self.cx, self.driver.stop(StopReason::Requested)).unwrap();
-    }
+/// A request of the first disk by the first queue, and its answer.
+pub fn one<D: BlockDevice>(disks: &mut DirectDisks<D>, access: Access<'_>) -> Status {
+    let limit = disks.deadline_in_ms(ANSWER_LIMIT_MS);
+    disks.run(0, access, limit).unwrap().expect("an answer")
 }
