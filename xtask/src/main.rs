@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod conformance;
 mod guest;
 mod image;
 mod levels;

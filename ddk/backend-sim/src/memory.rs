@@ -117,7 +117,8 @@ impl DeviceMemory {
         self.0.lock().unwrap().pages.len()
     }
 
-    fn at(&self, address: u64, write: bool) -> Result<*mut u8, MemoryError> {
+    /// Where the device's accesses from `address` on go, and how far its page reaches.
+    fn at(&self, address: u64, write: bool) -> Result<(*mut u8, usize), MemoryError> {
         let offset = address % PAGE as u64;
         let map = self.0.lock().unwrap();
         match map.pages.get(&(address - offset)) {
@@ -128,7 +129,8 @@ impl DeviceMemory {
                     p.device_reads
                 } =>
             {
-                Ok((p.base + offset as usize) as *mut u8)
+                let offset = offset as usize;
+                Ok(((p.base + offset) as *mut u8, PAGE - offset))
             }
             _ => Err(MemoryError { address }),
         }
@@ -139,11 +141,16 @@ impl DeviceMemory {
     /// # Errors
     /// When it may not.
     pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), MemoryError> {
-        for (n, byte) in into.iter_mut().enumerate() {
-            let at = self.at(address.wrapping_add(n as u64), false)?;
-            // SAFETY: the page is mapped, so its block lives; the lock was released, but tests run models
-            // and drivers on one thread.
-            *byte = unsafe { at.read_volatile() };
+        let mut done = 0;
+        while done < into.len() {
+            let (from, room) = self.at(address.wrapping_add(done as u64), false)?;
+            let len = room.min(into.len() - done);
+            for (n, byte) in into[done..done + len].iter_mut().enumerate() {
+                // SAFETY: inside of the page, which is mapped, so its block lives; the lock was released, but
+                // tests run models and drivers on one thread.
+                *byte = unsafe { from.add(n).read_volatile() };
+            }
+            done += len;
         }
         Ok(())
     }
@@ -153,10 +160,15 @@ impl DeviceMemory {
     /// # Errors
     /// When it may not.
     pub fn write(&self, address: u64, from: &[u8]) -> Result<(), MemoryError> {
-        for (n, byte) in from.iter().enumerate() {
-            let at = self.at(address.wrapping_add(n as u64), true)?;
-            // SAFETY: as in `read`.
-            unsafe { at.write_volatile(*byte) }
+        let mut done = 0;
+        while done < from.len() {
+            let (to, room) = self.at(address.wrapping_add(done as u64), true)?;
+            let len = room.min(from.len() - done);
+            for (n, byte) in from[done..done + len].iter().enumerate() {
+                // SAFETY: as in `read`.
+                unsafe { to.add(n).write_volatile(*byte) }
+            }
+            done += len;
         }
         Ok(())
     }

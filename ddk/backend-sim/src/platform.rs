@@ -224,6 +224,11 @@ impl SimPlatform {
             .fetch_add(ms * 1_000_000, Ordering::Relaxed);
     }
 
+    /// The rules that the driver broke.
+    pub fn violations(&self) -> Vec<String> {
+        self.shared.violations.lock().unwrap().clone()
+    }
+
     /// Fails the test if the driver broke a rule.
     ///
     /// # Panics

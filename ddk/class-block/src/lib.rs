@@ -24,12 +24,14 @@ extern crate std;
 
 mod check;
 mod device;
+mod direct;
 mod link;
 mod session;
 mod supervisor;
 mod worker;
 
 pub use device::{Abort, BlockDevice, BlockQueue, Completed, DiskInfo, PushError, Request};
+pub use direct::{Access, DirectDisks};
 pub use link::{Command, Notice, Notices, WorkerLink};
 pub use proto::block::{Operation, Status, flags};
 pub use session::{Doorbell, Extent, Session, SessionId};

@@ -190,6 +190,12 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
         }
     }
 
+    /// Resets the device because somebody wants it, not because it went wrong. What it has ends with
+    /// [`Status::IO_ERROR`]. [`Supervisor::attend`] does the work once the workers have handed over.
+    pub fn reset_device(&mut self) {
+        self.begin_reset(Status::IO_ERROR);
+    }
+
     /// When [`Supervisor::tick`] is due.
     pub fn next_tick(&self) -> Deadline {
         self.next_tick

@@ -13,10 +13,15 @@ pub enum Bus {
     /// virtio-blk over PCI.
     #[default]
     Virtio,
+    /// A namespace of an NVMe controller over PCI.
+    Nvme,
 }
 
 /// All buses by the name that `bus=` takes.
-const BUSES: &[(&str, Bus)] = &[("virtio", Bus::Virtio)];
+const BUSES: &[(&str, Bus)] = &[("virtio", Bus::Virtio), ("nvme", Bus::Nvme)];
+
+/// A disk and its options, as help texts show them.
+pub const SYNTAX: &str = "FILE[,bus=virtio|nvme][,controller=NAME][,block=512|4096][,readonly]";
 
 /// What the guest may do to a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +42,11 @@ pub struct Disk {
     pub file: PathBuf,
     /// The bus that it hangs on.
     pub bus: Bus,
+    /// NVMe disks with the same name here are namespaces of one controller; without a name a disk has a
+    /// controller of its own.
+    pub controller: Option<String>,
+    /// Bytes of a logical block; without a number as the device has it, which is 512.
+    pub block_size: Option<u32>,
     /// What the guest may do to it.
     pub access: Access,
 }
@@ -47,11 +57,13 @@ impl Disk {
         Self {
             file: file.into(),
             bus: Bus::default(),
+            controller: None,
+            block_size: None,
             access,
         }
     }
 
-    /// Reads `FILE[,bus=virtio][,readonly]`. A file name may have commas, as
+    /// Reads what [`SYNTAX`] shows. A file name may have commas, as
     /// options are taken from the end.
     ///
     /// # Errors
@@ -63,6 +75,24 @@ impl Disk {
         while let Some((rest, option)) = file.rsplit_once(',') {
             if option == "readonly" {
                 disk.access = Access::ReadOnly;
+            } else if let Some(name) = option.strip_prefix("controller=") {
+                let plain = name.bytes().all(|b| b.is_ascii_alphanumeric());
+                if name.is_empty() || !plain {
+                    return Err(UsageError(format!(
+                        "--disk {text}: controller {name:?} is not made of letters and digits"
+                    )));
+                }
+                disk.controller = Some(name.to_owned());
+            } else if let Some(bytes) = option.strip_prefix("block=") {
+                disk.block_size = match bytes {
+                    "512" => Some(512),
+                    "4096" => Some(4096),
+                    _ => {
+                        return Err(UsageError(format!(
+                            "--disk {text}: blocks of {bytes:?} bytes, there are 512 and 4096"
+                        )));
+                    }
+                };
             } else if let Some(name) = option.strip_prefix("bus=") {
                 let bus = BUSES.iter().find(|(known, _)| *known == name);
                 disk.bus = bus.map(|(_, bus)| *bus).ok_or_else(|| {
@@ -76,13 +106,18 @@ impl Disk {
                 break;
             } else {
                 return Err(UsageError(format!(
-                    "--disk {text}: unknown option {option:?}, there is bus= and readonly"
+                    "--disk {text}: unknown option {option:?}, there is bus=, controller=, block= and readonly"
                 )));
             }
             file = rest;
         }
         if file.is_empty() {
             return Err(UsageError(format!("--disk {text:?} names no file")));
+        }
+        if disk.controller.is_some() && disk.bus != Bus::Nvme {
+            return Err(UsageError(format!(
+                "--disk {text}: controller= is for bus=nvme"
+            )));
         }
         disk.file = PathBuf::from(file);
         Ok(disk)
@@ -108,7 +143,14 @@ impl Disk {
         Ok(())
     }
 
-    /// QEMU's arguments for disk number `index`.
+    fn controller_id(&self, index: usize) -> String {
+        match &self.controller {
+            Some(name) => format!("nvme-{name}"),
+            None => format!("nvme-disk{index}"),
+        }
+    }
+
+    /// QEMU's arguments for disk number `index`, behind those of [`controllers`].
     pub fn arguments(&self, index: usize, cpus: u32) -> Vec<String> {
         let node = format!("disk{index}");
         let read_only = self.access == Access::ReadOnly;
@@ -151,14 +193,40 @@ impl Disk {
                 ]
             }
         };
-        let device = match self.bus {
+        let mut device = match self.bus {
             Bus::Virtio => {
                 format!("virtio-blk-pci,drive={node},num-queues={cpus},disable-legacy=on")
             }
+            Bus::Nvme => format!("nvme-ns,drive={node},bus={}", self.controller_id(index)),
         };
+        if let Some(bytes) = self.block_size {
+            device.push_str(&format!(
+                ",logical_block_size={bytes},physical_block_size={bytes}"
+            ));
+        }
         arguments.extend(["-device".to_owned(), device]);
         arguments
     }
+}
+
+/// QEMU's arguments for the controllers that the disks hang on, as far as the disks do not bring their own.
+pub fn controllers(disks: &[Disk], cpus: u32) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let mut ids: Vec<String> = Vec::new();
+    for (index, disk) in disks.iter().enumerate() {
+        let id = disk.controller_id(index);
+        if disk.bus != Bus::Nvme || ids.contains(&id) {
+            continue;
+        }
+        // A queue pair for each processor, and a vector more for the admin queue.
+        let device = format!(
+            "nvme,id={id},serial={id},max_ioqpairs={cpus},msix_qsize={}",
+            cpus + 1
+        );
+        arguments.extend(["-device".to_owned(), device]);
+        ids.push(id);
+    }
+    arguments
 }
 
 /// The image's format by its first bytes. QEMU must not guess: a guest could
@@ -187,6 +255,14 @@ mod tests {
         assert_eq!(plain, Disk::new("a.img", Access::ReadWrite));
         let both = Disk::parse("a.img,bus=virtio,readonly").unwrap();
         assert_eq!(both, Disk::new("a.img", Access::ReadOnly));
+        let nvme = Disk::parse("a.img,bus=nvme,controller=x,block=4096").unwrap();
+        let expected = Disk {
+            bus: Bus::Nvme,
+            controller: Some("x".to_owned()),
+            block_size: Some(4096),
+            ..Disk::new("a.img", Access::ReadWrite)
+        };
+        assert_eq!(nvme, expected);
     }
 
     #[test]
@@ -204,6 +280,9 @@ mod tests {
     fn what_is_not_there_is_named() {
         let message = |text: &str| Disk::parse(text).unwrap_err().to_string();
         assert!(message("a.img,bus=floppy").contains("unknown bus \"floppy\", there is virtio"));
+        assert!(message("a.img,controller=x").contains("is for bus=nvme"));
+        assert!(message("a.img,bus=nvme,controller=a/b").contains("letters and digits"));
+        assert!(message("a.img,block=520").contains("there are 512 and 4096"));
         assert!(message("a.img,fast").contains("unknown option \"fast\""));
         assert!(message("").contains("names no file"));
         let missing = Disk::new("/nonexistent/x.img", Access::ReadOnly);
@@ -215,6 +294,30 @@ mod tests {
                 .contains("/nonexistent/x.img")
         );
         assert!(Disk::new("/", Access::ReadOnly).check().is_err());
+    }
+
+    #[test]
+    fn namespaces_share_the_controller_that_they_name() {
+        let disk = |text: &str| Disk::parse(text).unwrap();
+        let disks = [
+            disk("a,bus=nvme,controller=x"),
+            disk("b"),
+            disk("c,bus=nvme,controller=x"),
+            disk("d,bus=nvme"),
+        ];
+        let arguments = controllers(&disks, 2);
+        assert_eq!(
+            arguments,
+            [
+                "-device",
+                "nvme,id=nvme-x,serial=nvme-x,max_ioqpairs=2,msix_qsize=3",
+                "-device",
+                "nvme,id=nvme-disk3,serial=nvme-disk3,max_ioqpairs=2,msix_qsize=3",
+            ]
+        );
+        let device = |index: usize| disks[index].arguments(index, 2).pop().unwrap();
+        assert_eq!(device(2), "nvme-ns,drive=disk2,bus=nvme-x");
+        assert_eq!(device(3), "nvme-ns,drive=disk3,bus=nvme-disk3");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use crate::tool;
 
 /// Flags that make a run repeat bit by bit: the guest's time is the number of
@@ -80,6 +80,7 @@ impl Machine {
         }
         command.args(["-serial", "chardev:log", "-serial", "chardev:console"]);
         command.args(["-device", "isa-debugcon,iobase=0xe9,chardev=outcome"]);
+        command.args(disk::controllers(&self.disks, self.cpus));
         for (index, disk) in self.disks.iter().enumerate() {
             command.args(disk.arguments(index, self.cpus));
         }

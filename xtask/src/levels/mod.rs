@@ -10,7 +10,7 @@ mod unit;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::system;
+use crate::{conformance, system};
 
 /// A level of testing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -27,15 +27,18 @@ pub enum Level {
     Miri,
     /// The whole system, booted in QEMU and driven from outside.
     System,
+    /// The conformance suite of the block class: drivers by homes.
+    Conformance,
 }
 
 /// The levels in the order in which they run: what fails fast comes first.
-const ORDER: [Level; 6] = [
+const ORDER: [Level; 7] = [
     Level::Lint,
     Level::Unit,
     Level::Loom,
     Level::Miri,
     Level::System,
+    Level::Conformance,
     Level::Doc,
 ];
 
@@ -45,8 +48,14 @@ pub struct TestArgs {
     /// Only this level.
     #[arg(value_enum)]
     level: Option<Level>,
-    /// Only system tests whose name contains this.
+    /// Only system tests whose name contains this; for conformance, only this driver, home or case.
     filter: Option<String>,
+    /// Conformance: the only seed of the simulator's devices.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Conformance: the matrix as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Counts of tests.
@@ -122,6 +131,11 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             Level::Loom => unit::loom()?,
             Level::Miri => unit::miri()?,
             Level::System => system::run(args.filter.as_deref())?,
+            Level::Conformance => conformance::run(&conformance::Options {
+                seed: args.seed,
+                filter: args.filter.clone(),
+                json: args.json,
+            })?,
         });
     }
     println!("==      took {} s", started.elapsed().as_secs());

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::build::{self, ArchiveExtras, Built, ProfileArgs};
-use crate::guest::disk::{Access, Disk};
+use crate::guest::disk::{self, Access, Disk};
 use crate::guest::{self, Machine, Outcome, Streams};
 use crate::symbols::{Annotator, Symbols};
 use crate::{UsageError, image, setup};
@@ -44,10 +44,9 @@ pub struct RunArgs {
     memory: String,
     #[command(flatten)]
     profile: ProfileArgs,
-    /// A disk image, raw or qcow2: `FILE[,bus=virtio][,readonly]`. May be given
-    /// several times. Without it the demo image is the disk; what is written to
-    /// that is lost at power-off.
-    #[arg(long = "disk", value_name = "FILE[,bus=virtio][,readonly]")]
+    /// A disk image, raw or qcow2. May be given several times; NVMe disks that name the same controller are
+    /// its namespaces. Without it the demo image is the disk; what is written to that is lost at power-off.
+    #[arg(long = "disk", value_name = disk::SYNTAX)]
     disks: Vec<String>,
     /// Run these shell commands without a terminal, then power off.
     #[arg(long, value_name = "COMMANDS", conflicts_with = "script")]

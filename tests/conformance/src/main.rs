@@ -1,0 +1,139 @@
+//! Runs the conformance suite of the block class over drivers at the homes of a host.
+//!
+//! `cargo xtask test conformance` runs this, adds what it learns from a booted system, and prints the matrix.
+//! Alone, `cargo run -p conformance -- --drivers virtio-blk --homes sim` prints a line for each case.
+#![forbid(unsafe_code)]
+
+mod device;
+mod gateway;
+mod host_disk;
+mod sim;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use ddk_conformance_block::{Home, Options, Outcome};
+
+/// A driver at a home.
+struct Cell {
+    driver: &'static str,
+    home: &'static str,
+    /// Whether other seeds show anything new.
+    seeded: bool,
+    open: fn() -> Result<Box<dyn Home>, String>,
+}
+
+/// Everything that can run on a host.
+const CELLS: &[Cell] = &[Cell {
+    driver: "virtio-blk",
+    home: "sim",
+    seeded: true,
+    open: || Ok(Box::new(sim::VirtioBlkSim)),
+}];
+
+/// Runs the conformance suite of the block class at the homes of a host.
+#[derive(Parser)]
+struct Cli {
+    /// Only these drivers.
+    #[arg(long, value_delimiter = ',')]
+    drivers: Vec<String>,
+    /// Only these homes.
+    #[arg(long, value_delimiter = ',')]
+    homes: Vec<String>,
+    /// Only cases whose name contains this.
+    #[arg(long)]
+    filter: Option<String>,
+    /// First seed.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Seeds from the first one on, where a home draws its devices from the seed.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// A JSON object for each case, one a line.
+    #[arg(long)]
+    json: bool,
+    /// Stop at the first failure.
+    #[arg(long)]
+    first: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let wanted =
+        |choice: &[String], name: &str| choice.is_empty() || choice.iter().any(|c| c == name);
+    let (mut ran, mut failed) = (0, 0);
+    for cell in CELLS {
+        if !wanted(&cli.drivers, cell.driver) || !wanted(&cli.homes, cell.home) {
+            continue;
+        }
+        let mut home = match (cell.open)() {
+            Ok(home) => home,
+            Err(reason) => {
+                for case in ddk_conformance_block::cases() {
+                    let outcome = Outcome::NotRun(reason.clone());
+                    show(&cli, cell, &case.to_string(), &outcome);
+                }
+                continue;
+            }
+        };
+        let seeds = if cell.seeded { cli.seeds } else { 1 };
+        for seed in cli.seed..cli.seed.saturating_add(seeds) {
+            let options = Options {
+                seed,
+                filter: cli.filter.clone(),
+            };
+            let mut last = Instant::now();
+            ddk_conformance_block::run(&mut *home, &options, &mut |case, outcome| {
+                let mut name = case.to_string();
+                if cell.seeded {
+                    name.push_str(&format!("/seed-{seed}"));
+                }
+                show(&cli, cell, &name, outcome);
+                if std::env::var_os("CONFORMANCE_TIMES").is_some() {
+                    eprintln!("{name}: {} ms", last.elapsed().as_millis());
+                    last = Instant::now();
+                }
+                match outcome {
+                    Outcome::Passed => ran += 1,
+                    Outcome::Failed(_) => {
+                        ran += 1;
+                        failed += 1;
+                        if cli.first {
+                            std::process::exit(1);
+                        }
+                    }
+                    Outcome::NotRun(_) => {}
+                }
+            });
+        }
+    }
+    // A run without a test has shown nothing.
+    if failed == 0 && ran > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn show(cli: &Cli, cell: &Cell, case: &str, outcome: &Outcome) {
+    let (word, detail) = match outcome {
+        Outcome::Passed => ("passed", ""),
+        Outcome::Failed(what) => ("FAILED", what.as_str()),
+        Outcome::NotRun(reason) => ("not run", reason.as_str()),
+    };
+    if cli.json {
+        let line = serde_json::json!({
+            "driver": cell.driver,
+            "home": cell.home,
+            "case": case,
+            "outcome": word,
+            "detail": detail,
+        });
+        println!("{line}");
+    } else if detail.is_empty() {
+        println!("{word:<8}{} {} {case}", cell.driver, cell.home);
+    } else {
+        println!("{word:<8}{} {} {case}: {detail}", cell.driver, cell.home);
+    }
+}

@@ -1,0 +1,81 @@
+//! `cargo xtask test conformance`: the suite of the block class over every driver at every home, as a matrix.
+//!
+//! The homes of the host run in one program (`tests/conformance`); the microkernel's runs inside a booted
+//! system, on disks that are made here and looked at again afterwards.
+
+mod booted;
+mod hosted;
+mod matrix;
+
+use crate::levels::Tally;
+
+pub use matrix::Verdict;
+use matrix::{Entry, Matrix};
+
+/// Drivers of disks, the matrix's rows.
+const DRIVERS: &[&str] = &["virtio-blk"];
+/// Homes, its columns.
+const HOMES: &[&str] = &["os", "sim", "qtest", "vfio"];
+
+/// Seeds of the simulator in a run that names none: each of the first four draws other features.
+const SEEDS: u64 = 4;
+
+/// What the run is to do.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The only seed; without it the first few.
+    pub seed: Option<u64>,
+    /// Only drivers, homes or cases with this in their name (`nvme`, `sim`, `flush`).
+    pub filter: Option<String>,
+    /// The matrix as JSON instead of as a table.
+    pub json: bool,
+}
+
+/// Runs the suite and prints the matrix.
+///
+/// # Errors
+/// When a home cannot be prepared; what fails there is counted instead.
+pub fn run(options: &Options) -> anyhow::Result<Tally> {
+    let filter = options.filter.as_deref();
+    let only = |names: &[&'static str]| -> Vec<&'static str> {
+        let chosen: Vec<_> = names
+            .iter()
+            .copied()
+            .filter(|n| Some(*n) == filter)
+            .collect();
+        if chosen.is_empty() {
+            names.to_vec()
+        } else {
+            chosen
+        }
+    };
+    let (drivers, homes) = (only(DRIVERS), only(HOMES));
+    let whole = drivers.len() == DRIVERS.len() && homes.len() == HOMES.len();
+    let case = filter.filter(|_| whole);
+    let mut matrix = Matrix::new(&drivers, &homes);
+    let seeds = options.seed.map_or(0..SEEDS, |seed| seed..seed + 1);
+    let hosted: Vec<_> = homes.iter().copied().filter(|home| *home != "os").collect();
+    if !hosted.is_empty() {
+        for entry in hosted::run(&drivers, &hosted, case, &seeds)? {
+            matrix.add(entry);
+        }
+    }
+    if homes.contains(&"os") {
+        for &driver in &drivers {
+            for (case, verdict) in booted::run(driver, case, seeds.start)? {
+                matrix.add(Entry {
+                    driver: driver.to_owned(),
+                    home: "os".to_owned(),
+                    case,
+                    verdict,
+                });
+            }
+        }
+    }
+    if options.json {
+        println!("{}", matrix.json());
+    } else {
+        print!("{}", matrix.table());
+    }
+    Ok(matrix.tally())
+}
