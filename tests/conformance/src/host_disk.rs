@@ -214,6 +214,7 @@ impl<D: BlockDevice + 'static, B: Device> HostDisk<D, B> {
         for verdict in self.supervisor.attend() {
             match verdict {
                 Verdict::GiveUp(_) => self.gone = true,
+                Verdict::Alive(_) => {}
                 Verdict::CloseSession(id) => {
                     let log = self.gateway.last_log(2);
                     self.broken = Some(format!("the driver closed session {id}: {log}"));

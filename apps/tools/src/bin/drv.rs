@@ -229,7 +229,7 @@ fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Resul
         }
     }
     if !settings.is_empty() {
-        service::answer(tool, path, admin.set_policy(path, &rules))?;
+        service::answer(tool, path, admin.set_policy(path, rules))?;
     }
     let RestartRules {
         budget,

@@ -7,6 +7,7 @@ extern crate alloc;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use rt::proto::proc::ProcessesClient;
 use serde_json::{Map, Value};
@@ -18,9 +19,15 @@ const HELP: &str = "\
 Usage: kernstat [--json] [-l]
 Print what the kernel counts: a name and a number on each line.
 
-  -l      only what is held now (handles, pins, vectors, objects), not what went by
+  -l      only what is held now (handles, pins, vectors, objects), once it stands still
+          for 20 ms: servers may be about to close what a client left
   --json  one object
 ";
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+/// A busy system does not stand still.
+const ROUNDS_MAX: usize = 100;
 
 fn run(tool: &mut Tool) -> Result<(), Stop> {
     let (mut json, mut live) = (false, false);
@@ -32,7 +39,16 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
         }
     }
     let client: ProcessesClient = service::connect(tool, "proc")?;
-    let s = service::answer(tool, "cannot read the counts", client.system())?;
+    let mut s = service::answer(tool, "cannot read the counts", client.system())?;
+    for _ in 0..if live { ROUNDS_MAX } else { 0 } {
+        rt::time::sleep(PAUSE);
+        let now = service::answer(tool, "cannot read the counts", client.system())?;
+        let still = (now.handles, &now.objects) == (s.handles, &s.objects);
+        s = now;
+        if still {
+            break;
+        }
+    }
     let mut counts: Vec<(String, u64)> = [
         ("handles", s.handles),
         ("pins", s.pins),

@@ -52,7 +52,7 @@ impl Home for System {
             .list()
             .map_err(|error| failed(&format!("{error:?}")))?;
         for entry in list.iter().filter(|entry| entry.parent.is_none()) {
-            let (_, endpoint) = self
+            let (_, endpoint, _) = self
                 .disks
                 .open(&entry.name)
                 .map_err(|error| failed(&format!("{}: {error:?}", entry.name)))?;
