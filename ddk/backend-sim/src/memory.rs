@@ -25,6 +25,21 @@ struct Page {
 struct Map {
     pages: BTreeMap<u64, Page>,
     next: u64,
+    /// The device may not reach memory at all.
+    cut_off: bool,
+}
+
+impl Map {
+    /// Where the device's accesses from `address` on go, and how far its page reaches.
+    fn at(&self, address: u64, may: fn(&Page) -> bool) -> Result<(*mut u8, usize), MemoryError> {
+        let offset = (address % PAGE as u64) as usize;
+        match self.pages.get(&(address - offset as u64)) {
+            Some(page) if may(page) && !self.cut_off => {
+                Ok(((page.base + offset) as *mut u8, PAGE - offset))
+            }
+            _ => Err(MemoryError { address }),
+        }
+    }
 }
 
 /// All memory of a platform that its device can reach.
@@ -117,23 +132,9 @@ impl DeviceMemory {
         self.0.lock().unwrap().pages.len()
     }
 
-    /// Where the device's accesses from `address` on go, and how far its page reaches.
-    fn at(&self, address: u64, write: bool) -> Result<(*mut u8, usize), MemoryError> {
-        let offset = address % PAGE as u64;
-        let map = self.0.lock().unwrap();
-        match map.pages.get(&(address - offset)) {
-            Some(p)
-                if if write {
-                    p.device_writes
-                } else {
-                    p.device_reads
-                } =>
-            {
-                let offset = offset as usize;
-                Ok(((p.base + offset) as *mut u8, PAGE - offset))
-            }
-            _ => Err(MemoryError { address }),
-        }
+    /// Lets the device reach memory, or none of it.
+    pub(crate) fn set_bus_master(&self, on: bool) {
+        self.0.lock().unwrap().cut_off = !on;
     }
 
     /// The device reads.
@@ -141,13 +142,14 @@ impl DeviceMemory {
     /// # Errors
     /// When it may not.
     pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), MemoryError> {
+        let map = self.0.lock().unwrap();
         let mut done = 0;
         while done < into.len() {
-            let (from, room) = self.at(address.wrapping_add(done as u64), false)?;
+            let next = address.wrapping_add(done as u64);
+            let (from, room) = map.at(next, |page| page.device_reads)?;
             let len = room.min(into.len() - done);
             for (n, byte) in into[done..done + len].iter_mut().enumerate() {
-                // SAFETY: inside of the page, which is mapped, so its block lives; the lock was released, but
-                // tests run models and drivers on one thread.
+                // SAFETY: inside of the page, which stays mapped while the map is locked.
                 *byte = unsafe { from.add(n).read_volatile() };
             }
             done += len;
@@ -160,9 +162,11 @@ impl DeviceMemory {
     /// # Errors
     /// When it may not.
     pub fn write(&self, address: u64, from: &[u8]) -> Result<(), MemoryError> {
+        let map = self.0.lock().unwrap();
         let mut done = 0;
         while done < from.len() {
-            let (to, room) = self.at(address.wrapping_add(done as u64), true)?;
+            let next = address.wrapping_add(done as u64);
+            let (to, room) = map.at(next, |page| page.device_writes)?;
             let len = room.min(from.len() - done);
             for (n, byte) in from[done..done + len].iter().enumerate() {
                 // SAFETY: as in `read`.
@@ -181,6 +185,16 @@ impl DeviceMemory {
         let mut bytes = [0; 2];
         self.read(address, &mut bytes)?;
         Ok(u16::from_le_bytes(bytes))
+    }
+}
+
+impl std::fmt::Debug for DeviceMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "DeviceMemory {{ mapped_pages: {} }}",
+            self.mapped_pages()
+        )
     }
 }
 

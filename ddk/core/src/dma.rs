@@ -17,6 +17,16 @@ use crate::{DeviceContext, DriverError, Word};
 /// Bytes of a page; device addresses are contiguous within one.
 pub const PAGE: usize = 4096;
 
+/// Memory that stands in for a region on a host: a trace, a fault injector or a recording. Offsets and lengths are
+/// in bytes; the caller has checked them against the region. A word of 1, 2, 4 or 8 bytes comes as one
+/// call, in the device's byte order.
+pub trait DmaMemory: Send + Sync {
+    /// Reads.
+    fn read(&self, offset: usize, into: &mut [u8]);
+    /// Writes.
+    fn write(&self, offset: usize, bytes: &[u8]);
+}
+
 /// A region of shared memory: contiguous for the driver, page by page for the device.
 #[derive(Clone)]
 pub struct DmaRegion {
@@ -24,6 +34,9 @@ pub struct DmaRegion {
     len: usize,
     pages: Arc<[u64]>,
     _owner: Arc<dyn Send + Sync>,
+    /// Where accesses go instead. As with registers, the bare target has none and pays nothing.
+    #[cfg(any(not(target_os = "none"), feature = "bus"))]
+    stand_in: Option<Arc<dyn DmaMemory>>,
 }
 
 #[expect(
@@ -60,6 +73,8 @@ mod access {
                 len,
                 pages: pages.into(),
                 _owner: owner,
+                #[cfg(any(not(target_os = "none"), feature = "bus"))]
+                stand_in: None,
             }
         }
 
@@ -70,6 +85,12 @@ mod access {
         #[inline]
         pub fn read<T: Word>(&self, offset: usize) -> T {
             self.check(offset, size_of::<T>(), size_of::<T>());
+            #[cfg(any(not(target_os = "none"), feature = "bus"))]
+            if let Some(memory) = &self.stand_in {
+                let mut word = T::truncate(0);
+                memory.read(offset, word.as_mut_bytes());
+                return word.little_endian();
+            }
             // SAFETY: `check` kept the word inside of what `from_mapping` was promised, aligned because the
             // base is; any bits are a valid word.
             unsafe { self.base.as_ptr().add(offset).cast::<T>().read_volatile() }.little_endian()
@@ -82,6 +103,10 @@ mod access {
         #[inline]
         pub fn write<T: Word>(&self, offset: usize, value: T) {
             self.check(offset, size_of::<T>(), size_of::<T>());
+            #[cfg(any(not(target_os = "none"), feature = "bus"))]
+            if let Some(memory) = &self.stand_in {
+                return memory.write(offset, value.little_endian().as_bytes());
+            }
             // SAFETY: as in `read`; there are no references that this write could invalidate.
             unsafe {
                 self.base
@@ -101,6 +126,12 @@ mod access {
         pub fn write_pair(&self, page: usize, index: u8, pair: [u64; 2]) {
             if page >= self.len || !page.is_multiple_of(PAGE) {
                 outside(page, PAGE, self.len);
+            }
+            #[cfg(any(not(target_os = "none"), feature = "bus"))]
+            if let Some(memory) = &self.stand_in {
+                let at = page + usize::from(index) * 16;
+                memory.write(at, &pair[0].to_le_bytes());
+                return memory.write(at + 8, &pair[1].to_le_bytes());
             }
             // SAFETY: regions are whole pages (see `from_mapping`), the page begins inside, and 256 entries of
             // 16 bytes are a page; there are no references that these writes could invalidate.
@@ -122,6 +153,15 @@ mod access {
         #[inline]
         pub fn read_struct<T: FromBytes + Immutable + Copy>(&self, offset: usize) -> T {
             self.check(offset, size_of::<T>(), align_of::<T>());
+            #[cfg(any(not(target_os = "none"), feature = "bus"))]
+            if let Some(memory) = &self.stand_in {
+                let mut bytes = alloc::vec![0; size_of::<T>()];
+                memory.read(offset, &mut bytes);
+                return match T::read_from_bytes(&bytes) {
+                    Ok(value) => value,
+                    Err(_) => outside(offset, size_of::<T>(), self.len),
+                };
+            }
             // SAFETY: as in `read`; every bit pattern is a valid `T` (FromBytes).
             unsafe { self.base.as_ptr().add(offset).cast::<T>().read_volatile() }
         }
@@ -133,6 +173,10 @@ mod access {
         #[inline]
         pub fn write_struct<T: IntoBytes + Immutable + Copy>(&self, offset: usize, value: T) {
             self.check(offset, size_of::<T>(), align_of::<T>());
+            #[cfg(any(not(target_os = "none"), feature = "bus"))]
+            if let Some(memory) = &self.stand_in {
+                return memory.write(offset, value.as_bytes());
+            }
             // SAFETY: as in `write`.
             unsafe {
                 self.base
@@ -145,7 +189,67 @@ mod access {
     }
 }
 
+#[cfg(any(not(target_os = "none"), feature = "bus"))]
 impl DmaRegion {
+    /// A region whose accesses go to `memory`; page `n` of it has the device address `pages[n]`. Wrap a region
+    /// by handing in memory that holds it and passes accesses on with [`DmaRegion::read_bytes`] and
+    /// [`DmaRegion::write_bytes`].
+    pub fn from_memory(memory: Arc<dyn DmaMemory>, pages: Box<[u64]>) -> DmaRegion {
+        DmaRegion {
+            // Never followed: with something to stand in, no access gets that far.
+            base: NonNull::dangling(),
+            len: pages.len() * PAGE,
+            pages: pages.into(),
+            _owner: Arc::new(()),
+            stand_in: Some(memory),
+        }
+    }
+}
+
+impl DmaRegion {
+    /// Device addresses, page by page.
+    pub fn pages(&self) -> &[u64] {
+        &self.pages
+    }
+
+    /// Reads bytes, as few aligned words.
+    ///
+    /// # Panics
+    /// As [`DmaRegion::read`].
+    pub fn read_bytes(&self, mut offset: usize, mut into: &mut [u8]) {
+        while !into.is_empty() {
+            let bytes = word_bytes(offset, into.len());
+            let (now, later) = into.split_at_mut(bytes);
+            match bytes {
+                8 => now.copy_from_slice(&self.read::<u64>(offset).to_le_bytes()),
+                4 => now.copy_from_slice(&self.read::<u32>(offset).to_le_bytes()),
+                2 => now.copy_from_slice(&self.read::<u16>(offset).to_le_bytes()),
+                _ => now.copy_from_slice(&[self.read::<u8>(offset)]),
+            }
+            into = later;
+            offset += bytes;
+        }
+    }
+
+    /// Writes bytes, as few aligned words.
+    ///
+    /// # Panics
+    /// As [`DmaRegion::read`].
+    pub fn write_bytes(&self, mut offset: usize, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(word_bytes(offset, bytes.len()));
+            let word = |from: &[u8]| from.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b));
+            match now.len() {
+                8 => self.write::<u64>(offset, word(now)),
+                4 => self.write::<u32>(offset, word(now) as u32),
+                2 => self.write::<u16>(offset, word(now) as u16),
+                _ => self.write::<u8>(offset, word(now) as u8),
+            }
+            offset += now.len();
+            bytes = later;
+        }
+    }
+
     /// Bytes.
     pub fn len(&self) -> usize {
         self.len
@@ -185,6 +289,15 @@ impl DmaRegion {
             outside(offset, bytes, self.len);
         }
     }
+}
+
+/// The widest word that begins at `offset` and has at most `left` bytes (not 0).
+fn word_bytes(offset: usize, left: usize) -> usize {
+    let aligned = 1 << offset.trailing_zeros().min(3);
+    [8, 4, 2]
+        .into_iter()
+        .find(|&bytes| bytes <= left && bytes <= aligned)
+        .unwrap_or(1)
 }
 
 #[cold]
@@ -302,5 +415,58 @@ impl<T: IntoBytes + Immutable + Copy, D: DriverWrites> DmaBuffer<T, D> {
     /// When there is no such element.
     pub fn write(&self, index: usize, value: T) {
         self.region.write_struct(index * size_of::<T>(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spin::Mutex;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// Memory that notes each access.
+    struct Noted(Mutex<(Vec<u8>, Accesses)>);
+    type Accesses = Vec<(usize, usize)>;
+
+    impl DmaMemory for Noted {
+        fn read(&self, offset: usize, into: &mut [u8]) {
+            let (memory, seen) = &mut *self.0.lock();
+            seen.push((offset, into.len()));
+            into.copy_from_slice(&memory[offset..offset + into.len()]);
+        }
+        fn write(&self, offset: usize, bytes: &[u8]) {
+            let (memory, seen) = &mut *self.0.lock();
+            seen.push((offset, bytes.len()));
+            memory[offset..offset + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+
+    #[test]
+    fn what_stands_in_sees_each_access_once_and_in_the_order_of_the_device() {
+        let noted = Arc::new(Noted(Mutex::new((vec![0; PAGE], Vec::new()))));
+        let region = DmaRegion::from_memory(noted.clone(), Box::new([0x7000]));
+        region.write::<u32>(4, 0x1122_3344);
+        region.write_struct(16, [7u64, 9]);
+        region.write_pair(0, 2, [1, 2]);
+        assert_eq!(region.read::<u16>(4), 0x3344);
+        assert_eq!(region.read_struct::<[u64; 2]>(32), [1, 2]);
+        region.write_bytes(101, &[1, 2, 3, 4, 5, 6, 7]);
+        let mut back = [0; 3];
+        region.read_bytes(104, &mut back);
+        assert_eq!(back, [4, 5, 6]);
+        let (memory, seen) = &*noted.0.lock();
+        assert_eq!(memory[4..8], [0x44, 0x33, 0x22, 0x11]);
+        let accesses = [(4, 4), (16, 16), (32, 8), (40, 8), (4, 2), (32, 16)];
+        let bytewise = [(101, 1), (102, 2), (104, 4), (104, 2), (106, 1)];
+        assert_eq!(*seen, [&accesses[..], &bytewise].concat());
+        assert_eq!(region.device_address(8), 0x7008);
+    }
+
+    #[test]
+    #[should_panic(expected = "DMA access of 8 bytes at 0xffc")]
+    fn what_stands_in_is_not_asked_for_what_is_outside() {
+        let noted = Arc::new(Noted(Mutex::new((vec![0; PAGE], Vec::new()))));
+        DmaRegion::from_memory(noted, Box::new([0])).read::<u64>(0xffc);
     }
 }

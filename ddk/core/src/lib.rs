@@ -44,8 +44,8 @@ pub use buffer::{BufferGuard, DeviceAccess, PinnedBuffer, Segment, Segments};
 pub use context::{DeviceContext, PciFunction};
 pub use ddk_manifest as manifest;
 pub use dma::{
-    Bidirectional, DeviceWrites, Direction, DmaBuffer, DmaRegion, DriverWrites, FromDevice, PAGE,
-    ToDevice,
+    Bidirectional, DeviceWrites, Direction, DmaBuffer, DmaMemory, DmaRegion, DriverWrites,
+    FromDevice, PAGE, ToDevice,
 };
 pub use driver::{Described, Driver, SavedState, StopReason};
 pub use error::{DriverError, PlatformError, alive};

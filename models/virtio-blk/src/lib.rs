@@ -1,10 +1,9 @@
-//! A virtio block device (virtio 1.2, 5.2) over a disk in memory.
+//! A virtio block device (virtio 1.2, 5.2) over a [`Media`].
 
-use spec_virtio::block::{Header, Range, SECTOR_BYTES, config, feature, request, status};
+use model_media::{Durability, Media};
+use model_virtio::{DeviceLogic, Request, Served};
+use spec_virtio::block::{Header, Range, SECTOR_BYTES, UNMAP, config, feature, request, status};
 use zerocopy::{FromBytes, IntoBytes};
-
-use ddk_backend_sim::DeviceMemory;
-use model_virtio::{DeviceChain, DeviceLogic, DeviceQueue};
 
 /// What a [`BlockModel`] is like.
 #[derive(Clone, Debug)]
@@ -65,140 +64,196 @@ pub enum Misbehaviour {
     NoStatus,
     /// Completes everything twice.
     Twice,
+    /// Completes a chain that does not exist in place of each.
+    Misnamed,
+    /// Claims to have written more than there was room for.
+    Overlong,
 }
 
 /// The device.
 pub struct BlockModel {
     options: BlockModelOptions,
-    /// Contents.
-    pub disk: Vec<u8>,
+    /// Contents, of blocks of the options' size.
+    pub media: Media,
     /// What it does wrong.
     pub misbehaviour: Misbehaviour,
     /// Requests served, by type.
     pub served: Vec<u32>,
-    /// Requests not covered by a flush yet.
-    pub unflushed: usize,
+    /// The volatile cache is in use (5.2.5.2).
+    writeback: bool,
 }
 
 impl BlockModel {
     /// A device with a zeroed disk.
     pub fn new(options: BlockModelOptions) -> BlockModel {
-        let disk = vec![0; (options.sectors * u64::from(SECTOR_BYTES)) as usize];
+        let sectors_per_block = u64::from(options.block_size / SECTOR_BYTES);
+        let mut media = Media::new(options.block_size, options.sectors / sectors_per_block);
+        if options.features & feature::RO != 0 {
+            media.protect();
+        }
         BlockModel {
-            options,
-            disk,
+            media,
             misbehaviour: Misbehaviour::None,
             served: Vec::new(),
-            unflushed: 0,
+            writeback: true,
+            options,
         }
     }
 
     /// Resizes the disk; call [`VirtioPci::change_config`](model_virtio::VirtioPci::change_config) afterwards.
     pub fn resize(&mut self, sectors: u64) {
         self.options.sectors = sectors;
-        self.disk
-            .resize((sectors * u64::from(SECTOR_BYTES)) as usize, 0);
+        self.media.resize(sectors / self.sectors_per_block());
     }
 
-    /// Serves one request: status, and what is written before it.
-    fn request(
-        &mut self,
-        chain: &DeviceChain,
-        memory: &DeviceMemory,
-    ) -> Result<(u8, Vec<u8>), String> {
+    fn sectors_per_block(&self) -> u64 {
+        u64::from(self.options.block_size / SECTOR_BYTES)
+    }
+
+    /// Whether writes are durable when they complete (5.2.6.2).
+    fn durability(&self, features: u64) -> Durability {
+        let volatile = if features & feature::CONFIG_WCE != 0 {
+            self.writeback
+        } else {
+            features & feature::FLUSH != 0
+        };
+        if volatile {
+            Durability::Cached
+        } else {
+            Durability::Forced
+        }
+    }
+
+    /// Blocks of a request.
+    fn blocks(&self, sector: u64, sectors: u64) -> Result<(u64, u64), String> {
+        let each = self.sectors_per_block();
+        if !sector.is_multiple_of(each) || !sectors.is_multiple_of(each) || sectors == 0 {
+            return Err(format!("{sectors} sectors at {sector}: misaligned"));
+        }
+        let (lba, count) = (sector / each, sectors / each);
+        match lba.checked_add(count) {
+            Some(end) if end <= self.media.block_count() => Ok((lba, count)),
+            _ => Err(format!("{sectors} sectors at {sector}: outside")),
+        }
+    }
+
+    /// The limits of a request's segments (5.2.5).
+    fn check_segments(&self, asked: &Request<'_>) -> Result<(), String> {
+        let chain = asked.chain;
+        let segments = (chain.readable.len() + chain.writable.len()).saturating_sub(2);
+        let BlockModelOptions {
+            seg_max, size_max, ..
+        } = self.options;
+        if asked.features & feature::SEG_MAX != 0 && segments > seg_max as usize {
+            return Err(format!("{segments} segments, at most {seg_max}"));
+        }
+        let mut all = chain.readable.iter().chain(&chain.writable);
+        match all.find(|segment| segment.1 > size_max.max(16)) {
+            Some((_, len)) if asked.features & feature::SIZE_MAX != 0 => {
+                Err(format!("segment of {len} bytes, at most {size_max}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Carries out one request: status, and what is written before it.
+    fn request(&mut self, asked: &Request<'_>) -> Result<(u8, Vec<u8>), String> {
+        let (chain, memory, features) = (asked.chain, asked.memory, asked.features);
         let input = chain.read(memory)?;
         let Some((header, data)) = input.split_at_checked(size_of::<Header>()) else {
             return Err(format!("request of {} bytes has no header", input.len()));
         };
-        let header = Header::read_from_bytes(header).expect("16 bytes");
+        let header = Header::read_from_bytes(header).map_err(|e| e.to_string())?;
         let room = chain.writable_len();
         if room == 0 {
             return Err("request without room for its status".into());
         }
-        let segments = chain.readable.len() + chain.writable.len() - 2;
-        if self.options.features & feature::SEG_MAX != 0 && segments as u32 > self.options.seg_max {
-            return Err(format!(
-                "{segments} segments, at most {}",
-                self.options.seg_max
-            ));
-        }
-        let all = chain.readable.iter().chain(&chain.writable);
-        if self.options.features & feature::SIZE_MAX != 0
-            && let Some((_, len)) = all
-                .into_iter()
-                .find(|s| s.1 > self.options.size_max.max(16))
-        {
-            return Err(format!(
-                "segment of {len} bytes, at most {}",
-                self.options.size_max
-            ));
-        }
+        self.check_segments(asked)?;
         self.served.push(header.kind);
         if self.misbehaviour == Misbehaviour::Errors {
             return Ok((status::IOERR, Vec::new()));
         }
-        let block = u64::from(self.options.block_size / SECTOR_BYTES);
-        match header.kind {
-            request::IN | request::OUT => {
-                let len = if header.kind == request::IN {
-                    room - 1
-                } else {
-                    data.len() as u32
-                };
-                if len == 0 || u64::from(len) % (block * 512) != 0 || header.sector % block != 0 {
-                    return Err(format!(
-                        "{len} bytes at sector {}: misaligned",
-                        header.sector
-                    ));
+        let negotiated = |bit, what| match features & bit {
+            0 => Err(format!("{what} without its feature")),
+            _ => Ok(()),
+        };
+        if !matches!(header.kind, request::IN | request::OUT) && header.sector != 0 {
+            return Err(format!(
+                "request {} with sector {}",
+                header.kind, header.sector
+            ));
+        }
+        let durability = self.durability(features);
+        let done = match header.kind {
+            request::IN => {
+                let sectors = whole_sectors(room - 1)?;
+                let (lba, count) = self.blocks(header.sector, sectors)?;
+                match self.media.read(lba, count) {
+                    Ok(bytes) => return Ok((status::OK, bytes)),
+                    Err(error) => Err(error),
                 }
-                let Some(range) = self.range(header.sector, u64::from(len) / 512) else {
-                    return Err(format!("{len} bytes at sector {}: outside", header.sector));
-                };
-                if header.kind == request::IN {
-                    return Ok((status::OK, self.disk[range].to_vec()));
-                }
-                if self.options.features & feature::RO != 0 {
-                    return Ok((status::IOERR, Vec::new()));
-                }
-                self.disk[range].copy_from_slice(data);
-                self.unflushed += 1;
-                Ok((status::OK, Vec::new()))
+            }
+            request::OUT => {
+                let sectors = whole_sectors(data.len() as u32)?;
+                let (lba, _) = self.blocks(header.sector, sectors)?;
+                self.media.write(lba, data, durability)
             }
             request::FLUSH => {
-                self.unflushed = 0;
-                Ok((status::OK, Vec::new()))
+                negotiated(feature::FLUSH, "flush")?;
+                self.media.flush();
+                Ok(())
             }
             request::GET_ID => {
                 if room != 21 {
                     return Err("identification without 20 bytes of room".into());
                 }
-                Ok((status::OK, b"model-disk-0\0\0\0\0\0\0\0\0".to_vec()))
+                return Ok((status::OK, b"model-disk-0\0\0\0\0\0\0\0\0".to_vec()));
             }
             request::DISCARD | request::WRITE_ZEROES => {
                 let Ok(segment) = Range::read_from_bytes(data) else {
                     return Err(format!("{} bytes of ranges", data.len()));
                 };
-                if header.kind == request::DISCARD && segment.flags != 0 {
-                    return Err("discard with flags".into());
-                }
-                let Some(range) = self.range(segment.sector, segment.count.into()) else {
-                    return Err("range outside".into());
+                let (max, allowed) = if header.kind == request::DISCARD {
+                    negotiated(feature::DISCARD, "discard")?;
+                    (MAX_DISCARD_SECTORS, 0)
+                } else {
+                    negotiated(feature::WRITE_ZEROES, "write-zeroes")?;
+                    (MAX_WRITE_ZEROES_SECTORS, UNMAP)
                 };
-                if header.kind == request::WRITE_ZEROES {
-                    self.disk[range].fill(0);
+                if segment.flags & !allowed != 0 {
+                    return Err(format!("range with flags {:#x}", segment.flags));
                 }
-                Ok((status::OK, Vec::new()))
+                if segment.count > max {
+                    return Err(format!("range of {} sectors, at most {max}", segment.count));
+                }
+                let (lba, count) = self.blocks(segment.sector, segment.count.into())?;
+                // What is discarded has no promised contents; this disk keeps them.
+                match header.kind {
+                    request::WRITE_ZEROES => self.media.zero(lba, count, durability),
+                    _ => Ok(()),
+                }
             }
-            _ => Ok((status::UNSUPP, Vec::new())),
-        }
-    }
-
-    fn range(&self, sector: u64, count: u64) -> Option<std::ops::Range<usize>> {
-        let start = sector.checked_mul(512)? as usize;
-        let end = sector.checked_add(count)?.checked_mul(512)? as usize;
-        (end <= self.disk.len()).then_some(start..end)
+            _ => return Ok((status::UNSUPP, Vec::new())),
+        };
+        let status = if done.is_ok() {
+            status::OK
+        } else {
+            status::IOERR
+        };
+        Ok((status, Vec::new()))
     }
 }
+
+fn whole_sectors(bytes: u32) -> Result<u64, String> {
+    if bytes.is_multiple_of(SECTOR_BYTES) {
+        return Ok(u64::from(bytes / SECTOR_BYTES));
+    }
+    Err(format!("{bytes} bytes are not whole sectors"))
+}
+
+/// Longest discard and write-zeroes, in sectors.
+const MAX_DISCARD_SECTORS: u32 = 0x8000;
+const MAX_WRITE_ZEROES_SECTORS: u32 = 0x4000;
 
 impl DeviceLogic for BlockModel {
     fn features(&self) -> u64 {
@@ -213,11 +268,15 @@ impl DeviceLogic for BlockModel {
         put(config::SEG_MAX, self.options.seg_max.as_bytes());
         put(config::BLK_SIZE, self.options.block_size.as_bytes());
         put(config::PHYSICAL_BLOCK_EXP, &[3]);
+        put(config::WRITEBACK, &[self.writeback.into()]);
         put(config::NUM_QUEUES, self.options.queues.as_bytes());
-        put(config::MAX_DISCARD_SECTORS, 0x8000u32.as_bytes());
+        put(config::MAX_DISCARD_SECTORS, MAX_DISCARD_SECTORS.as_bytes());
         put(config::MAX_DISCARD_SEG, 1u32.as_bytes());
         put(config::DISCARD_SECTOR_ALIGNMENT, 1u32.as_bytes());
-        put(config::MAX_WRITE_ZEROES_SECTORS, 0x4000u32.as_bytes());
+        put(
+            config::MAX_WRITE_ZEROES_SECTORS,
+            MAX_WRITE_ZEROES_SECTORS.as_bytes(),
+        );
         put(config::MAX_WRITE_ZEROES_SEG, 1u32.as_bytes());
         put(config::WRITE_ZEROES_MAY_UNMAP, &[1]);
         bytes
@@ -227,32 +286,46 @@ impl DeviceLogic for BlockModel {
         (self.options.queues, self.options.queue_size)
     }
 
-    fn serve(
-        &mut self,
-        _: u16,
-        queue: &mut DeviceQueue,
-        memory: &DeviceMemory,
-    ) -> Result<bool, String> {
-        let mut interrupt = false;
-        while let Some(chain) = queue.pop()? {
-            if matches!(self.misbehaviour, Misbehaviour::Silent | Misbehaviour::Dead) {
-                continue;
+    fn write_config(&mut self, offset: usize, bytes: &[u8], features: u64) -> Result<(), String> {
+        match (offset, bytes) {
+            (config::WRITEBACK, [value @ 0..=1]) if features & feature::CONFIG_WCE != 0 => {
+                self.writeback = *value == 1;
+                if !self.writeback {
+                    self.media.flush();
+                }
+                Ok(())
             }
-            let room = chain.writable_len();
-            let (mut status, data) = self.request(&chain, memory)?;
-            chain.write(memory, 0, &data)?;
-            if self.misbehaviour == Misbehaviour::OddStatus {
-                status = 0x77;
-            }
-            if self.misbehaviour != Misbehaviour::NoStatus {
-                chain.write(memory, room - 1, &[status])?;
-            }
-            interrupt |= queue.complete(chain.head, data.len() as u32 + 1)?;
-            if self.misbehaviour == Misbehaviour::Twice {
-                interrupt |= queue.complete_raw(chain.head.into(), 1)?;
-            }
+            _ => Err(format!(
+                "write of {bytes:x?} to the configuration at {offset:#x}"
+            )),
         }
-        Ok(interrupt)
+    }
+
+    fn serve(&mut self, asked: &Request<'_>) -> Result<Served, String> {
+        if matches!(self.misbehaviour, Misbehaviour::Silent | Misbehaviour::Dead) {
+            return Ok(Served::Lost);
+        }
+        let (chain, memory) = (asked.chain, asked.memory);
+        let room = chain.writable_len();
+        let (mut status, data) = self.request(asked)?;
+        chain.write(memory, 0, &data)?;
+        if self.misbehaviour == Misbehaviour::OddStatus {
+            status = 0x77;
+        }
+        if self.misbehaviour != Misbehaviour::NoStatus {
+            chain.write(memory, room - 1, &[status])?;
+        }
+        let written = data.len() as u32 + 1;
+        Ok(match self.misbehaviour {
+            Misbehaviour::Twice => Served::Twice(written),
+            Misbehaviour::Misnamed => Served::Misnamed(written),
+            Misbehaviour::Overlong => Served::Done(u32::MAX),
+            _ => Served::Done(written),
+        })
+    }
+
+    fn reset(&mut self) {
+        self.writeback = true;
     }
 
     fn answers_reset(&self) -> bool {

@@ -5,5 +5,5 @@
 mod pci;
 mod queue;
 
-pub use pci::{DeviceLogic, VirtioPci};
+pub use pci::{DeviceLogic, Request, Served, VirtioPci};
 pub use queue::{DeviceChain, DeviceQueue};

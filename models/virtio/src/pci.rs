@@ -4,35 +4,75 @@
 use std::sync::{Arc, Mutex, Weak};
 
 use ddk::{Bus, Width};
+use ddk_backend_sim::{DeviceMemory, Sim, SimInterrupt, SimPlatform, Timing};
 use spec_virtio::{feature, status};
 
-use ddk_backend_sim::{DeviceMemory, SimInterrupt, SimPlatform};
-
-use crate::DeviceQueue;
+use crate::{DeviceChain, DeviceQueue};
 
 const ISR: usize = 0x1000;
 const CONFIG: usize = 0x2000;
+const CONFIG_BYTES: usize = 60;
 const NOTIFY: usize = 0x3000;
 const NOTIFY_MULTIPLIER: usize = 4;
+/// No MSI-X vector (4.1.5.1.2).
+const NO_VECTOR: u16 = 0xffff;
+/// Every status bit that exists (2.1).
+const STATUS_BITS: u8 = status::ACKNOWLEDGE
+    | status::DRIVER
+    | status::DRIVER_OK
+    | status::FEATURES_OK
+    | status::DEVICE_NEEDS_RESET
+    | status::FAILED;
+
+/// A request, as its [`DeviceLogic`] sees it.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The queue that it came on.
+    pub queue: u16,
+    /// Its buffers.
+    pub chain: &'a DeviceChain,
+    /// Features that both sides agreed on.
+    pub features: u64,
+    /// Where the buffers are.
+    pub memory: &'a DeviceMemory,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Served {
+    /// It is done, with this many bytes written.
+    Done(u32),
+    /// It gets no answer.
+    Lost,
+    /// It gets two, against the rules.
+    Twice(u32),
+    /// It gets the answer of a chain that does not exist, against the rules.
+    Misnamed(u32),
+}
 
 /// What makes a virtio device one of its kind.
-pub trait DeviceLogic: Send {
+pub trait DeviceLogic: Send + 'static {
     /// Features beside `VERSION_1`.
     fn features(&self) -> u64;
     /// Device-specific configuration.
     fn config(&self) -> Vec<u8>;
+    /// The driver writes device-specific configuration.
+    ///
+    /// # Errors
+    /// Which rule it broke; without an own answer all of it is read-only.
+    fn write_config(&mut self, offset: usize, bytes: &[u8], features: u64) -> Result<(), String> {
+        let _ = features;
+        Err(format!(
+            "write of {bytes:x?} to the read-only configuration at {offset:#x}"
+        ))
+    }
     /// Queues, and entries of each.
     fn queues(&self) -> (u16, u16);
-    /// Serves what is available in a queue. `true`: raise its interrupt.
+    /// Carries out a request. It is shown to the driver some time later.
     ///
     /// # Errors
     /// Which rule the driver broke.
-    fn serve(
-        &mut self,
-        index: u16,
-        queue: &mut DeviceQueue,
-        memory: &DeviceMemory,
-    ) -> Result<bool, String>;
+    fn serve(&mut self, request: &Request<'_>) -> Result<Served, String>;
     /// The device is reset.
     fn reset(&mut self) {}
     /// Whether a reset succeeds.
@@ -41,7 +81,7 @@ pub trait DeviceLogic: Send {
     }
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct QueueRegisters {
     size: u16,
     vector: u16,
@@ -51,8 +91,11 @@ struct QueueRegisters {
 
 struct State<L> {
     logic: L,
-    platform: Weak<SimPlatform>,
     status: u8,
+    /// A reset was asked for and is not through.
+    resetting: bool,
+    /// Resets so far: what is left of an earlier life does not happen any more.
+    life: u32,
     device_select: u32,
     driver_select: u32,
     accepted: u64,
@@ -65,9 +108,12 @@ struct State<L> {
     gone: bool,
 }
 
-/// The model. Plug it in as BAR 4, with [`VirtioPci::config_space`] as configuration space.
+/// The model. [`VirtioPci::platform`] puts it into a machine.
 pub struct VirtioPci<L> {
-    memory: DeviceMemory,
+    /// Itself, for what it schedules.
+    me: Weak<VirtioPci<L>>,
+    sim: Sim,
+    timing: Timing,
     interrupts: Vec<Arc<SimInterrupt>>,
     state: Mutex<State<L>>,
 }
@@ -77,50 +123,53 @@ impl<L: DeviceLogic> VirtioPci<L> {
     pub const BAR_BYTES: usize = 0x4000;
 
     /// A device with an interrupt for each vector.
-    pub fn new(logic: L, memory: DeviceMemory, vectors: u16) -> Arc<VirtioPci<L>> {
-        let (count, size) = logic.queues();
-        let registers = QueueRegisters {
-            size,
-            vector: 0xffff,
-            ..Default::default()
+    pub fn new(sim: &Sim, logic: L, vectors: u16) -> Arc<VirtioPci<L>> {
+        VirtioPci::with_timing(sim, logic, vectors, Timing::default())
+    }
+
+    /// A device that takes its time.
+    pub fn with_timing(sim: &Sim, logic: L, vectors: u16, timing: Timing) -> Arc<VirtioPci<L>> {
+        let (count, _) = logic.queues();
+        let mut state = State {
+            logic,
+            status: 0,
+            resetting: false,
+            life: 0,
+            device_select: 0,
+            driver_select: 0,
+            accepted: 0,
+            config_vector: NO_VECTOR,
+            generation: 0,
+            queue_select: 0,
+            registers: Vec::new(),
+            queues: (0..count).map(|_| None).collect(),
+            notified: vec![false; count.into()],
+            gone: false,
         };
-        Arc::new(VirtioPci {
-            memory,
+        state.reset_queues();
+        Arc::new_cyclic(|me| VirtioPci {
+            me: me.clone(),
+            sim: sim.clone(),
+            timing,
             interrupts: (0..vectors).map(|_| Arc::default()).collect(),
-            state: Mutex::new(State {
-                logic,
-                platform: Weak::new(),
-                status: 0,
-                device_select: 0,
-                driver_select: 0,
-                accepted: 0,
-                config_vector: 0xffff,
-                generation: 0,
-                queue_select: 0,
-                registers: vec![registers; count.into()],
-                queues: (0..count).map(|_| None).collect(),
-                notified: vec![false; count.into()],
-                gone: false,
-            }),
+            state: Mutex::new(state),
         })
     }
 
     /// A platform with this device in it.
-    pub fn platform(self: &Arc<Self>, cpus: usize) -> Arc<SimPlatform>
-    where
-        L: 'static,
-    {
-        let platform = SimPlatform::builder()
+    pub fn platform(self: &Arc<Self>, cpus: usize) -> Arc<SimPlatform> {
+        self.sim
+            .platform()
             .bar(4, self.clone(), Self::BAR_BYTES)
             .config(Self::config_space())
             .interrupts(self.interrupts.clone())
-            .memory(self.memory.clone())
             .cpus(cpus)
-            .build();
-        self.state.lock().unwrap().platform = Arc::downgrade(&platform);
-        let model = self.clone();
-        platform.on_idle(move || model.run());
-        platform
+            .build()
+    }
+
+    /// The simulation that it is in.
+    pub fn sim(&self) -> &Sim {
+        &self.sim
     }
 
     /// Configuration space with the capabilities that lead to the structures.
@@ -132,7 +181,7 @@ impl<L: DeviceLogic> VirtioPci<L> {
         let capabilities: [(u8, usize, u32); 4] = [
             (1, 0, 0x38),
             (3, ISR, 1),
-            (4, CONFIG, 60),
+            (4, CONFIG, CONFIG_BYTES as u32),
             (2, NOTIFY, 0x1000),
         ];
         for (n, (kind, offset, length)) in capabilities.into_iter().enumerate() {
@@ -146,23 +195,71 @@ impl<L: DeviceLogic> VirtioPci<L> {
         bytes
     }
 
-    /// Serves every queue that was notified.
-    pub fn run(&self) {
-        let mut guard = self.state.lock().unwrap();
-        let state = &mut *guard;
-        for index in 0..state.queues.len() {
-            if !std::mem::take(&mut state.notified[index]) {
-                continue;
+    /// Lets `event` happen to this life of the device.
+    fn later(
+        &self,
+        life: u32,
+        delay_ns: &std::ops::RangeInclusive<u64>,
+        event: impl FnOnce(&Self, &mut State<L>) + Send + 'static,
+    ) {
+        let me = self.me.clone();
+        self.sim.schedule().after(delay_ns.clone(), move || {
+            let Some(me) = me.upgrade() else { return };
+            let mut state = me.state.lock().unwrap();
+            if state.life == life && !state.gone {
+                event(&me, &mut state);
             }
-            let Some(queue) = &mut state.queues[index] else {
-                continue;
-            };
-            match state.logic.serve(index as u16, queue, &self.memory) {
-                Ok(true) => self.fire(state.registers[index].vector),
-                Ok(false) => {}
-                Err(text) => state.violation(text),
+        });
+    }
+
+    /// Looks at what is available in a queue.
+    fn fetch(&self, state: &mut State<L>, index: usize) {
+        state.notified[index] = false;
+        while let Some(queue) = &mut state.queues[index] {
+            match queue.pop() {
+                Ok(None) => return,
+                Ok(Some(chain)) => {
+                    self.later(state.life, &self.timing.serve_ns, move |me, state| {
+                        me.serve(state, index, &chain);
+                    });
+                }
+                Err(text) => return self.sim.violation(text),
             }
         }
+    }
+
+    fn serve(&self, state: &mut State<L>, index: usize, chain: &DeviceChain) {
+        let request = Request {
+            queue: index as u16,
+            chain,
+            features: state.accepted,
+            memory: self.sim.memory(),
+        };
+        let served = match state.logic.serve(&request) {
+            Ok(served) => served,
+            Err(text) => return self.sim.violation(text),
+        };
+        let head = chain.head;
+        self.later(state.life, &self.timing.publish_ns, move |me, state| {
+            let Some(queue) = &mut state.queues[index] else {
+                return;
+            };
+            let told = match served {
+                Served::Lost => Ok(false),
+                Served::Done(written) => queue.complete(head, written),
+                Served::Twice(written) => queue
+                    .complete(head, written)
+                    .and_then(|_| queue.complete_raw(head.into(), written)),
+                Served::Misnamed(written) => queue.complete_raw(u32::MAX, written),
+            };
+            match told {
+                Ok(true) => me.later(state.life, &me.timing.interrupt_ns, move |me, state| {
+                    me.fire(state.registers[index].vector);
+                }),
+                Ok(false) => {}
+                Err(text) => me.sim.violation(text),
+            }
+        });
     }
 
     /// Looks at the device's logic and its queues, to misbehave or to check.
@@ -209,13 +306,6 @@ impl<L: DeviceLogic> VirtioPci<L> {
 }
 
 impl<L: DeviceLogic> State<L> {
-    fn violation(&self, text: String) {
-        match self.platform.upgrade() {
-            Some(platform) => platform.violation(text),
-            None => panic!("{text}"),
-        }
-    }
-
     fn queue(&mut self) -> Option<&mut QueueRegisters> {
         self.registers.get_mut(usize::from(self.queue_select))
     }
@@ -224,55 +314,167 @@ impl<L: DeviceLogic> State<L> {
         self.logic.features() | feature::VERSION_1
     }
 
-    fn set_status(&mut self, value: u8) {
-        if value == 0 {
-            if !self.logic.answers_reset() {
-                return;
-            }
-            self.status = 0;
-            self.accepted = 0;
-            self.queues.iter_mut().for_each(|q| *q = None);
-            self.notified.fill(false);
-            let (_, size) = self.logic.queues();
-            self.registers.fill(QueueRegisters {
-                size,
-                vector: 0xffff,
-                ..Default::default()
-            });
-            self.logic.reset();
-            return;
+    fn reset_queues(&mut self) {
+        let (count, size) = self.logic.queues();
+        let registers = QueueRegisters {
+            size,
+            vector: NO_VECTOR,
+            enabled: false,
+            addresses: [0; 3],
+        };
+        self.registers = vec![registers; count.into()];
+        self.queues.iter_mut().for_each(|q| *q = None);
+        self.notified.fill(false);
+    }
+
+    fn reset(&mut self) {
+        self.life += 1;
+        self.status = 0;
+        self.resetting = false;
+        self.accepted = 0;
+        self.config_vector = NO_VECTOR;
+        self.reset_queues();
+        self.logic.reset();
+    }
+
+    fn config_bytes(&self, from: usize, width: Width) -> u64 {
+        let config = self.logic.config();
+        let bytes = (from..from + width.bytes()).map(|at| config.get(at).copied().unwrap_or(0));
+        bytes
+            .rev()
+            .fold(0, |value, byte| value << 8 | u64::from(byte))
+    }
+
+    /// Whether queues may be set up now (3.1.1, step 7).
+    fn is_set_up_phase(&self) -> bool {
+        self.status & (status::FEATURES_OK | status::DRIVER_OK) == status::FEATURES_OK
+    }
+
+    /// What the driver changes of the status (3.1.1).
+    fn set_status(&mut self, value: u8) -> Result<(), String> {
+        if value & !STATUS_BITS != 0 {
+            return Err(format!(
+                "status bits {:#x} do not exist",
+                value & !STATUS_BITS
+            ));
         }
         if self.status & !value != 0 {
-            self.violation(format!(
+            return Err(format!(
                 "status bits {:#x} cleared without a reset",
                 self.status & !value
             ));
         }
         let new = value & !self.status;
         self.status = value;
+        let has = |bit| value & bit != 0;
+        if has(status::FEATURES_OK) && !(has(status::ACKNOWLEDGE) && has(status::DRIVER)) {
+            return Err("FEATURES_OK before ACKNOWLEDGE and DRIVER".into());
+        }
         if new & status::FEATURES_OK != 0 {
             let unknown = self.accepted & !self.features();
             if unknown != 0 || self.accepted & feature::VERSION_1 == 0 {
                 self.status &= !status::FEATURES_OK;
+                return Err(format!("features {unknown:#x} accepted and not offered"));
             }
         }
-        if new & status::DRIVER_OK != 0 && value & status::FEATURES_OK == 0 {
-            self.violation("DRIVER_OK before FEATURES_OK".into());
+        if new & status::DRIVER_OK != 0 && !has(status::FEATURES_OK) {
+            return Err("DRIVER_OK before FEATURES_OK".into());
+        }
+        Ok(())
+    }
+
+    fn enable(&mut self, memory: &DeviceMemory) -> Result<(), String> {
+        let (index, features) = (usize::from(self.queue_select), self.accepted);
+        if !self.is_set_up_phase() {
+            return Err(format!("queue {index} enabled outside of its phase"));
+        }
+        let Some(queue) = self.queue() else {
+            return Err(format!("queue {index} enabled, which does not exist"));
+        };
+        if std::mem::replace(&mut queue.enabled, true) {
+            return Err(format!("queue {index} enabled twice"));
+        }
+        let (size, addresses) = (queue.size, queue.addresses);
+        let queue = DeviceQueue::new(memory.clone(), size, addresses, features)?;
+        self.queues[index] = Some(queue);
+        Ok(())
+    }
+
+    /// A register of the selected queue, while it may be written.
+    fn queue_to_set_up(&mut self) -> Result<&mut QueueRegisters, String> {
+        let index = self.queue_select;
+        if !self.is_set_up_phase() {
+            return Err(format!("queue {index} set up outside of its phase"));
+        }
+        match self.queue() {
+            Some(queue) if !queue.enabled => Ok(queue),
+            Some(_) => Err(format!("queue {index} changed while it is enabled")),
+            None => Err(format!("queue {index} set up, which does not exist")),
         }
     }
 
-    fn enable(&mut self, memory: &DeviceMemory) {
-        if self.status & status::FEATURES_OK == 0 || self.status & status::DRIVER_OK != 0 {
-            self.violation("queue set up outside of its phase".into());
+    /// A write to the common configuration (4.1.4.3).
+    fn write_common(
+        &mut self,
+        offset: usize,
+        value: u64,
+        vectors: usize,
+        memory: &DeviceMemory,
+    ) -> Result<(), String> {
+        // A vector that does not exist reads back as none (4.1.5.1.2.1).
+        let vector = if value < vectors as u64 {
+            value as u16
+        } else {
+            NO_VECTOR
+        };
+        match offset {
+            0x00 => self.device_select = value as u32,
+            0x08 => self.driver_select = value as u32,
+            0x0c => {
+                if self.status & (status::DRIVER | status::FEATURES_OK) != status::DRIVER {
+                    return Err("features written outside of their phase".into());
+                }
+                let shift = 32 * (self.driver_select & 1);
+                self.accepted &= !(0xffff_ffff << shift);
+                self.accepted |= value << shift;
+            }
+            0x10 => self.config_vector = vector,
+            0x14 => self.set_status(value as u8)?,
+            0x16 => self.queue_select = value as u16,
+            0x18 => {
+                let (_, max) = self.logic.queues();
+                if value == 0 || value > max.into() || !value.is_power_of_two() {
+                    return Err(format!("queue of {value} entries, at most {max}"));
+                }
+                self.queue_to_set_up()?.size = value as u16;
+            }
+            0x1a => self.queue_to_set_up()?.vector = vector,
+            0x1c if value == 1 => self.enable(memory)?,
+            0x20..0x38 => {
+                let (which, shift) = ((offset - 0x20) / 8, 8 * (offset & 4) as u32);
+                let queue = self.queue_to_set_up()?;
+                queue.addresses[which] &= !(0xffff_ffff << shift);
+                queue.addresses[which] |= value << shift;
+            }
+            0x04 | 0x12 | 0x15 | 0x1e => {
+                return Err(format!(
+                    "write of {value:#x} to the read-only register at {offset:#x}"
+                ));
+            }
+            _ => return Err(format!("write of {value:#x} at {offset:#x}")),
         }
-        let (index, features) = (usize::from(self.queue_select), self.accepted);
-        let Some(queue) = self.queue() else { return };
-        queue.enabled = true;
-        let (size, addresses) = (queue.size, queue.addresses);
-        match DeviceQueue::new(memory.clone(), size, addresses, features) {
-            Ok(queue) => self.queues[index] = Some(queue),
-            Err(text) => self.violation(text),
-        }
+        Ok(())
+    }
+}
+
+/// How wide a field of the common configuration is; it is accessed so and not otherwise (4.1.3.1).
+fn width_of(offset: usize) -> Option<Width> {
+    match offset {
+        0x00 | 0x04 | 0x08 | 0x0c => Some(Width::U32),
+        0x20..0x38 if offset.is_multiple_of(4) => Some(Width::U32),
+        0x10 | 0x12 | 0x16 | 0x18 | 0x1a | 0x1c | 0x1e => Some(Width::U16),
+        0x14 | 0x15 => Some(Width::U8),
+        _ => None,
     }
 }
 
@@ -283,13 +485,14 @@ impl<L: DeviceLogic> Bus for VirtioPci<L> {
         if state.gone {
             return width.all_ones();
         }
-        if (CONFIG..CONFIG + 60).contains(&offset) {
-            let config = state.logic.config();
-            let from = offset - CONFIG;
-            let bytes = (from..from + width.bytes()).map(|at| config.get(at).copied().unwrap_or(0));
-            return bytes
-                .rev()
-                .fold(0, |value, byte| value << 8 | u64::from(byte));
+        if (CONFIG..CONFIG + CONFIG_BYTES).contains(&offset) {
+            return state.config_bytes(offset - CONFIG, width);
+        }
+        if width_of(offset) != Some(width) {
+            let bytes = width.bytes();
+            self.sim
+                .violation(format!("read of {bytes} bytes at {offset:#x}"));
+            return 0;
         }
         match offset {
             0x00 => state.device_select.into(),
@@ -299,18 +502,20 @@ impl<L: DeviceLogic> Bus for VirtioPci<L> {
                 _ => 0,
             },
             0x08 => state.driver_select.into(),
+            0x0c => state.accepted >> (32 * (state.driver_select & 1)) & 0xffff_ffff,
             0x10 => state.config_vector.into(),
             0x12 => state.queues.len() as u64,
             0x14 => state.status.into(),
             0x15 => state.generation.into(),
             0x16 => state.queue_select.into(),
             0x18 => state.queue().map_or(0, |q| q.size).into(),
-            0x1a => state.queue().map_or(0xffff, |q| q.vector).into(),
+            0x1a => state.queue().map_or(NO_VECTOR, |q| q.vector).into(),
             0x1c => state.queue().is_some_and(|q| q.enabled).into(),
             0x1e => state.queue_select.into(),
-            other => {
-                state.violation(format!("read at {other:#x}"));
-                0
+            _ => {
+                let (which, shift) = ((offset - 0x20) / 8, 8 * (offset & 4) as u32);
+                let address = state.queue().map_or(0, |q| q.addresses[which]);
+                address >> shift & 0xffff_ffff
             }
         }
     }
@@ -321,53 +526,53 @@ impl<L: DeviceLogic> Bus for VirtioPci<L> {
         if state.gone {
             return;
         }
+        if state.resetting {
+            // 4.1.4.3.2: the driver waits until the status reads 0.
+            let text = format!("write of {value:#x} at {offset:#x} before the reset completed");
+            return self.sim.violation(text);
+        }
         if (NOTIFY..NOTIFY + 0x1000).contains(&offset) {
             let index = (offset - NOTIFY) / NOTIFY_MULTIPLIER;
+            let place = offset.is_multiple_of(NOTIFY_MULTIPLIER) && width == Width::U16;
             if state.status & status::DRIVER_OK == 0 {
-                state.violation("notification before DRIVER_OK".into());
+                return self.sim.violation("notification before DRIVER_OK");
             }
-            match state.notified.get_mut(index) {
-                Some(notified) if value == index as u64 && width == Width::U16 => *notified = true,
-                _ => state.violation(format!("notification of queue {value} at {offset:#x}")),
+            if !place || value != index as u64 || state.queues.get(index).is_none() {
+                let text = format!("notification of queue {value} at {offset:#x}");
+                return self.sim.violation(text);
+            }
+            if state.queues[index].is_none() {
+                let text = format!("notification of queue {index}, which is not enabled");
+                return self.sim.violation(text);
+            }
+            if !std::mem::replace(&mut state.notified[index], true) {
+                self.later(state.life, &self.timing.fetch_ns, move |me, state| {
+                    me.fetch(state, index);
+                });
             }
             return;
         }
-        let vectors = self.interrupts.len() as u64;
-        let vector = if value < vectors {
-            value as u16
-        } else {
-            0xffff
-        };
-        match offset {
-            0x00 => state.device_select = value as u32,
-            0x08 => state.driver_select = value as u32,
-            0x0c => {
-                let shift = 32 * (state.driver_select & 1);
-                state.accepted &= !(0xffff_ffff << shift);
-                state.accepted |= value << shift;
-            }
-            0x10 => state.config_vector = vector,
-            0x14 => state.set_status(value as u8),
-            0x16 => state.queue_select = value as u16,
-            0x18 => {
-                if let Some(q) = state.queue() {
-                    q.size = value as u16;
-                }
-            }
-            0x1a => {
-                if let Some(q) = state.queue() {
-                    q.vector = vector;
-                }
-            }
-            0x1c if value == 1 => state.enable(&self.memory),
-            0x20..0x38 if width == Width::U32 => {
-                let (which, shift) = ((offset - 0x20) / 8, 8 * (offset & 4) as u32);
-                if let Some(q) = state.queue() {
-                    q.addresses[which] &= !(0xffff_ffff << shift);
-                    q.addresses[which] |= value << shift;
-                }
-            }
-            other => state.violation(format!("write of {value:#x} at {other:#x}")),
+        if (CONFIG..CONFIG + CONFIG_BYTES).contains(&offset) {
+            let bytes = &value.to_le_bytes()[..width.bytes()];
+            let accepted = state.accepted;
+            let done = state.logic.write_config(offset - CONFIG, bytes, accepted);
+            return done.unwrap_or_else(|text| self.sim.violation(text));
         }
+        if width_of(offset) != Some(width) {
+            let bytes = width.bytes();
+            let text = format!("write of {bytes} bytes, {value:#x}, at {offset:#x}");
+            return self.sim.violation(text);
+        }
+        if offset == 0x14 && value == 0 {
+            if state.status == 0 {
+                state.reset();
+            } else if state.logic.answers_reset() {
+                state.resetting = true;
+                self.later(state.life, &self.timing.reset_ns, |_, state| state.reset());
+            }
+            return;
+        }
+        let done = state.write_common(offset, value, self.interrupts.len(), self.sim.memory());
+        done.unwrap_or_else(|text| self.sim.violation(text));
     }
 }

@@ -10,10 +10,11 @@ use ddk::{
     Deadline, Described, DeviceAccess, DeviceContext, Driver, DriverError, EventQueue,
     PlatformError, StopReason, block_on,
 };
-use ddk_backend_sim::{DeviceMemory, Payload, SimPlatform};
+use ddk_backend_sim::{Payload, Sim, SimPlatform};
 use ddk_class_block::{
     Command, DiskInfo, Doorbell, Extent, Session, Status, Supervisor, Verdict, Worker, flags,
 };
+use model_media::Durability;
 use model_virtio::VirtioPci;
 use model_virtio_blk::{BlockModel, BlockModelOptions, Misbehaviour};
 use proptest::prelude::*;
@@ -86,20 +87,16 @@ impl Client {
 
 /// Driver, class layer, model.
 struct Machine {
+    sim: Sim,
     model: Arc<Model>,
     platform: Arc<SimPlatform>,
-    memory: DeviceMemory,
     supervisor: Supervisor<VirtioBlk, HeapMemory>,
     workers: Vec<Worker<Queue, HeapMemory>>,
     sessions: u32,
 }
 
-fn model(options: BlockModelOptions, vectors: u16) -> (Arc<Model>, DeviceMemory) {
-    let memory = DeviceMemory::default();
-    (
-        VirtioPci::new(BlockModel::new(options), memory.clone(), vectors),
-        memory,
-    )
+fn model(sim: &Sim, options: BlockModelOptions, vectors: u16) -> Arc<Model> {
+    VirtioPci::new(sim, BlockModel::new(options), vectors)
 }
 
 fn start(platform: &Arc<SimPlatform>) -> (DeviceContext, Result<VirtioBlk, DriverError>) {
@@ -110,14 +107,18 @@ fn start(platform: &Arc<SimPlatform>) -> (DeviceContext, Result<VirtioBlk, Drive
 
 impl Machine {
     fn new(options: BlockModelOptions, vectors: u16, cpus: usize) -> Machine {
-        let (model, memory) = model(options, vectors);
+        Machine::in_world(Sim::default(), options, vectors, cpus)
+    }
+
+    fn in_world(sim: Sim, options: BlockModelOptions, vectors: u16, cpus: usize) -> Machine {
+        let model = model(&sim, options, vectors);
         let platform = model.platform(cpus);
         let (cx, driver) = start(&platform);
         let (supervisor, workers) = Supervisor::new(cx, driver.unwrap(), Box::new(|| {})).unwrap();
         Machine {
+            sim,
             model,
             platform,
-            memory,
             supervisor,
             workers,
             sessions: 0,
@@ -161,7 +162,7 @@ impl Machine {
 
     /// Registers a buffer as slot 0 of a session of the first queue.
     fn buffer(&mut self, client: &Client, pages: usize, access: DeviceAccess) -> Payload {
-        let (buffer, payload) = self.memory.payload(pages, access);
+        let (buffer, payload) = self.sim.memory().payload(pages, access);
         self.supervisor
             .send(0, Command::AddBuffer(client.id, 0, buffer))
             .unwrap();
@@ -177,7 +178,7 @@ impl Machine {
                 worker.turn(Deadline::NOW).unwrap();
             }
             verdicts.extend(self.supervisor.attend());
-            self.model.run();
+            self.sim.settle();
         }
         self.platform.check();
         verdicts
@@ -215,9 +216,8 @@ fn reads_what_is_there_and_writes_what_is_told() {
         let mut m = Machine::new(options, 2, 1);
         assert_eq!(m.disk().serial, "model-disk-0");
         m.model.with(|disk, _| {
-            for (n, byte) in disk.disk.iter_mut().enumerate() {
-                *byte = (n / 512 + n % 7) as u8;
-            }
+            let contents: Vec<u8> = (0..4096 * 512).map(|n| (n / 512 + n % 7) as u8).collect();
+            disk.media.fill(&contents);
         });
         let mut client = m.open(m.whole(), 8);
         let payload = m.buffer(&client, 4, DeviceAccess::Both);
@@ -225,14 +225,15 @@ fn reads_what_is_there_and_writes_what_is_told() {
         assert_eq!(m.one(&mut client), (Status::OK, 4096));
         let expected = m
             .model
-            .with(|disk, _| disk.disk[5 * 512..][..4096].to_vec());
+            .with(|disk, _| disk.media.contents()[5 * 512..][..4096].to_vec());
         assert_eq!(payload.read(1024, 4096), expected);
         payload.write(0, &[0xaa; 1024]);
         client.submit(Operation::Write, 100, 1024, 0, 0);
         assert_eq!(m.one(&mut client), (Status::OK, 1024));
         m.model.with(|disk, _| {
-            assert_eq!(disk.disk[100 * 512..][..1024], [0xaa; 1024]);
-            assert_ne!(disk.disk[102 * 512], 0xaa);
+            let contents = disk.media.contents();
+            assert_eq!(contents[100 * 512..][..1024], [0xaa; 1024]);
+            assert_ne!(contents[102 * 512], 0xaa);
         });
         client.submit(Operation::Flush, 0, 0, 0, 0);
         assert_eq!(m.one(&mut client), (Status::OK, 0));
@@ -247,24 +248,77 @@ fn a_durable_write_is_flushed() {
     client.submit(Operation::Write, 0, 512, 0, flags::FUA);
     assert_eq!(m.one(&mut client), (Status::OK, 512));
     m.model.with(|disk, _| {
-        assert_eq!(disk.unflushed, 0);
+        assert_eq!(disk.media.unflushed(), 0);
         assert_eq!(disk.served[1..], [request::OUT, request::FLUSH]);
     });
 }
 
 #[test]
+fn the_device_may_answer_in_any_order() {
+    let mut orders = std::collections::BTreeSet::new();
+    for seed in 0..16 {
+        let mut m = Machine::in_world(Sim::new(seed), BlockModelOptions::default(), 2, 1);
+        let mut client = m.open(m.whole(), 8);
+        let payload = m.buffer(&client, 8, DeviceAccess::Both);
+        for n in 0..8u64 {
+            payload.write(n as usize * 4096, &[n as u8 + 1; 4096]);
+            let fua = if n % 2 == 0 { flags::FUA } else { 0 };
+            client.submit(Operation::Write, n * 8, 4096, n * 4096, fua);
+        }
+        m.run();
+        let answers: Vec<_> = std::iter::from_fn(|| client.poll()).collect();
+        assert!(answers.iter().all(|a| a.1 == Status::OK));
+        let order: Vec<u64> = answers.iter().map(|a| a.0).collect();
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (1..=8).collect::<Vec<_>>(), "seed {seed}");
+        orders.insert(order);
+        m.model.with(|disk, _| {
+            for n in (0..8).step_by(2) {
+                let block = &disk.media.durable()[n * 4096..][..4096];
+                assert_eq!(block, [n as u8 + 1; 4096], "seed {seed}: what was forced");
+            }
+        });
+    }
+    assert!(orders.len() > 8, "{orders:?}");
+}
+
+#[test]
+fn a_bad_block_fails_its_request_alone() {
+    let mut m = Machine::plain();
+    m.model.with(|disk, _| {
+        disk.media.fail_reads(9);
+        disk.media.fail_writes(10);
+    });
+    let mut client = m.open(m.whole(), 8);
+    let _payload = m.buffer(&client, 1, DeviceAccess::Both);
+    for (operation, lba, expected) in [
+        (Operation::Read, 8, Status::OK),
+        (Operation::Read, 9, Status::IO_ERROR),
+        (Operation::Write, 10, Status::IO_ERROR),
+        (Operation::Write, 9, Status::OK),
+        (Operation::Read, 9, Status::OK),
+    ] {
+        client.submit(operation, lba, 512, 0, 0);
+        assert_eq!(m.one(&mut client).0, expected, "{operation:?} of {lba}");
+    }
+}
+
+#[test]
 fn discard_and_write_zeroes() {
     let mut m = Machine::plain();
-    m.model.with(|disk, _| disk.disk.fill(0x55));
+    m.model
+        .with(|disk, _| disk.media.fill(&vec![0x55; 4096 * 512]));
     let mut client = m.open(m.whole(), 8);
     client.submit(Operation::WriteZeroes, 8, 8192, 0, flags::MAY_UNMAP);
     assert_eq!(m.one(&mut client), (Status::OK, 8192));
     client.submit(Operation::Discard, 64, 512, 0, 0);
     assert_eq!(m.one(&mut client), (Status::OK, 512));
     m.model.with(|disk, _| {
-        assert_eq!(disk.disk[8 * 512 - 1], 0x55);
-        assert!(disk.disk[8 * 512..24 * 512].iter().all(|b| *b == 0));
-        assert_eq!(disk.disk[24 * 512], 0x55);
+        let contents = disk.media.contents();
+        assert_eq!(contents[8 * 512 - 1], 0x55);
+        assert!(contents[8 * 512..24 * 512].iter().all(|b| *b == 0));
+        assert_eq!(contents[24 * 512], 0x55);
     });
 }
 
@@ -304,7 +358,10 @@ fn requests_that_are_wrong_never_reach_the_device() {
 #[test]
 fn a_partition_is_where_it_is() {
     let mut m = Machine::plain();
-    m.model.with(|disk, _| disk.disk[16 * 512] = 0x42);
+    m.model.with(|disk, _| {
+        let marked = [0x42; 512];
+        disk.media.write(16, &marked, Durability::Forced).unwrap();
+    });
     let part = m
         .whole()
         .part(10, 20, false)
@@ -483,14 +540,14 @@ fn a_device_that_ignores_its_reset_is_given_up_with_its_memory_kept() {
         .with(|disk, _| disk.misbehaviour = Misbehaviour::Dead);
     client.submit(Operation::Read, 0, 512, 0, 0);
     m.run();
-    let mapped = m.memory.mapped_pages();
+    let mapped = m.sim.memory().mapped_pages();
     let verdicts = let_time_pass(&mut m, 40);
     assert!(matches!(
         verdicts[..],
         [Verdict::GiveUp(DriverError::TimedOut { .. })]
     ));
     assert_eq!(
-        m.memory.mapped_pages(),
+        m.sim.memory().mapped_pages(),
         mapped,
         "the device may still use all of it"
     );
@@ -505,7 +562,7 @@ fn a_device_that_is_unplugged_is_noticed() {
         m.supervisor.changed(),
         Err(DriverError::DeviceGone { .. })
     ));
-    let (model, _memory) = model(BlockModelOptions::default(), 2);
+    let model = model(&Sim::default(), BlockModelOptions::default(), 2);
     let platform = model.platform(1);
     model.unplug();
     assert!(matches!(
@@ -520,11 +577,7 @@ fn a_session_that_ends_keeps_its_buffers_until_the_device_is_done() {
     let mut client = m.open(m.whole(), 4);
     let payload = m.buffer(&client, 1, DeviceAccess::Writes);
     client.submit(Operation::Read, 0, 512, 0, 0);
-    m.workers[0].wake_all();
-    m.workers[0].turn(Deadline::NOW).unwrap();
-    m.workers[0].wake_all();
-    m.workers[0].turn(Deadline::at_ns(0)).unwrap();
-    // `turn` waits, and waiting lets the model run; hold its answers back.
+    m.run();
     m.model
         .with(|disk, _| disk.misbehaviour = Misbehaviour::Silent);
     client.submit(Operation::Read, 1, 512, 0, 0);
@@ -630,7 +683,8 @@ fn a_client_with_more_outstanding_than_agreed_loses_its_session() {
 
 #[test]
 fn stopping_leaves_the_device_quiet() {
-    let (model, memory) = model(BlockModelOptions::default(), 2);
+    let sim = Sim::default();
+    let model = model(&sim, BlockModelOptions::default(), 2);
     let platform = model.platform(1);
     let (cx, driver) = start(&platform);
     assert!(platform.is_enabled());
@@ -638,7 +692,7 @@ fn stopping_leaves_the_device_quiet() {
     assert_eq!((model.status(), model.enabled_queues()), (0, 0));
     assert!(!platform.is_enabled());
     drop(cx);
-    assert_eq!(memory.mapped_pages(), 0);
+    assert_eq!(sim.memory().mapped_pages(), 0);
     platform.check();
 }
 
@@ -708,7 +762,7 @@ proptest! {
                 prop_assert_eq!(&payloads[client].read(512, length as usize), &array[start..end]);
             }
         }
-        prop_assert_eq!(m.model.with(|disk, _| disk.disk.clone()), array);
+        prop_assert_eq!(m.model.with(|disk, _| disk.media.contents()), array);
     }
 
     /// A client that writes anything into its rings breaks nothing but its own session.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ddk::{DeviceAccess, PinnedBuffer, Platform};
-use ddk_backend_sim::{DeviceMemory, SimPlatform};
+use ddk_backend_sim::{Sim, SimPlatform};
 use ddk_conformance_block::{Disk, Fault, Home, Problem, Promise, Shape, stamp};
 use fastrand::Rng;
 use model_virtio::VirtioPci;
@@ -34,7 +34,6 @@ impl Home for VirtioBlkSim {
 struct ModelDevice {
     model: Arc<VirtioPci<BlockModel>>,
     platform: Arc<SimPlatform>,
-    memory: DeviceMemory,
     promise: Promise,
 }
 
@@ -113,16 +112,16 @@ impl ModelDevice {
         let queues = options.queues;
         let mut model = BlockModel::new(options);
         let size = promise.block_size as usize;
-        for (lba, block) in model.disk.chunks_mut(size).enumerate() {
+        let mut contents = model.media.contents();
+        for (lba, block) in contents.chunks_mut(size).enumerate() {
             stamp::write(block, lba as u64, 0);
         }
-        let memory = DeviceMemory::default();
-        let model = VirtioPci::new(model, memory.clone(), queues + 1);
+        model.media.fill(&contents);
+        let model = VirtioPci::new(&Sim::new(seed), model, queues + 1);
         let platform = model.platform(4);
         Ok(ModelDevice {
             model,
             platform,
-            memory,
             promise,
         })
     }
@@ -138,7 +137,7 @@ impl Device for ModelDevice {
         pages: usize,
         access: DeviceAccess,
     ) -> Result<(PinnedBuffer, Box<dyn Payload>), Problem> {
-        let (buffer, payload) = self.memory.payload(pages, access);
+        let (buffer, payload) = self.model.sim().memory().payload(pages, access);
         Ok((buffer, Box::new(payload)))
     }
 
@@ -169,10 +168,11 @@ impl Device for ModelDevice {
     }
 
     fn medium(&mut self, lba: u64, into: &mut [u8]) -> Result<(), Problem> {
-        let from = (lba * u64::from(self.promise.block_size)) as usize;
+        let count = into.len() as u64 / u64::from(self.promise.block_size);
         self.model.with(|disk, _| {
-            let bytes = disk.disk.get(from..from + into.len());
-            into.copy_from_slice(bytes.ok_or_else(|| Problem::failed("outside of the medium"))?);
+            let bytes = disk.media.read(lba, count);
+            let bytes = bytes.map_err(|error| Problem::Failed(format!("medium: {error}")))?;
+            into.copy_from_slice(&bytes);
             Ok(())
         })
     }
@@ -185,7 +185,7 @@ impl Device for ModelDevice {
                 violations.join(", ")
             )));
         }
-        let pages = self.memory.mapped_pages();
+        let pages = self.model.sim().memory().mapped_pages();
         if ended == Ended::Stopped && pages > 0 {
             return Err(Problem::Failed(format!(
                 "{pages} pages are mapped at the end"
