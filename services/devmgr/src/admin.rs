@@ -59,7 +59,7 @@ impl Manager {
                 }
                 DriverAdminRequest::Policy { path, reply } => {
                     let _ = match self.policy(&path) {
-                        Ok((rules, deaths)) => reply.ok(&rules, deaths),
+                        Ok((rules, deaths)) => reply.ok(rules, deaths),
                         Err(error) => reply.error(&error),
                     };
                 }

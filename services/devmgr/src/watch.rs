@@ -17,21 +17,12 @@ const HEARTBEAT_MS: u64 = 2_000;
 const SILENCE_MS: u64 = 10_000;
 
 /// The heartbeats of one incarnation.
+#[derive(Default)]
 pub struct Heartbeat {
     beat: u32,
     awaited: bool,
     /// When the next one is sent, or the answer is overdue; `None` until the driver is in service.
     next: Option<Deadline>,
-}
-
-impl Default for Heartbeat {
-    fn default() -> Self {
-        Heartbeat {
-            beat: 0,
-            awaited: false,
-            next: None,
-        }
-    }
 }
 
 impl Heartbeat {
