@@ -41,6 +41,7 @@ const ROWS: &[Row] = &[
     ("raw-seq-read-128k", block::sequential_128k),
     ("raw-seq-read-1m", block::sequential_1m),
     ("ext4-read-4k-qd1", file::random_read),
+    ("ext4-read-4k-qd32", file::random_read_depth_32),
     ("ext4-seq-read-128k", file::sequential_128k),
     ("ext4-seq-read-1m", file::sequential_1m),
     ("ext4-cached-4k", file::cached_read),
