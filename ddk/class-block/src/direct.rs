@@ -218,7 +218,9 @@ impl<D: BlockDevice> DirectDisks<D> {
     /// # Errors
     /// When the system's events are broken.
     pub fn stop(self) -> Result<(), DriverError> {
+        // The queues' memory goes after the reset that stopping is: until then the device may use it.
+        let stopped = block_on(&self.cx, self.driver.stop(StopReason::Requested));
         drop(self.queues);
-        block_on(&self.cx, self.driver.stop(StopReason::Requested)).map_err(of_platform)
+        stopped.map_err(of_platform)
     }
 }

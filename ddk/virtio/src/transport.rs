@@ -94,6 +94,8 @@ impl Transport {
                 continue;
             }
             let (offset, length) = (read(8)?, read(12)?);
+            // 4.1.4.3, 4.1.4.4, 4.1.4.6: aligned to 4 bytes, or 2 for notifications.
+            aligned("offset of a virtio structure", offset.into(), 4)?;
             let window = pci.bar(bar, offset.into(), length as usize)?;
             match structure {
                 StructureType::COMMON => common = Some(window),
@@ -236,6 +238,8 @@ impl Transport {
             self.common.queue_notify_off().read(),
         )?;
         let offset = u64::from(offset) * u64::from(self.notify_multiplier);
+        // 4.1.4.4: the multiplier is an even power of two, or zero.
+        aligned("offset of a notification register", offset, 2)?;
         let notify = usize::try_from(offset).unwrap_or(usize::MAX);
         let notify = self
             .notify
@@ -313,6 +317,18 @@ impl Config<'_> {
     pub fn read_long(&self, offset: usize) -> u64 {
         u64::from(self.read::<u32>(offset)) | u64::from(self.read::<u32>(offset + 4)) << 32
     }
+}
+
+/// Refuses an offset that the device placed where it cannot be accessed.
+fn aligned(what: &'static str, offset: u64, alignment: u64) -> Result<(), DriverError> {
+    if offset.is_multiple_of(alignment) {
+        return Ok(());
+    }
+    Err(DriverError::Protocol {
+        what,
+        expected: alignment,
+        seen: offset,
+    })
 }
 
 fn check_vector(asked: u16, seen: u16) -> Result<(), DriverError> {
