@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod campaign;
 mod conformance;
 mod guest;
 mod image;
@@ -52,6 +53,8 @@ enum Command {
     Test(levels::TestArgs),
     /// Measure, and compare with Linux in the same QEMU.
     Bench(bench::BenchArgs),
+    /// Inject faults into drivers under a verified load, and count what became of them.
+    Campaign(campaign::CampaignArgs),
     /// Build the documentation of all packages.
     Doc,
     /// Remove everything that was built.
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => levels::run(&args),
+        Command::Campaign(args) => campaign::run(&args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Doc => build::documentation(tool::Output::Inherit).map(|()| ExitCode::SUCCESS),
         Command::Clean => clean().map(|()| ExitCode::SUCCESS),

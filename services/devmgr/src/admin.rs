@@ -135,7 +135,7 @@ impl Manager {
             self.transition(index, NodeEvent::Stopped);
         } else if node::has_process(node.state) && node.state != NodeState::Stopping {
             if let Some(held) = &mut node.held {
-                node.reason = Some(String::from("stopped"));
+                node.ending = Some(String::from("stopped"));
                 held.limit = Some(Deadline::after_secs(STOP_LIMIT_S));
                 // One that is gone is told of by its process, one that hangs by the limit.
                 let _ = held.control.stop();

@@ -41,6 +41,7 @@ impl Manager {
         node.driver = Some(choice.driver);
         node.epoch = node.epoch.saturating_add(1);
         node.restart_at = None;
+        node.ending = None;
         self.transition(index, NodeEvent::Bound);
         match self.launch(index, &choice) {
             Ok(()) => self.transition(index, NodeEvent::Started),
@@ -49,7 +50,7 @@ impl Manager {
                     return;
                 };
                 rt::error!("{}: cannot start its driver: {why}", node.path);
-                node.reason = Some(why);
+                node.ending = Some(why);
                 self.teardown(index, NodeEvent::Failed);
             }
         }

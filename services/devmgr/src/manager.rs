@@ -99,6 +99,8 @@ pub struct Node {
     pub held: Option<Held>,
     pub epoch: u32,
     pub reason: Option<String>,
+    /// Why the present incarnation ends, if somebody knows better than its exit record.
+    pub ending: Option<String>,
     pub teardown: Vec<String>,
     pub wanted: Wanted,
     /// What is done when the driver dies; `None`: as its manifest says.
@@ -121,6 +123,7 @@ impl Node {
             held: None,
             epoch: 0,
             reason: None,
+            ending: None,
             teardown: Vec::new(),
             wanted: Wanted::Serving,
             rules: None,
@@ -361,12 +364,12 @@ impl Manager {
                 continue;
             }
             let event = if node.state == NodeState::Stopping {
-                node.reason = Some(format!(
+                node.ending = Some(format!(
                     "did not stop within {STOP_LIMIT_S} s and was ended"
                 ));
                 NodeEvent::Stopped
             } else {
-                node.reason = Some(format!("not in service after {START_LIMIT_S} s"));
+                node.ending = Some(format!("not in service after {START_LIMIT_S} s"));
                 NodeEvent::Failed
             };
             self.teardown(index, event);

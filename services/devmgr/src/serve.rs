@@ -291,7 +291,7 @@ impl Manager {
                 DriverHostRequest::Failed { reason, reply } => {
                     if let Some(node) = self.nodes.get_mut(index) {
                         let short: String = reason.chars().take(256).collect();
-                        node.reason = Some(short);
+                        node.ending = Some(short);
                     }
                     reply.ok()
                 }

@@ -32,7 +32,7 @@ impl Manager {
         let ended = self.report_end(child, driver.manifest.name(), &driver.program);
         // A driver that said why it gives up has the better words.
         if let Some(node) = self.nodes.get_mut(index) {
-            node.reason.get_or_insert(ended);
+            node.ending.get_or_insert(ended);
         }
         self.teardown(index, event);
     }
@@ -66,7 +66,7 @@ impl Manager {
             node.teardown = teardown.log().to_vec();
             node.unfenced = !teardown.is_fenced();
             let ended = node
-                .reason
+                .ending
                 .take()
                 .unwrap_or_else(|| String::from("stopped"));
             let reason = if teardown.is_fenced() {

@@ -81,7 +81,7 @@ impl Manager {
                 continue;
             }
             if heartbeat.awaited {
-                node.reason = Some(format!("no heartbeat for {} s", SILENCE_MS / 1000));
+                node.ending = Some(format!("no heartbeat for {} s", SILENCE_MS / 1000));
                 self.teardown(index, NodeEvent::Failed);
                 continue;
             }

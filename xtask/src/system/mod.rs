@@ -7,6 +7,7 @@
 
 mod driver_death;
 mod driver_faults;
+pub mod endurance;
 mod faults;
 mod host_side;
 mod kernel;
@@ -114,6 +115,14 @@ impl SystemTest {
     }
 
     fn run(&self, built: &Built, folder: &Path) -> anyhow::Result<()> {
+        (self.check)(&self.execute(built, folder)?)
+    }
+
+    /// Runs it without judging it. Console and log stay in the folder.
+    ///
+    /// # Errors
+    /// When the archive cannot be written or QEMU does not run.
+    pub fn execute(&self, built: &Built, folder: &Path) -> anyhow::Result<Report> {
         let archive = folder.join(format!("{}.archive", self.name));
         let extras = ArchiveExtras {
             exec: self.script.clone(),
@@ -143,12 +152,11 @@ impl SystemTest {
         }
         fs::write(folder.join(format!("{}.console", self.name)), &console)?;
         fs::write(folder.join(format!("{}.log", self.name)), &log)?;
-        let report = Report {
+        Ok(Report {
             outcome,
             console: String::from_utf8_lossy(&console).into_owned(),
             log: String::from_utf8_lossy(&log).into_owned(),
-        };
-        (self.check)(&report)
+        })
     }
 }
 
@@ -259,6 +267,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         faults::tests,
         driver_death::tests,
         driver_faults::tests,
+        endurance::tests,
     ];
     for group in groups {
         tests.extend(group()?);
