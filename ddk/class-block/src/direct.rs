@@ -35,10 +35,23 @@ const CHANGES: u64 = u64::MAX;
 pub struct DirectDisks<D: BlockDevice> {
     cx: DeviceContext,
     driver: D,
-    queues: Vec<D::Queue>,
+    queues: Vec<Slots<D::Queue>>,
     events: Box<dyn EventQueue>,
-    next_token: u32,
     changed: bool,
+}
+
+/// A queue, and the tokens that are not under way: drivers count on numbers below the depth.
+struct Slots<Q> {
+    queue: Q,
+    free: Vec<u32>,
+}
+
+fn with_tokens<Q: BlockQueue>(queues: Vec<Q>) -> Vec<Slots<Q>> {
+    let with_tokens = |queue: Q| Slots {
+        free: (0..u32::from(queue.depth())).rev().collect(),
+        queue,
+    };
+    queues.into_iter().map(with_tokens).collect()
 }
 
 fn of_platform(error: PlatformError) -> DriverError {
@@ -54,7 +67,7 @@ impl<D: BlockDevice> DirectDisks<D> {
         let cx = DeviceContext::new(platform).map_err(of_platform)?;
         let mut driver = block_on(&cx, D::start(cx.clone())).map_err(of_platform)??;
         let events = cx.event_queue()?;
-        let queues = driver.take_queues();
+        let queues = with_tokens(driver.take_queues());
         driver
             .bind_changes(&*events, CHANGES)
             .map_err(of_platform)?;
@@ -63,7 +76,6 @@ impl<D: BlockDevice> DirectDisks<D> {
             driver,
             queues,
             events,
-            next_token: 0,
             changed: false,
         };
         disks.bind()?;
@@ -73,6 +85,7 @@ impl<D: BlockDevice> DirectDisks<D> {
     fn bind(&mut self) -> Result<(), DriverError> {
         for (index, queue) in self.queues.iter_mut().enumerate() {
             queue
+                .queue
                 .bind(&*self.events, index as u64)
                 .map_err(of_platform)?;
         }
@@ -106,11 +119,11 @@ impl<D: BlockDevice> DirectDisks<D> {
     ) -> Result<u32, PushError> {
         let refused = PushError::Rejected(Status::OUT_OF_RANGE);
         let info = self.driver.disks().into_iter().nth(disk).ok_or(refused)?;
-        let queue = self.queues.get_mut(queue).ok_or(refused)?;
-        self.next_token = self.next_token.wrapping_add(1);
+        let Slots { queue, free } = self.queues.get_mut(queue).ok_or(refused)?;
+        let token = *free.last().ok_or(PushError::Full)?;
         let (data, offset) = access.data.unzip();
         queue.push(&Request {
-            token: self.next_token,
+            token,
             unit: info.unit,
             operation: access.operation,
             durable: false,
@@ -121,8 +134,9 @@ impl<D: BlockDevice> DirectDisks<D> {
             data,
             offset: offset.unwrap_or(0),
         })?;
+        free.pop();
         queue.kick();
-        Ok(self.next_token)
+        Ok(token)
     }
 
     /// The next completion of a queue: token and status. `None` when the device said nothing until the
@@ -136,10 +150,12 @@ impl<D: BlockDevice> DirectDisks<D> {
         deadline: Deadline,
     ) -> Result<Option<(u32, Status)>, DriverError> {
         loop {
-            let queue = self.queues.get_mut(queue).ok_or(DriverError::Unsupported {
+            let no_queue = DriverError::Unsupported {
                 what: "so many queues",
-            })?;
+            };
+            let Slots { queue, free } = self.queues.get_mut(queue).ok_or(no_queue)?;
             if let Some(done) = queue.reap()? {
+                free.push(done.token);
                 return Ok(Some((done.token, done.status)));
             }
             if !queue.arm() && !self.sleep(deadline)? {
@@ -208,8 +224,9 @@ impl<D: BlockDevice> DirectDisks<D> {
     /// When the device does not come back.
     pub fn reset(&mut self) -> Result<(), DriverError> {
         let old = core::mem::take(&mut self.queues);
+        let old = old.into_iter().map(|slots| slots.queue).collect();
         let reset = block_on(&self.cx, self.driver.reset(old));
-        self.queues = reset.map_err(of_platform)??;
+        self.queues = with_tokens(reset.map_err(of_platform)??);
         self.bind()
     }
 
