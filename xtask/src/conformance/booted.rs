@@ -155,6 +155,7 @@ fn device(driver: &str) -> Option<String> {
         "virtio-blk" => Some(format!(
             "virtio-blk-pci,num-queues={CPUS},disable-legacy=on"
         )),
+        "nvme" => Some(format!("nvme,max_ioqpairs={CPUS}")),
         _ => None,
     }
 }

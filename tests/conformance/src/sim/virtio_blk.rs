@@ -128,8 +128,8 @@ impl ModelDevice {
 }
 
 impl Device for ModelDevice {
-    fn platform(&self) -> Arc<dyn Platform> {
-        self.platform.clone()
+    fn platform(&self) -> Option<Arc<dyn Platform>> {
+        Some(self.platform.clone())
     }
 
     fn payload(
