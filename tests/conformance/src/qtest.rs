@@ -89,6 +89,13 @@ impl QemuDevice {
         shape: Shape,
         folder: &std::path::Path,
     ) -> Result<QemuDevice, Problem> {
+        // QEMU's NVMe namespaces tell neither (NVMe 1.4, NSATTR and the feature of the cache).
+        let is_nvme = device.starts_with("nvme");
+        if is_nvme && shape == Shape::ReadOnly {
+            return Err(Problem::not_offered(
+                "the device does not tell that it is read-only",
+            ));
+        }
         let (block_size, block_count) = match shape {
             Shape::LargeBlocks => (4096, 512),
             Shape::Odd => (512, 1001),
@@ -141,7 +148,7 @@ impl QemuDevice {
                 block_size,
                 block_count,
                 read_only: shape == Shape::ReadOnly,
-                volatile_cache: Some(shape != Shape::Odd),
+                volatile_cache: (!is_nvme).then_some(shape != Shape::Odd),
                 serial: Some(serial),
                 discard_zeroes: false,
                 damaged: (shape == Shape::Damaged).then_some(DAMAGED),
