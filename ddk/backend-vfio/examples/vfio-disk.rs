@@ -7,10 +7,11 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use ddk::manifest::{Identity, PciIdentity};
+use ddk::manifest::Identity;
 use ddk::{Described, DeviceAccess, PinnedBuffer};
 use ddk_backend_vfio::VfioDevice;
 use ddk_class_block::{Access, BlockDevice, DirectDisks, Operation, Status};
+use devmgr::node::Device;
 use nvme::Nvme;
 use sha2::{Digest, Sha256};
 use virtio_blk::VirtioBlk;
@@ -45,16 +46,8 @@ fn main() -> ExitCode {
 
 fn drive(address: &str) -> Fallible<()> {
     let device = VfioDevice::open(address)?;
-    let info = device.info();
-    let identity = Identity::Pci(PciIdentity {
-        vendor: info.vendor,
-        device: info.device,
-        subsystem_vendor: info.subsystem_vendor,
-        subsystem: info.subsystem,
-        class: info.class,
-        subclass: info.subclass,
-        interface: info.interface,
-    });
+    let function = Device::Pci(device.info().clone());
+    let identity = function.identity().ok_or("it has no identity")?;
     if matches::<Nvme>(&identity) {
         exercise::<Nvme>(address, &device)
     } else if matches::<VirtioBlk>(&identity) {
