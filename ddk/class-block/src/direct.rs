@@ -13,7 +13,7 @@ use ddk::{
 };
 use proto::block::{Operation, Status};
 
-use crate::{BlockDevice, BlockQueue, DiskInfo, PushError, Request};
+use crate::{Abort, BlockDevice, BlockQueue, DiskInfo, PushError, Request, flags};
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,8 @@ pub struct Access<'a> {
     pub length: u32,
     /// The data and where it starts in it, for reads and writes.
     pub data: Option<(&'a PinnedBuffer, u64)>,
+    /// [`flags`], as far as the disk has them ([`DiskInfo::durable_writes`]).
+    pub flags: u8,
 }
 
 /// Key of the interrupt for changes; queues have their index.
@@ -126,8 +128,8 @@ impl<D: BlockDevice> DirectDisks<D> {
             token,
             unit: info.unit,
             operation: access.operation,
-            durable: false,
-            may_unmap: false,
+            durable: access.flags & flags::FUA != 0,
+            may_unmap: access.flags & flags::MAY_UNMAP != 0,
             lba: access.lba,
             blocks: access.length >> info.block_shift,
             length: access.length,
@@ -216,6 +218,14 @@ impl<D: BlockDevice> DirectDisks<D> {
         let looked = block_on(&self.cx, self.driver.changed());
         looked.map_err(of_platform)??;
         Ok(true)
+    }
+
+    /// See [`BlockDevice::abort`].
+    ///
+    /// # Errors
+    /// When the device does not answer.
+    pub fn abort(&mut self, queue: usize, token: u32) -> Result<Abort, DriverError> {
+        block_on(&self.cx, self.driver.abort(queue, token)).map_err(of_platform)?
     }
 
     /// Resets the device; requests under way are not answered any more.

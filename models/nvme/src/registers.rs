@@ -5,7 +5,7 @@ use spec_nvme::register::{QUEUE_ENTRIES_MIN, cc, csts, offset};
 
 use crate::prp::PAGE;
 use crate::queue::{CompletionQueue, SubmissionQueue};
-use crate::{NvmeModel, NvmeState};
+use crate::{Misbehaviour, NvmeModel, NvmeState};
 
 /// Fields of CC that must not change while the controller is enabled (3.1.5).
 const FIXED: u32 = 0x00ff_3ff0;
@@ -54,6 +54,9 @@ impl NvmeState {
                 ));
             }
         }
+        if self.misbehaviour == Misbehaviour::Mute {
+            self.misbehaviour = Misbehaviour::None;
+        }
         self.submissions.clear();
         self.completions.clear();
         self.granted = None;
@@ -80,13 +83,9 @@ impl NvmeState {
         if !was && is && ready {
             self.violation("CC.EN set before CSTS.RDY was clear".into());
         }
-        if was && !is {
-            if !ready
-                && self.csts & csts::CFS == 0
-                && self.misbehaviour == crate::Misbehaviour::None
-            {
-                self.violation("CC.EN cleared before CSTS.RDY was set".into());
-            }
+        let excused = self.csts & csts::CFS != 0 || self.misbehaviour != Misbehaviour::None;
+        if was && !is && !ready && !excused {
+            self.violation("CC.EN cleared before CSTS.RDY was set".into());
         }
         self.cc = value;
     }
