@@ -126,6 +126,7 @@ fn contents<D: BlockDevice>(
         lba: 0,
         length: 0,
         data: None,
+        flags: 0,
     };
     request(disks, number, flush)?;
     memory.write(at, &vec![0; len]);
@@ -157,6 +158,7 @@ fn contained<D: BlockDevice>(device: &VfioDevice, disks: &mut DirectDisks<D>) ->
         lba: 0,
         length: PIECE_BYTES,
         data: Some((&buffer, 0)),
+        flags: 0,
     };
     let limit = disks.deadline_in_ms(1000);
     // Whatever the device says of it, or nothing, or that it is broken.
@@ -175,6 +177,7 @@ fn data(operation: Operation, lba: u64, length: u32, buffer: &PinnedBuffer) -> A
         lba,
         length,
         data: Some((buffer, BUFFER_OFFSET)),
+        flags: 0,
     }
 }
 
