@@ -256,6 +256,7 @@ mod tests {
                 lba: 7,
                 length: 512,
                 data: Some((&buffer, offset)),
+                flags: 0,
             };
             let deadline = disks.deadline_in_ms(100);
             assert_eq!(disks.run(0, access, deadline), Ok(Some(Status::OK)));
@@ -279,6 +280,7 @@ mod tests {
             lba: 0,
             length: 0,
             data: None,
+            flags: 0,
         };
         let deadline = disks.deadline_in_ms(100);
         assert_eq!(disks.run(0, access, deadline), Ok(None));
