@@ -10,6 +10,7 @@ mod conformance;
 mod guest;
 mod image;
 mod levels;
+mod linux;
 mod run;
 mod setup;
 mod symbols;

@@ -38,6 +38,8 @@ impl std::error::Error for QmpError {}
 
 struct Stream {
     reader: BufReader<UnixStream>,
+    /// What was read of a line when the time was over.
+    partial: String,
     events: VecDeque<Value>,
 }
 
@@ -52,6 +54,7 @@ impl Qmp {
         ready.map_err(|_| QmpError::Closed)?;
         let mut stream = Stream {
             reader: BufReader::new(socket),
+            partial: String::new(),
             events: VecDeque::new(),
         };
         if stream
@@ -128,16 +131,51 @@ impl Stream {
         let socket = self.reader.get_ref();
         let timed = socket.set_read_timeout(Some(limit));
         timed.map_err(|_| QmpError::Closed)?;
-        let mut line = String::new();
-        match self.reader.read_line(&mut line) {
+        match self.reader.read_line(&mut self.partial) {
             Ok(0) => Err(QmpError::Closed),
-            Ok(_) => serde_json::from_str(&line)
-                .map(Some)
-                .map_err(|error| QmpError::Refused(format!("{line:?}: {error}"))),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && line.is_empty() => {
-                Ok(None)
+            Ok(_) => {
+                let line = std::mem::take(&mut self.partial);
+                serde_json::from_str(&line)
+                    .map(Some)
+                    .map_err(|error| QmpError::Refused(format!("{line:?}: {error}")))
             }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
             Err(_) => Err(QmpError::Closed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_between_answers_are_kept_and_lines_may_come_in_pieces() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let peer = std::thread::spawn(move || {
+            let mut commands = BufReader::new(theirs.try_clone().unwrap()).lines();
+            theirs.write_all(b"{\"QMP\": {}}\n").unwrap();
+            let negotiation = commands.next().unwrap().unwrap();
+            theirs
+                .write_all(b"{\"return\": {}}\n{\"event\": \"STOP\"}\n{\"event\":")
+                .unwrap();
+            let command = commands.next().unwrap().unwrap();
+            theirs
+                .write_all(b" \"RESUME\"}\n{\"error\": {\"desc\": \"not so\"}}\n")
+                .unwrap();
+            (negotiation, command)
+        });
+        let qmp = Qmp::new(ours).unwrap();
+        qmp.event("STOP", Duration::from_secs(20)).unwrap();
+        let nothing = qmp.event("RESUME", Duration::from_millis(20));
+        assert_eq!(nothing, Err(QmpError::NoEvent("RESUME".to_owned())));
+        let refused = qmp.execute("cont", json!({})).unwrap_err();
+        assert_eq!(refused, QmpError::Refused("cont: not so".to_owned()));
+        qmp.event("RESUME", Duration::from_secs(20)).unwrap();
+        let (negotiation, command) = peer.join().unwrap();
+        assert!(negotiation.contains("qmp_capabilities"));
+        assert!(command.contains("\"cont\""));
+        let closed = qmp.execute("quit", json!({}));
+        assert_eq!(closed, Err(QmpError::Closed));
     }
 }

@@ -239,6 +239,13 @@ mod tests {
 
     /// Answers each command with the next of `answers`, and notes the commands.
     fn peer(answers: &'static [&'static str]) -> (Wire, std::thread::JoinHandle<Vec<String>>) {
+        peer_with(Time::Host, answers)
+    }
+
+    fn peer_with(
+        time: Time,
+        answers: &'static [&'static str],
+    ) -> (Wire, std::thread::JoinHandle<Vec<String>>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let thread = std::thread::spawn(move || {
             let mut seen = Vec::new();
@@ -249,7 +256,7 @@ mod tests {
             }
             seen
         });
-        (Wire::new(ours, Time::Host).unwrap(), thread)
+        (Wire::new(ours, time).unwrap(), thread)
     }
 
     #[test]
@@ -287,5 +294,22 @@ mod tests {
         assert!(wire.is_closed());
         wire.pump();
         assert_eq!(wire.command("inb 0"), Err(WireError::Closed));
+    }
+
+    #[test]
+    fn time_that_is_ours_moves_while_something_is_waited_for() {
+        let answers = &["OK 1000\n", "IRQ raise 20\nOK 2000\n"];
+        let (wire, thread) = peer_with(Time::Stepped, answers);
+        wire.pump();
+        assert!(!wire.is_asserted(20));
+        wire.pump();
+        assert!(wire.is_asserted(20));
+        for command in thread.join().unwrap() {
+            let ns = command.strip_prefix("clock_step ");
+            assert!(
+                ns.is_some_and(|ns| ns.parse::<u64>().unwrap() > 0),
+                "{command}"
+            );
+        }
     }
 }

@@ -53,6 +53,8 @@ fn namespaces_are_disks_and_hold_what_their_files_hold() {
         let flush = access(Operation::Flush, 0, 0, None);
         assert_eq!(nvme.run(number, flush, limit), Ok(Some(Status::OK)));
         assert_eq!(image.bytes(at, len as usize), news);
+        // All namespaces are there again after a reset.
+        nvme.reset().unwrap();
     }
     nvme.stop().unwrap();
 }

@@ -102,6 +102,7 @@ pub struct SimInterrupt {
     kind: Kind,
     line: Mutex<Line>,
     target: Mutex<Option<(SimQueue, u64)>>,
+    wire: Mutex<Option<Box<dyn Fn() + Send>>>,
     fired: AtomicU64,
 }
 
@@ -112,6 +113,11 @@ impl SimInterrupt {
             kind: Kind::Line,
             ..Default::default()
         }
+    }
+
+    /// Leads it to `handler` as well, for platforms other than the simulator's.
+    pub fn wire(&self, handler: impl Fn() + Send + 'static) {
+        *self.wire.lock().unwrap() = Some(Box::new(handler));
     }
 
     /// Fires it; a line pulses.
@@ -144,6 +150,9 @@ impl SimInterrupt {
         self.fired.fetch_add(1, Ordering::Relaxed);
         if let Some((queue, key)) = &*self.target.lock().unwrap() {
             queue.push(*key);
+        }
+        if let Some(handler) = &*self.wire.lock().unwrap() {
+            handler();
         }
     }
 

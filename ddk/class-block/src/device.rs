@@ -40,7 +40,7 @@ pub struct DiskInfo {
 /// A request that was checked: in range, aligned, with a buffer that the device may use so.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// Comes back with the completion.
+    /// Comes back with the completion. Below the queue's depth, and of one request at a time.
     pub token: u32,
     /// The disk: its [`DiskInfo::unit`].
     pub unit: u32,

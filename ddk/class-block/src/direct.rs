@@ -13,7 +13,7 @@ use ddk::{
 };
 use proto::block::{Operation, Status};
 
-use crate::{BlockDevice, BlockQueue, DiskInfo, PushError, Request};
+use crate::{Abort, BlockDevice, BlockQueue, DiskInfo, PushError, Request, flags};
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,8 @@ pub struct Access<'a> {
     pub length: u32,
     /// The data and where it starts in it, for reads and writes.
     pub data: Option<(&'a PinnedBuffer, u64)>,
+    /// [`flags`], as far as the disk has them ([`DiskInfo::durable_writes`]).
+    pub flags: u8,
 }
 
 /// Key of the interrupt for changes; queues have their index.
@@ -35,10 +37,23 @@ const CHANGES: u64 = u64::MAX;
 pub struct DirectDisks<D: BlockDevice> {
     cx: DeviceContext,
     driver: D,
-    queues: Vec<D::Queue>,
+    queues: Vec<Slots<D::Queue>>,
     events: Box<dyn EventQueue>,
-    next_token: u32,
     changed: bool,
+}
+
+/// A queue, and the tokens that are not under way: drivers count on numbers below the depth.
+struct Slots<Q> {
+    queue: Q,
+    free: Vec<u32>,
+}
+
+fn with_tokens<Q: BlockQueue>(queues: Vec<Q>) -> Vec<Slots<Q>> {
+    let with_tokens = |queue: Q| Slots {
+        free: (0..u32::from(queue.depth())).rev().collect(),
+        queue,
+    };
+    queues.into_iter().map(with_tokens).collect()
 }
 
 fn of_platform(error: PlatformError) -> DriverError {
@@ -54,7 +69,7 @@ impl<D: BlockDevice> DirectDisks<D> {
         let cx = DeviceContext::new(platform).map_err(of_platform)?;
         let mut driver = block_on(&cx, D::start(cx.clone())).map_err(of_platform)??;
         let events = cx.event_queue()?;
-        let queues = driver.take_queues();
+        let queues = with_tokens(driver.take_queues());
         driver
             .bind_changes(&*events, CHANGES)
             .map_err(of_platform)?;
@@ -63,7 +78,6 @@ impl<D: BlockDevice> DirectDisks<D> {
             driver,
             queues,
             events,
-            next_token: 0,
             changed: false,
         };
         disks.bind()?;
@@ -73,6 +87,7 @@ impl<D: BlockDevice> DirectDisks<D> {
     fn bind(&mut self) -> Result<(), DriverError> {
         for (index, queue) in self.queues.iter_mut().enumerate() {
             queue
+                .queue
                 .bind(&*self.events, index as u64)
                 .map_err(of_platform)?;
         }
@@ -106,23 +121,24 @@ impl<D: BlockDevice> DirectDisks<D> {
     ) -> Result<u32, PushError> {
         let refused = PushError::Rejected(Status::OUT_OF_RANGE);
         let info = self.driver.disks().into_iter().nth(disk).ok_or(refused)?;
-        let queue = self.queues.get_mut(queue).ok_or(refused)?;
-        self.next_token = self.next_token.wrapping_add(1);
+        let Slots { queue, free } = self.queues.get_mut(queue).ok_or(refused)?;
+        let token = *free.last().ok_or(PushError::Full)?;
         let (data, offset) = access.data.unzip();
         queue.push(&Request {
-            token: self.next_token,
+            token,
             unit: info.unit,
             operation: access.operation,
-            durable: false,
-            may_unmap: false,
+            durable: access.flags & flags::FUA != 0,
+            may_unmap: access.flags & flags::MAY_UNMAP != 0,
             lba: access.lba,
             blocks: access.length >> info.block_shift,
             length: access.length,
             data,
             offset: offset.unwrap_or(0),
         })?;
+        free.pop();
         queue.kick();
-        Ok(self.next_token)
+        Ok(token)
     }
 
     /// The next completion of a queue: token and status. `None` when the device said nothing until the
@@ -136,10 +152,12 @@ impl<D: BlockDevice> DirectDisks<D> {
         deadline: Deadline,
     ) -> Result<Option<(u32, Status)>, DriverError> {
         loop {
-            let queue = self.queues.get_mut(queue).ok_or(DriverError::Unsupported {
+            let no_queue = DriverError::Unsupported {
                 what: "so many queues",
-            })?;
+            };
+            let Slots { queue, free } = self.queues.get_mut(queue).ok_or(no_queue)?;
             if let Some(done) = queue.reap()? {
+                free.push(done.token);
                 return Ok(Some((done.token, done.status)));
             }
             if !queue.arm() && !self.sleep(deadline)? {
@@ -202,14 +220,23 @@ impl<D: BlockDevice> DirectDisks<D> {
         Ok(true)
     }
 
+    /// See [`BlockDevice::abort`].
+    ///
+    /// # Errors
+    /// When the device does not answer.
+    pub fn abort(&mut self, queue: usize, token: u32) -> Result<Abort, DriverError> {
+        block_on(&self.cx, self.driver.abort(queue, token)).map_err(of_platform)?
+    }
+
     /// Resets the device; requests under way are not answered any more.
     ///
     /// # Errors
     /// When the device does not come back.
     pub fn reset(&mut self) -> Result<(), DriverError> {
         let old = core::mem::take(&mut self.queues);
+        let old = old.into_iter().map(|slots| slots.queue).collect();
         let reset = block_on(&self.cx, self.driver.reset(old));
-        self.queues = reset.map_err(of_platform)??;
+        self.queues = with_tokens(reset.map_err(of_platform)??);
         self.bind()
     }
 

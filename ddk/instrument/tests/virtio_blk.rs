@@ -51,6 +51,7 @@ fn exercise(platform: Arc<dyn Platform>, buffer: &PinnedBuffer, lba: u64) -> Ans
             lba: if length > 0 { lba } else { 0 },
             length,
             data,
+            flags: 0,
         };
         let deadline = disks.deadline_in_ms(100);
         answers.push(disks.run(0, access, deadline)?);

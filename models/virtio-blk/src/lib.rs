@@ -227,11 +227,9 @@ impl BlockModel {
                     return Err(format!("range of {} sectors, at most {max}", segment.count));
                 }
                 let (lba, count) = self.blocks(segment.sector, segment.count.into())?;
-                // What is discarded has no promised contents; this disk keeps them.
-                match header.kind {
-                    request::WRITE_ZEROES => self.media.zero(lba, count, durability),
-                    _ => Ok(()),
-                }
+                // What is discarded has no promised contents; this disk zeroes it, so that a discard of
+                // the wrong blocks is seen.
+                self.media.zero(lba, count, durability)
             }
             _ => return Ok((status::UNSUPP, Vec::new())),
         };

@@ -167,6 +167,11 @@ impl<L: DeviceLogic> VirtioPci<L> {
             .build()
     }
 
+    /// Its interrupts, by vector.
+    pub fn interrupts(&self) -> &[Arc<SimInterrupt>] {
+        &self.interrupts
+    }
+
     /// The simulation that it is in.
     pub fn sim(&self) -> &Sim {
         &self.sim

@@ -20,8 +20,8 @@ pub trait Payload {
 
 /// A device, with everything around it.
 pub trait Device {
-    /// The platform for its driver.
-    fn platform(&self) -> Arc<dyn Platform>;
+    /// The platform for its driver; `None` after [`Device::finish`].
+    fn platform(&self) -> Option<Arc<dyn Platform>>;
 
     /// Zeroed memory of whole pages for a client: the driver's view of it, and the client's.
     ///

@@ -122,7 +122,10 @@ impl<D: BlockDevice + 'static, B: Device> HostDisk<D, B> {
     /// # Errors
     /// When it does not start.
     pub fn new(device: B, index: usize) -> Result<HostDisk<D, B>, Problem> {
-        let gateway = Gateway::new(device.platform());
+        let platform = device
+            .platform()
+            .ok_or_else(|| Problem::failed("the device has no platform any more"))?;
+        let gateway = Gateway::new(platform);
         let cx = DeviceContext::new(gateway.clone()).map_err(system("the driver's context"))?;
         let driver = block_on(&cx, D::start(cx.clone())).map_err(system("start of the driver"))?;
         let driver = driver.map_err(|error| Problem::Failed(format!("start: {error}")))?;

@@ -7,6 +7,7 @@
 mod device;
 mod gateway;
 mod host_disk;
+mod qtest;
 mod sim;
 
 use std::process::ExitCode;
@@ -25,12 +26,31 @@ struct Cell {
 }
 
 /// Everything that can run on a host.
-const CELLS: &[Cell] = &[Cell {
-    driver: "virtio-blk",
-    home: "sim",
-    seeded: true,
-    open: || Ok(Box::new(sim::VirtioBlkSim)),
-}];
+const CELLS: &[Cell] = &[
+    Cell {
+        driver: "virtio-blk",
+        home: "sim",
+        seeded: true,
+        open: || Ok(Box::new(sim::VirtioBlkSim)),
+    },
+    Cell {
+        driver: "virtio-blk",
+        home: "qtest",
+        seeded: false,
+        open: || {
+            let device = "virtio-blk-pci,num-queues=2,disable-legacy=on";
+            Ok(Box::new(qtest::Qtest::<virtio_blk::VirtioBlk>::new(
+                device,
+            )?))
+        },
+    },
+    Cell {
+        driver: "nvme",
+        home: "qtest",
+        seeded: false,
+        open: || Ok(Box::new(qtest::Qtest::<nvme::Nvme>::new("nvme")?)),
+    },
+];
 
 /// Runs the conformance suite of the block class at the homes of a host.
 #[derive(Parser)]

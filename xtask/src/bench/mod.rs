@@ -6,8 +6,6 @@
 //! request to its completion, with whatever the kernel, drivers and file systems do
 //! for it.
 
-mod cpio;
-mod kernel_image;
 mod measure;
 mod ours;
 mod passes;

@@ -1,20 +1,12 @@
 //! Linux as the other system: Debian's kernel, and an initial RAM disk that holds one
 //! program, ours, and the modules that it needs.
-//!
-//! The kernel comes from the distribution's package, which is unpacked below
-//! `target/` and not installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
-
-use super::{cpio, kernel_image};
 use crate::build;
+use crate::linux::Kernel;
 use crate::tool::{self, Output};
-
-/// The package that always depends on the newest kernel for virtual machines.
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// What the rows need beside the kernel itself; what these depend on is added.
 const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4", "uio_pci_generic"];
@@ -50,29 +42,14 @@ impl Linux {
     /// When the package cannot be had or the program does not compile.
     pub fn prepare() -> anyhow::Result<Self> {
         let folder = build::target_folder("peer")?;
-        let tree = kernel_package(&folder)?;
-        let release = only_entry(&tree.join("lib/modules"))?;
-        let kernel = folder.join("vmlinux");
-        if !kernel.is_file() {
-            let image = tree.join(format!("boot/vmlinuz-{}", name_of(&release)?));
-            let image =
-                fs::read(&image).with_context(|| format!("cannot read {}", image.display()))?;
-            fs::write(&kernel, kernel_image::unpack(&image)?)?;
-        }
-
-        let mut archive = cpio::Archive::default();
-        for (name, data) in programs(&folder)? {
-            archive.add(name, &data);
-        }
-        let mut list = String::new();
-        for module in modules_in_load_order(&release)? {
-            archive.add(&format!("{}.ko", module.name), &module.data);
-            list.push_str(&format!("/{}.ko\n", module.name));
-        }
-        archive.add("modules", list.as_bytes());
+        let kernel = Kernel::prepare()?;
+        let files = programs(&folder)?;
         let initrd = folder.join("initrd");
-        fs::write(&initrd, archive.finish())?;
-        Ok(Self { kernel, initrd })
+        fs::write(&initrd, kernel.initrd(MODULES, &files)?)?;
+        Ok(Self {
+            kernel: kernel.image,
+            initrd,
+        })
     }
 
     /// The kernel's command line for a run of these rows.
@@ -86,66 +63,6 @@ impl Linux {
             rows.join(",")
         )
     }
-}
-
-/// The folder where the kernel's package is unpacked.
-fn kernel_package(folder: &Path) -> anyhow::Result<PathBuf> {
-    let tree = folder.join("package");
-    if tree.join("lib/modules").is_dir() {
-        return Ok(tree);
-    }
-    if tool::find("apt-get").is_none() || tool::find("dpkg-deb").is_none() {
-        bail!("the comparison needs Debian's package {META_PACKAGE}, and this system has no apt");
-    }
-    let depends = tool::read(tool::command("apt-cache").args(["depends", META_PACKAGE]));
-    let package = depends
-        .ok()
-        .and_then(|text| package_in(&String::from_utf8_lossy(&text)))
-        .with_context(|| {
-            format!(
-                "package {META_PACKAGE} is not known; is this Debian, and was `apt-get update` run?"
-            )
-        })?;
-    eprintln!("xtask: downloading {package} (for comparison; not installed)");
-    let download = tempfile::tempdir_in(folder)?;
-    tool::run(
-        tool::command("apt-get")
-            .args(["download", "-q", &package])
-            .current_dir(download.path()),
-        Output::OnFailure,
-    )?;
-    let deb = only_entry(download.path())?;
-    // Under another name until it is complete.
-    let partial = download.path().join("tree");
-    tool::run(
-        tool::command("dpkg-deb").arg("-x").arg(&deb).arg(&partial),
-        Output::OnFailure,
-    )?;
-    let _ = fs::remove_file(folder.join("vmlinux"));
-    fs::rename(&partial, &tree)?;
-    Ok(tree)
-}
-
-/// The kernel package in the output of `apt-cache depends`.
-fn package_in(text: &str) -> Option<String> {
-    text.lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with("linux-image-"))
-        .map(str::to_owned)
-}
-
-fn only_entry(folder: &Path) -> anyhow::Result<PathBuf> {
-    let mut entries =
-        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    match (entries.next(), entries.next()) {
-        (Some(entry), None) => Ok(entry?.path()),
-        _ => bail!("{} does not have exactly one entry", folder.display()),
-    }
-}
-
-fn name_of(path: &Path) -> anyhow::Result<&str> {
-    let name = path.file_name().and_then(|name| name.to_str());
-    name.with_context(|| path.display().to_string())
 }
 
 /// Compiles the measuring program and the program that it starts and ends.
@@ -167,96 +84,9 @@ fn programs(folder: &Path) -> anyhow::Result<[(&'static str, Vec<u8>); 2]> {
     Ok([("init", fs::read(init)?), ("true", fs::read(trivial)?)])
 }
 
-struct Module {
-    name: String,
-    data: Vec<u8>,
-}
-
-/// The modules of [`MODULES`] and what they need, each after what it needs. What is
-/// built into the kernel is left out.
-fn modules_in_load_order(release: &Path) -> anyhow::Result<Vec<Module>> {
-    let mut files = Vec::new();
-    module_files(&release.join("kernel"), &mut files)?;
-    let built_in = fs::read_to_string(release.join("modules.builtin"))?;
-    let mut order = Vec::new();
-    for name in MODULES {
-        add_module(name, &files, &built_in, &mut order)?;
-    }
-    Ok(order)
-}
-
-fn add_module(
-    name: &str,
-    files: &[PathBuf],
-    built_in: &str,
-    order: &mut Vec<Module>,
-) -> anyhow::Result<()> {
-    // In file names a dash stands for an underscore.
-    let is_it = |path: &Path| {
-        let stem = path.file_stem().and_then(|stem| stem.to_str());
-        stem.is_some_and(|stem| stem.replace('-', "_") == name)
-    };
-    if order.iter().any(|module| module.name == name)
-        || built_in.lines().any(|line| is_it(Path::new(line)))
-    {
-        return Ok(());
-    }
-    let file = files.iter().find(|file| is_it(file));
-    let file = file.with_context(|| format!("this kernel has no module {name}"))?;
-    let data = fs::read(file)?;
-    for needed in needed_modules(&data)? {
-        add_module(&needed, files, built_in, order)?;
-    }
-    order.push(Module {
-        name: name.to_owned(),
-        data,
-    });
-    Ok(())
-}
-
-/// What a module says that it depends on: `depends=A,B` in its section `.modinfo`.
-fn needed_modules(module: &[u8]) -> anyhow::Result<Vec<String>> {
-    let file = elf::ElfBytes::<elf::endian::LittleEndian>::minimal_parse(module)?;
-    let header = file
-        .section_header_by_name(".modinfo")?
-        .context("a module has no .modinfo")?;
-    let (info, _) = file.section_data(&header)?;
-    let depends = info
-        .split(|byte| *byte == 0)
-        .find_map(|entry| entry.strip_prefix(b"depends="))
-        .context("a module does not say what it depends on")?;
-    Ok(String::from_utf8_lossy(depends)
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(|name| name.replace('-', "_"))
-        .collect())
-}
-
-fn module_files(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            module_files(&entry.path(), files)?;
-        } else if entry.path().extension().is_some_and(|e| e == "ko") {
-            files.push(entry.path());
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn finds_the_kernel_that_the_meta_package_stands_for() {
-        let text = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-1-cloud-amd64\n";
-        assert_eq!(
-            package_in(text).as_deref(),
-            Some("linux-image-6.1.0-1-cloud-amd64")
-        );
-        assert_eq!(package_in("linux-image-cloud-amd64\n"), None);
-    }
 
     #[test]
     fn only_the_fast_peer_is_tuned() {

@@ -211,7 +211,7 @@ pub(super) fn build_programs(
 }
 
 /// Runs cargo and gives the binaries that it built, by name.
-fn compile(
+pub(crate) fn compile(
     mut command: Command,
     folder: &str,
     profile: Profile,

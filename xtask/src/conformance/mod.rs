@@ -13,7 +13,7 @@ pub use matrix::Verdict;
 use matrix::{Entry, Matrix};
 
 /// Drivers of disks, the matrix's rows.
-const DRIVERS: &[&str] = &["virtio-blk"];
+const DRIVERS: &[&str] = &["virtio-blk", "nvme"];
 /// Homes, its columns.
 const HOMES: &[&str] = &["os", "sim", "qtest", "vfio"];
 

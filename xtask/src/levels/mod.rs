@@ -6,6 +6,7 @@
 
 mod checks;
 mod unit;
+mod vfio;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -29,16 +30,19 @@ pub enum Level {
     System,
     /// The conformance suite of the block class: drivers by homes.
     Conformance,
+    /// Drivers as processes of a Linux guest, over VFIO.
+    Vfio,
 }
 
 /// The levels in the order in which they run: what fails fast comes first.
-const ORDER: [Level; 7] = [
+const ORDER: [Level; 8] = [
     Level::Lint,
     Level::Unit,
     Level::Loom,
     Level::Miri,
     Level::System,
     Level::Conformance,
+    Level::Vfio,
     Level::Doc,
 ];
 
@@ -48,7 +52,7 @@ pub struct TestArgs {
     /// Only this level.
     #[arg(value_enum)]
     level: Option<Level>,
-    /// Only system tests whose name contains this; for conformance, only this driver, home or case.
+    /// Only tests of system and vfio whose name contains this; for conformance, only this driver, home or case.
     filter: Option<String>,
     /// Conformance: the only seed of the simulator's devices.
     #[arg(long)]
@@ -131,6 +135,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             Level::Loom => unit::loom()?,
             Level::Miri => unit::miri()?,
             Level::System => system::run(args.filter.as_deref())?,
+            Level::Vfio => vfio::run(args.filter.as_deref())?,
             Level::Conformance => conformance::run(&conformance::Options {
                 seed: args.seed,
                 filter: args.filter.clone(),

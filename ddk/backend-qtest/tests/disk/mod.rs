@@ -69,6 +69,7 @@ pub fn access(
         lba,
         length,
         data,
+        flags: 0,
     }
 }
 

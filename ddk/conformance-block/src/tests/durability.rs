@@ -108,6 +108,11 @@ pub(super) fn force_unit_access(bench: &mut Bench<'_>) -> Result<(), Problem> {
 
 /// Without a volatile cache every write is durable when it completes, and flush has nothing to do.
 pub(super) fn write_through(bench: &mut Bench<'_>) -> Result<(), Problem> {
+    if bench.disk.promise().volatile_cache != Some(false) {
+        return Err(Problem::not_offered(
+            "the device does not tell that it has no cache",
+        ));
+    }
     ensure!(
         !bench.info().volatile_cache,
         "the driver speaks of a volatile cache"

@@ -39,6 +39,8 @@ pub struct Queue {
     /// A slot for each token.
     slots: DmaRegion,
     slot_bytes: usize,
+    /// Longest transfer in bytes.
+    max_bytes: u32,
     doorbells: Doorbells,
     irq: Irq,
     tail: u16,
@@ -85,6 +87,7 @@ impl Queue {
             completions,
             slots: cx.dma_region(depth * slot_bytes)?,
             slot_bytes,
+            max_bytes: pages.saturating_mul(PAGE as u32),
             doorbells: controller.doorbells(id),
             irq,
             tail: 0,
@@ -133,6 +136,9 @@ impl Queue {
         let buffer = request.data.ok_or(bad)?;
         if let Some(one) = buffer.within_page(request.offset, request.length) {
             return Ok((one.address, 0));
+        }
+        if request.length > self.max_bytes {
+            return Err(PushError::Rejected(Status::TOO_LONG));
         }
         let page = PAGE as u64;
         let (mut first, mut second, mut count) = (None, 0, 0usize);

@@ -16,6 +16,8 @@ use crate::host_disk::HostDisk;
 
 /// Bytes of the disks, but for those of the shape `Odd`.
 const DISK_BYTES: u64 = 2 << 20;
+/// The block of a damaged disk that can be neither read nor written.
+const DAMAGED: u64 = 1234;
 /// Blocks of an odd disk.
 const ODD_BLOCKS: u64 = 1001;
 
@@ -37,13 +39,23 @@ struct ModelDevice {
     promise: Promise,
 }
 
-const LIES: &[(&str, Misbehaviour)] = &[
+const LIES: [(&str, Misbehaviour); 6] = [
     ("an error for every request", Misbehaviour::Errors),
     ("a status that does not exist", Misbehaviour::OddStatus),
     ("no status", Misbehaviour::NoStatus),
     ("every completion twice", Misbehaviour::Twice),
+    (
+        "completions of chains that do not exist",
+        Misbehaviour::Misnamed,
+    ),
+    (
+        "more bytes written than there is room for",
+        Misbehaviour::Overlong,
+    ),
 ];
-const LIE_NAMES: &[&str] = &[LIES[0].0, LIES[1].0, LIES[2].0, LIES[3].0];
+const LIE_NAMES: &[&str] = &[
+    LIES[0].0, LIES[1].0, LIES[2].0, LIES[3].0, LIES[4].0, LIES[5].0,
+];
 
 /// A model that differs with the seed in all that a device may choose.
 fn options(shape: Shape, seed: u64) -> BlockModelOptions {
@@ -63,6 +75,9 @@ fn options(shape: Shape, seed: u64) -> BlockModelOptions {
     }
     if shape != Shape::Odd {
         features |= feature::FLUSH;
+        if rng.bool() {
+            features |= feature::CONFIG_WCE;
+        }
     }
     if shape == Shape::ReadOnly {
         features |= feature::RO;
@@ -95,9 +110,6 @@ fn options(shape: Shape, seed: u64) -> BlockModelOptions {
 
 impl ModelDevice {
     fn new(shape: Shape, seed: u64) -> Result<ModelDevice, Problem> {
-        if shape == Shape::Damaged {
-            return Err(Problem::not_offered("the model's medium has no bad blocks"));
-        }
         let options = options(shape, seed);
         let promise = Promise {
             block_size: options.block_size,
@@ -105,11 +117,12 @@ impl ModelDevice {
             read_only: shape == Shape::ReadOnly,
             volatile_cache: Some(shape != Shape::Odd),
             serial: Some("model-disk-0".to_owned()),
-            discard_zeroes: false,
-            damaged: None,
+            discard_zeroes: true,
+            damaged: (shape == Shape::Damaged).then_some(DAMAGED),
             stamped: true,
         };
-        let queues = options.queues;
+        // Fewer vectors than queues ask for are the driver's to live with.
+        let vectors = Rng::with_seed(seed).u16(1..=options.queues + 1);
         let mut model = BlockModel::new(options);
         let size = promise.block_size as usize;
         let mut contents = model.media.contents();
@@ -117,7 +130,11 @@ impl ModelDevice {
             stamp::write(block, lba as u64, 0);
         }
         model.media.fill(&contents);
-        let model = VirtioPci::new(&Sim::new(seed), model, queues + 1);
+        if let Some(bad) = promise.damaged {
+            model.media.fail_reads(bad);
+            model.media.fail_writes(bad);
+        }
+        let model = VirtioPci::new(&Sim::new(seed), model, vectors);
         let platform = model.platform(4);
         Ok(ModelDevice {
             model,
@@ -128,8 +145,8 @@ impl ModelDevice {
 }
 
 impl Device for ModelDevice {
-    fn platform(&self) -> Arc<dyn Platform> {
-        self.platform.clone()
+    fn platform(&self) -> Option<Arc<dyn Platform>> {
+        Some(self.platform.clone())
     }
 
     fn payload(
@@ -173,6 +190,15 @@ impl Device for ModelDevice {
             let bytes = disk.media.read(lba, count);
             let bytes = bytes.map_err(|error| Problem::Failed(format!("medium: {error}")))?;
             into.copy_from_slice(&bytes);
+            Ok(())
+        })
+    }
+
+    fn durable(&mut self, lba: u64, into: &mut [u8]) -> Result<(), Problem> {
+        let from = lba as usize * self.promise.block_size as usize;
+        self.model.with(|disk, _| {
+            let bytes = disk.media.durable().get(from..from + into.len());
+            into.copy_from_slice(bytes.ok_or_else(|| Problem::failed("outside of the medium"))?);
             Ok(())
         })
     }

@@ -76,7 +76,8 @@ impl Disk for SystemDisk<'_> {
             },
             block_count: self.made.blocks,
             read_only: shape == Shape::ReadOnly,
-            volatile_cache: Some(shape != Shape::Odd),
+            // QEMU's NVMe does not tell that its cache is off.
+            volatile_cache: (self.disk.info().driver != "nvme").then_some(shape != Shape::Odd),
             serial: Some(self.serial.clone()),
             discard_zeroes: false,
             damaged: self.made.damaged,
