@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 
 use super::truth::{host_shell, sorted};
 use super::{Report, SystemTest, compare};
-use crate::guest::disk::{Access, Disk};
+use crate::guest::disk::{Access, Bus, Disk};
 use crate::image::tree::{Capability, HASH_LIST, HUGE_FILE, HUGE_PIECE_LEN, Tree};
 use crate::image::{Layout, TestImage};
 
@@ -68,22 +68,45 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
         (&[MbrFat32, GptExt4], 2),
         (&[GptExt4, MbrFat32, BareExt2], 8),
     ];
-    runs.into_iter()
-        .map(|(layouts, cpus)| test(layouts, cpus))
-        .collect()
+    let virtio = runs
+        .into_iter()
+        .map(|(layouts, cpus)| test(layouts, Bus::Virtio, cpus));
+    let runs: [(&[Layout], u32); 1] = [(&[GptExt4], 1)];
+    // With several the others are virtio disks.
+    let nvme = runs
+        .into_iter()
+        .map(|(layouts, cpus)| test(layouts, Bus::Nvme, cpus));
+    virtio.chain(nvme).collect()
 }
 
-fn test(layouts: &[Layout], cpus: u32) -> anyhow::Result<SystemTest> {
+/// Bus and name of disk number `index`, of which the first is on `first`.
+fn place(index: usize, first: Bus) -> (Bus, String) {
+    match (first, index) {
+        (Bus::Nvme, 0) => (Bus::Nvme, "nvme0n1".to_owned()),
+        (Bus::Nvme, _) => (Bus::Virtio, format!("virtio{}", index - 1)),
+        (Bus::Virtio, _) => (Bus::Virtio, format!("virtio{index}")),
+    }
+}
+
+fn test(layouts: &[Layout], first: Bus, cpus: u32) -> anyhow::Result<SystemTest> {
     let images = layouts
         .iter()
         .map(|layout| layout.image())
         .collect::<anyhow::Result<Vec<TestImage>>>()?;
     let disks: Vec<Disk> = images
         .iter()
-        .map(|image| Disk::new(&image.file, Access::ReadOnly))
+        .enumerate()
+        .map(|(index, image)| Disk {
+            bus: place(index, first).0,
+            ..Disk::new(&image.file, Access::ReadOnly)
+        })
         .collect();
     let names: Vec<&str> = layouts.iter().map(|layout| layout.name()).collect();
-    let name = format!("read-{}-cpus-{cpus}", names.join("-and-"));
+    let bus = match first {
+        Bus::Virtio => "",
+        Bus::Nvme => "nvme-",
+    };
+    let name = format!("read-{bus}{}-cpus-{cpus}", names.join("-and-"));
 
     let mut script = "\
         echo '== lspci'; lspci\n\
@@ -97,7 +120,7 @@ fn test(layouts: &[Layout], cpus: u32) -> anyhow::Result<SystemTest> {
         let partition = layouts.get(index).copied().map_or("", partition_suffix);
         let folder = match index {
             0 => "/".to_owned(),
-            _ => format!("/mnt/virtio{index}{partition}"),
+            _ => format!("/mnt/{}{partition}", place(index, first).1),
         };
         script.push_str(&volume_script(index, &folder, &image.tree));
     }
@@ -108,14 +131,17 @@ fn test(layouts: &[Layout], cpus: u32) -> anyhow::Result<SystemTest> {
     let check = move |report: &Report| {
         report.expect_status(0)?;
         let pci = report.section("lspci")?;
-        let found = pci.lines().filter(|line| is_virtio_disk(line)).count();
+        let found = pci.lines().filter(|line| is_disk(line)).count();
         ensure!(
             found == count,
             "lspci shows {found} disks of {count}: {pci}"
         );
         for section in ["lsdev", "lsblk"] {
             let text = report.section(section)?;
-            ensure!(text.contains("virtio"), "{section} shows no disk: {text:?}");
+            for index in 0..count {
+                let (_, name) = place(index, first);
+                ensure!(text.contains(&name), "{section} lacks {name}: {text:?}");
+            }
         }
         let mounts = report.section("mount")?;
         ensure!(
@@ -141,10 +167,12 @@ fn test(layouts: &[Layout], cpus: u32) -> anyhow::Result<SystemTest> {
         .time_limit(300 + 240 * count as u64))
 }
 
-/// QEMU's virtio-blk, by the identity that lspci prints or by its name.
-fn is_virtio_disk(line: &str) -> bool {
+/// QEMU's virtio-blk or NVMe controller, by the identity that lspci prints or by its name.
+fn is_disk(line: &str) -> bool {
     let line = line.to_lowercase();
-    line.contains("1af4:1042") || (line.contains("virtio") && line.contains("block"))
+    line.contains("1af4:1042")
+        || line.contains("non-volatile memory")
+        || (line.contains("virtio") && line.contains("block"))
 }
 
 /// What a disk's name has behind it where the file system is in a partition.
