@@ -27,6 +27,8 @@ struct Map {
     next: u64,
     /// The device may not reach memory at all.
     cut_off: bool,
+    /// All memory lies below 4 GiB.
+    low: bool,
 }
 
 impl Map {
@@ -78,7 +80,18 @@ fn layout(pages: usize) -> Layout {
     Layout::from_size_align(pages.max(1) * PAGE, PAGE).expect("sizes of tests fit")
 }
 
+/// Where memory begins for devices that drive all bits of an address.
+const ABOVE_4_GIB: u64 = 0x1_0000_0000;
+
 impl DeviceMemory {
+    /// Memory for devices that drive few bits of an address: it begins at the bottom.
+    pub fn low() -> DeviceMemory {
+        DeviceMemory(Arc::new(Mutex::new(Map {
+            low: true,
+            ..Map::default()
+        })))
+    }
+
     fn block(&self, pages: usize, access: DeviceAccess) -> Block {
         // SAFETY: the size is not zero.
         let base = unsafe { alloc_zeroed(layout(pages)) };
@@ -88,7 +101,8 @@ impl DeviceMemory {
         for n in 0..pages {
             // Mostly scattered, now and then contiguous, never page 0.
             map.next += if map.next % 3 == 1 { 1 } else { 5 };
-            let address = 0x1_0000_0000 + map.next * PAGE as u64;
+            let start = if map.low { 0 } else { ABOVE_4_GIB };
+            let address = start + map.next * PAGE as u64;
             let page = Page {
                 base: base.as_ptr() as usize + n * PAGE,
                 device_reads: access != DeviceAccess::Writes,
