@@ -1,9 +1,7 @@
 //! Block drivers under the class layer, with a client whose requests are the fuzzer's too.
 
-use std::sync::Arc;
-
 use ddk::{Deadline, DeviceAccess, DeviceContext, EventQueue, PlatformError, StopReason, block_on};
-use ddk_backend_sim::{DeviceMemory, Payload};
+use ddk_backend_sim::{DeviceMemory, Payload, Sim};
 use ddk_class_block::{
     BlockDevice, Command, Doorbell, Extent, Session, Supervisor, Verdict, Worker,
 };
@@ -131,12 +129,8 @@ impl<D: BlockDevice + 'static> Served<D> {
 /// break the device's rules.
 pub fn virtio_blk_client(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let memory = DeviceMemory::default();
-    let model = VirtioPci::new(
-        BlockModel::new(BlockModelOptions::default()),
-        memory.clone(),
-        2,
-    );
+    let sim = Sim::new(1);
+    let model = VirtioPci::new(&sim, BlockModel::new(BlockModelOptions::default()), 2);
     let platform = model.platform(1);
     let cx = DeviceContext::new(platform.clone()).expect("a queue");
     let driver = block_on(
@@ -144,20 +138,19 @@ pub fn virtio_blk_client(bytes: &[u8]) {
         <virtio_blk::VirtioBlk as ddk::Driver>::start(cx.clone()),
     );
     let driver = driver.expect("events").expect("the model is in order");
-    let Some(mut served) = Served::new(cx, driver, &memory) else {
+    let Some(mut served) = Served::new(cx, driver, sim.memory()) else {
         panic!("the model has a disk");
     };
-    let _model = Arc::clone(&model);
     while !input.is_over() {
         for _ in 0..=input.byte() & 7 {
             served.submit(&mut input);
         }
         served.turn();
-        model.run();
-        platform.check();
+        sim.settle();
+        sim.check();
     }
     served.turn();
     assert!(!served.is_given_up(), "an honest device was given up");
     served.end();
-    platform.check();
+    sim.check();
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ddk::{DeviceContext, Driver, Event, EventQueue, StopReason, block_on};
+use ddk_class_block::BlockDevice;
 use ddk_class_serial::{Pump, Stream, StreamEnd};
 use model_virtio::VirtioPci;
 use model_virtio_blk::BlockModel;
@@ -45,7 +46,58 @@ pub fn virtio_blk(bytes: &[u8]) {
         ],
         ..Shape::default()
     };
-    let Some((platform, cx, driver)) = start::<virtio_blk::VirtioBlk>(input, shape) else {
+    serve::<virtio_blk::VirtioBlk>(input, shape);
+}
+
+pub fn nvme(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let choice = input.byte();
+    let shape = Shape {
+        config: vec![0; 256],
+        bars: vec![(0, 0x4000)],
+        interrupts: u16::from(choice & 3),
+        cpus: 2,
+        // CAP: queues of 64, contiguous, 8 s, NVM commands; version 1.4 (NVMe 1.4, 3.1).
+        registers: vec![
+            (0, 0x00, 0x0000_0020_1001_003f),
+            (0, 0x04, 0x20),
+            (0, 0x08, 0x0001_0400),
+            (0, 0x1c, u64::from(choice >> 7)),
+        ],
+        ..Shape::default()
+    };
+    serve::<nvme::Nvme>(input, shape);
+}
+
+pub fn edu(bytes: &[u8]) {
+    let shape = Shape {
+        config: vec![0; 256],
+        bars: vec![(0, 0x10_0000)],
+        interrupts: 1,
+        registers: vec![
+            (0, 0, 0x0100_00ed),
+            (0, 4, !0x1357_9bdf_u64),
+            (0, 8, 3_628_800),
+        ],
+        ..Shape::default()
+    };
+    let Some((platform, cx, mut edu)) = start::<edu::Edu>(Input::new(bytes), shape) else {
+        return;
+    };
+    for _ in 0..ROUNDS_MAX {
+        if platform.is_over() {
+            break;
+        }
+        let (n, bytes) = platform.input(|input| (input.byte(), input.take(16)));
+        let _ = block_on(&cx, edu.factorial(n.into()));
+        let _ = block_on(&cx, edu.round_trip(&bytes));
+    }
+    let _ = block_on(&cx, edu.stop(StopReason::Requested));
+}
+
+/// A disk's driver, with requests.
+fn serve<D: BlockDevice + 'static>(input: Input, shape: Shape) {
+    let Some((platform, cx, driver)) = start::<D>(input, shape) else {
         return;
     };
     let Some(mut served) = Served::new(cx, driver, platform.memory()) else {

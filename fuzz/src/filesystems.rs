@@ -81,8 +81,8 @@ pub fn partitions(bytes: &[u8]) {
     let device = Image::new(image(
         bytes,
         &[
-            include_bytes!("../seeds/gpt.img"),
-            include_bytes!("../seeds/mbr.img"),
+            include_bytes!("../seeds/gpt.sparse"),
+            include_bytes!("../seeds/mbr.sparse"),
         ],
     ));
     for block_bytes in [512, 4096] {
@@ -106,8 +106,8 @@ pub fn ext(bytes: &[u8]) {
     let image = Image::new(image(
         bytes,
         &[
-            include_bytes!("../seeds/ext4.img"),
-            include_bytes!("../seeds/ext2.img"),
+            include_bytes!("../seeds/ext4.sparse"),
+            include_bytes!("../seeds/ext2.sparse"),
         ],
     ));
     if let Ok(filesystem) = run_ready(ext::Ext::mount(image)) {
@@ -117,7 +117,7 @@ pub fn ext(bytes: &[u8]) {
 }
 
 pub fn fat(bytes: &[u8]) {
-    let image = Image::new(image(bytes, &[include_bytes!("../seeds/fat12.img")]));
+    let image = Image::new(image(bytes, &[include_bytes!("../seeds/fat12.sparse")]));
     if let Ok(filesystem) = run_ready(fat::Fat::mount(image)) {
         explore(&filesystem);
     }

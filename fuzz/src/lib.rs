@@ -57,6 +57,18 @@ pub const TARGETS: &[Target] = &[
         "driver virtio-blk and an honest device, with a hostile client",
     ),
     target(
+        "nvme",
+        8192,
+        drivers::nvme,
+        "driver nvme over a hostile device, with requests",
+    ),
+    target(
+        "edu",
+        2048,
+        drivers::edu,
+        "driver edu over a hostile device",
+    ),
+    target(
         "uart16550",
         2048,
         drivers::uart16550,

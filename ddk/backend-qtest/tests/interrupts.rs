@@ -164,7 +164,8 @@ fn what_the_bus_owns_is_refused() {
     let Some(machine) = machine(QtestMachine::builder().device("edu,id=edu0")) else {
         return;
     };
-    let platform = machine.platform_for("edu0", &Edu::MANIFEST).unwrap();
+    let manifest = Manifest::new("without-dma", Class::OTHER, [0; 3], &[], &[bar(0)]);
+    let platform = machine.platform_for("edu0", &manifest).unwrap();
     assert_eq!(platform.config_read(0, Width::U32), Ok(0x11e8_1234));
     assert!(platform.config_read(2, Width::U32).is_err(), "misaligned");
     assert!(platform.config_read(4096, Width::U8).is_err(), "outside");
