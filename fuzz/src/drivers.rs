@@ -126,7 +126,7 @@ impl Stream for Chatter {
         Ok(true)
     }
     fn give(&mut self, bytes: &[u8]) -> Result<bool, StreamEnd> {
-        Ok(bytes.len() % 2 == 0)
+        Ok(bytes.len().is_multiple_of(2))
     }
 }
 

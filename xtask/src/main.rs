@@ -11,6 +11,7 @@ mod guest;
 mod image;
 mod levels;
 mod linux;
+mod new;
 mod run;
 mod setup;
 mod symbols;
@@ -56,6 +57,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Inject faults into drivers under a verified load, and count what became of them.
     Campaign(campaign::CampaignArgs),
+    /// Begin a driver: a package from a template.
+    New(new::NewArgs),
     /// Build the documentation of all packages.
     Doc,
     /// Remove everything that was built.
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Test(args) => levels::run(&args),
         Command::Campaign(args) => campaign::run(&args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
+        Command::New(args) => new::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doc => build::documentation(tool::Output::Inherit).map(|()| ExitCode::SUCCESS),
         Command::Clean => clean().map(|()| ExitCode::SUCCESS),
     };

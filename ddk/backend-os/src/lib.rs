@@ -1,6 +1,6 @@
 //! Home of drivers as processes on the microkernel: the one crate that knows both the DDK and the runtime.
 //!
-//! A driver's program is one line, [`block_driver!`] or [`serial_driver!`] with the driver's type. It takes
+//! A driver's program is one line, [`block_driver!`], [`serial_driver!`] or [`raw_driver!`] with the driver's type. It takes
 //! what the device manager granted (see `proto::bus` for the names), starts the driver, publishes its
 //! endpoint and serves it.
 #![cfg_attr(target_os = "none", no_std)]
@@ -15,12 +15,14 @@ mod mmio;
 mod platform;
 mod ports;
 mod queue;
+mod raw;
 mod serial;
 
 pub use block::run_block;
 pub use entry::Host;
 pub use platform::OsPlatform;
 pub use queue::OsQueue;
+pub use raw::run_raw;
 pub use serial::run_serial;
 
 #[doc(hidden)]
@@ -40,6 +42,14 @@ macro_rules! block_driver {
 macro_rules! serial_driver {
     ($driver:ty) => {
         $crate::driver_program!($driver, $crate::run_serial::<$driver>);
+    };
+}
+
+/// The whole program of a driver without a class: `raw_driver!(path::to::Driver);`.
+#[macro_export]
+macro_rules! raw_driver {
+    ($driver:ty) => {
+        $crate::driver_program!($driver, $crate::run_raw::<$driver>);
     };
 }
 
