@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// A file alone, to look at a crash: `FUZZ_TARGET=NAME FUZZ_FILE=PATH cargo test -p fuzz --test replay one`.
+/// A file alone, to look at a crash: `FUZZ_TARGET=NAME FUZZ_FILE=PATH cargo test -p fuzz --test replay one_file`.
 #[test]
 fn one_file_of_choice() {
     let (Ok(name), Ok(file)) = (std::env::var("FUZZ_TARGET"), std::env::var("FUZZ_FILE")) else {
@@ -47,5 +47,15 @@ fn every_target_bears_nothing_and_noise() {
                 .collect();
             (target.run)(&noise);
         }
+    }
+}
+
+#[test]
+fn every_corpus_belongs_to_a_target() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    for entry in fs::read_dir(corpus).expect("the corpora") {
+        let name = entry.expect("an entry").file_name();
+        let name = name.to_string_lossy();
+        assert!(fuzz::find(&name).is_some(), "corpus/{name} has no target");
     }
 }

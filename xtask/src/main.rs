@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod campaign;
 mod conformance;
+mod fuzz;
 mod guest;
 mod image;
 mod levels;
@@ -57,6 +58,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Inject faults into drivers under a verified load, and count what became of them.
     Campaign(campaign::CampaignArgs),
+    /// Fuzz parsers and drivers with libFuzzer.
+    Fuzz(fuzz::FuzzArgs),
     /// Begin a driver: a package from a template.
     New(new::NewArgs),
     /// Build the documentation of all packages.
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Command::Test(args) => levels::run(&args),
         Command::Campaign(args) => campaign::run(&args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Command::New(args) => new::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doc => build::documentation(tool::Output::Inherit).map(|()| ExitCode::SUCCESS),
         Command::Clean => clean().map(|()| ExitCode::SUCCESS),

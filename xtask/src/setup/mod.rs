@@ -41,6 +41,9 @@ pub const IMAGES: &[Needed] = &[
 /// What compiles the counter and the Linux side of a comparison.
 pub const COMPILER: &[Needed] = &[needed("gcc", "build-essential")];
 
+/// What compiles libFuzzer.
+pub const CXX: &[Needed] = &[needed("g++", "g++")];
+
 /// Installs what is missing of `wanted`.
 ///
 /// # Errors
