@@ -20,12 +20,9 @@ pub fn run_raw<D: Driver>(manifest: &'static Manifest) -> i32 {
     host.running();
     loop {
         match control.next(Deadline::FOREVER) {
-            Ok(DriverControlRequest::Ping { reply }) => {
-                let _ = reply.ok();
-            }
-            Ok(DriverControlRequest::Stop { reply }) => {
+            Ok(DriverControlRequest::Ping { beat }) => host.alive(beat),
+            Ok(DriverControlRequest::Stop {}) => {
                 let _ = block_on(&cx, device.stop(StopReason::Requested));
-                let _ = reply.ok();
                 rt::exit(0);
             }
             // Without its manager nobody could ask for anything any more.
