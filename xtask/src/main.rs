@@ -4,6 +4,7 @@
 //! table, a result line); everything else goes to standard error.
 
 mod bench;
+mod book;
 mod build;
 mod campaign;
 mod conformance;
@@ -62,7 +63,7 @@ enum Command {
     Fuzz(fuzz::FuzzArgs),
     /// Begin a driver: a package from a template.
     New(new::NewArgs),
-    /// Build the documentation of all packages.
+    /// Build the documentation of all packages, and the book if mdBook is installed.
     Doc,
     /// Remove everything that was built.
     Clean,
@@ -90,7 +91,9 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Command::New(args) => new::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Doc => build::documentation(tool::Output::Inherit).map(|()| ExitCode::SUCCESS),
+        Command::Doc => build::documentation(tool::Output::Inherit)
+            .and_then(|()| book::build())
+            .map(|()| ExitCode::SUCCESS),
         Command::Clean => clean().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
