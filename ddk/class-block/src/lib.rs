@@ -15,6 +15,20 @@
 //!
 //! Whatever a client writes into its rings costs it an error status or its session. Buffers stay pinned
 //! until the device has finished with them, also when the session is gone.
+//!
+//! # Example
+//!
+//! A partition is a part of its disk, and never more than that:
+//!
+//! ```
+//! use ddk_class_block::Extent;
+//!
+//! let disk = Extent { unit: 0, first_lba: 0, count: 1000, writable: true };
+//! let partition = disk.part(100, 50, false).expect("it lies inside");
+//! assert_eq!((partition.first_lba, partition.count), (100, 50));
+//! assert!(partition.part(0, 51, false).is_none(), "longer than the partition");
+//! assert!(!partition.part(0, 10, true).expect("inside").writable, "no more rights");
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -18,6 +18,39 @@
 //!
 //! A device that was unplugged or cut off answers every read with ones. Where a register cannot have that
 //! value, ask [`alive`] and hand [`DriverError::DeviceGone`] on.
+//!
+//! # Example
+//!
+//! Registers of a device, and a bus that stands in for it:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use ddk::{Bus, DriverError, Mmio, Width, alive};
+//!
+//! ddk::registers! {
+//!     /// A thermometer.
+//!     struct Thermometer: 0x08 {
+//!         /// Tenths of a degree.
+//!         0x00 temperature: u32, ReadPure, "2.1";
+//!         /// What wakes the driver.
+//!         0x04 limit: u32, ReadWrite, reset 0, "2.2";
+//!     }
+//! }
+//!
+//! struct Model;
+//!
+//! impl Bus for Model {
+//!     fn read(&self, offset: usize, _: Width) -> u64 {
+//!         [215, 0][offset / 4]
+//!     }
+//!     fn write(&self, _: usize, _: Width, _: u64) {}
+//! }
+//!
+//! let registers = Thermometer::new(Mmio::from_bus(Arc::new(Model), 0x1000)).unwrap();
+//! assert_eq!(alive("temperature", registers.temperature().read()), Ok(215));
+//! // A device that is gone reads all ones.
+//! assert!(matches!(alive("temperature", u32::MAX), Err(DriverError::DeviceGone { .. })));
+//! ```
 #![no_std]
 
 extern crate alloc;

@@ -3,6 +3,31 @@
 //! A [`Manifest`] is plain data of fixed layout (little-endian, version in the first bytes). The driver's
 //! program carries it in the ELF section [`SECTION`]; the device manager reads it from there with
 //! [`Manifest::from_bytes`], without running the program. It holds no policy and reads no ELF files.
+//!
+//! ```
+//! use ddk_manifest::{Class, Identity, Manifest, PciIdentity, bar, dma, pci_class, pci_device};
+//!
+//! const DISK: Manifest = Manifest::new(
+//!     "disk",
+//!     Class::BLOCK,
+//!     [0, 1, 0],
+//!     &[pci_device(0x1234, 0x0001), pci_class(0x01, 0x08, 0x02)],
+//!     &[bar(0), dma(64)],
+//! );
+//! let device = PciIdentity {
+//!     vendor: 0x1b36,
+//!     device: 0x0010,
+//!     subsystem_vendor: 0,
+//!     subsystem: 0,
+//!     class: 0x01,
+//!     subclass: 0x08,
+//!     interface: 0x02,
+//! };
+//! let rule = DISK.best_match(&Identity::Pci(device)).expect("it matches by class");
+//! assert_eq!(rule.to_string(), "pci-class:01/08/02");
+//! // Bytes of a file are checked.
+//! assert!(Manifest::from_bytes(b"no manifest").is_err());
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -2,6 +2,13 @@
 //!
 //! Sections are those of the PCI Local Bus Specification 3.0 unless another one is named. Pure definitions:
 //! no access, no enumeration.
+//!
+//! ```
+//! use spec_pci::header;
+//!
+//! // The two halves of the first doubleword.
+//! assert_eq!((header::VENDOR_ID, header::DEVICE_ID), (0x00, 0x02));
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,13 @@
 //! The virtio specification, version 1.2, as far as the drivers here use it. Section numbers are those of
 //! that document. Pure definitions: no access to devices.
+//!
+//! ```
+//! use spec_virtio::queue::need_event;
+//!
+//! // The driver asked to be told of entry 5; the device goes from 4 to 7 (2.7.7.2).
+//! assert!(need_event(5, 7, 4));
+//! assert!(!need_event(9, 7, 4));
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

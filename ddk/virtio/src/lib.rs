@@ -2,6 +2,18 @@
 //!
 //! Legacy devices (before 1.0) are refused. Nothing here knows a device type. Whatever the device writes,
 //! the worst outcome is an error; see [`QueueError`].
+//!
+//! # Example
+//!
+//! How a driver begins; the queues and `driver_ok` follow:
+//!
+//! ```
+//! async fn begin(cx: &ddk::DeviceContext) -> Result<u64, ddk::DriverError> {
+//!     cx.pci().enable()?;
+//!     let transport = ddk_virtio::Transport::new(cx)?;
+//!     transport.negotiate(spec_virtio::feature::RING_EVENT_IDX, 0).await
+//! }
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 
