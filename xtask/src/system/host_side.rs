@@ -18,6 +18,7 @@ pub(super) const TESTS: &[HostTest] = &[
     ("run-output-and-status", output_and_status),
     ("run-time-out", time_out),
     ("run-signals", signals),
+    ("tutorial", super::tutorial::commands_of_the_book),
 ];
 
 fn xtask(arguments: &[&str]) -> anyhow::Result<Command> {

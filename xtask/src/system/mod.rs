@@ -15,6 +15,7 @@ mod reading;
 mod runtime;
 mod shell;
 mod truth;
+mod tutorial;
 
 use std::fs;
 use std::path::Path;
