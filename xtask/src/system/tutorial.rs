@@ -10,12 +10,7 @@ use crate::build::{target_folder, workspace_root};
 use crate::tool;
 
 /// What the commands must have printed between them.
-const EXPECTED: [&str; 4] = [
-    "running my-edu",
-    "my-edu: first register: 0x010000ed",
-    "10! = 3628800",
-    "DMA works both ways",
-];
+const EXPECTED: [&str; 2] = ["running my-edu", "my-edu: first register: 0x010000ed"];
 
 /// Runs every command of the tutorial, in order.
 pub(super) fn commands_of_the_book() -> anyhow::Result<()> {

@@ -4,7 +4,7 @@
 //! | device | what happens |
 //! |---|---|
 //! | `pci-testdev` | serves until somebody kills it |
-//! | `tpci200` | panics in service |
+//! | `edu` | panics in service |
 //! | `bochs-display` | says that it cannot serve, and exits |
 #![no_std]
 #![no_main]
@@ -33,10 +33,12 @@ impl ddk::Described for Faulty {
         &[
             pci_device(0x1b36, TESTDEV),
             pci_device(0x1234, DISPLAY),
-            pci_device(0x1498, 0x30c8),
+            pci_device(0x1234, 0x11e8),
         ],
         &[memory_bars(), dma(32)],
     )
+    // Behind every driver that is meant for the device.
+    .with_priority(-2)
     .with_restart(RestartPolicy::NEVER);
 }
 
