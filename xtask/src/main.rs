@@ -13,6 +13,7 @@ mod guest;
 mod image;
 mod levels;
 mod linux;
+mod mutations;
 mod new;
 mod run;
 mod setup;

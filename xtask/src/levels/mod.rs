@@ -11,7 +11,7 @@ mod vfio;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::{conformance, system};
+use crate::{conformance, mutations, system};
 
 /// A level of testing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -32,10 +32,12 @@ pub enum Level {
     Conformance,
     /// Drivers as processes of a Linux guest, over VFIO.
     Vfio,
+    /// Breaks of the drivers on purpose, each of which has to be noticed.
+    Mutations,
 }
 
 /// The levels in the order in which they run: what fails fast comes first.
-const ORDER: [Level; 8] = [
+const ORDER: [Level; 9] = [
     Level::Lint,
     Level::Unit,
     Level::Loom,
@@ -43,6 +45,7 @@ const ORDER: [Level; 8] = [
     Level::System,
     Level::Conformance,
     Level::Vfio,
+    Level::Mutations,
     Level::Doc,
 ];
 
@@ -52,7 +55,8 @@ pub struct TestArgs {
     /// Only this level.
     #[arg(value_enum)]
     level: Option<Level>,
-    /// Only tests of system and vfio whose name contains this; for conformance, only this driver, home or case.
+    /// Only tests of system and vfio whose name contains this; for conformance, only this driver, home or case;
+    /// for mutations, only breaks whose name contains it.
     filter: Option<String>,
     /// Conformance: the only seed of the simulator's devices.
     #[arg(long)]
@@ -136,6 +140,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             Level::Miri => unit::miri()?,
             Level::System => system::run(args.filter.as_deref())?,
             Level::Vfio => vfio::run(args.filter.as_deref())?,
+            Level::Mutations => mutations::run(args.filter.as_deref())?,
             Level::Conformance => conformance::run(&conformance::Options {
                 seed: args.seed,
                 filter: args.filter.clone(),
