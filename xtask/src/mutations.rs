@@ -22,7 +22,7 @@ use crate::tool;
 /// Seeds of the simulator that a break has to survive: those of the conformance level.
 const SEEDS: u64 = 4;
 /// Longer than any run takes; beyond it the break made something hang, which counts as noticed.
-const TIME_LIMIT: Duration = Duration::from_secs(180);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// How often a running test is looked at.
 const POLL: Duration = Duration::from_millis(20);
 

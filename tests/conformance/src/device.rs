@@ -47,6 +47,11 @@ pub trait Device {
         &[]
     }
 
+    /// Whether time passes only while somebody waits, so that it says what the driver waited for.
+    fn has_virtual_time(&self) -> bool {
+        false
+    }
+
     /// See [`Disk::medium`](ddk_conformance_block::Disk::medium).
     ///
     /// # Errors

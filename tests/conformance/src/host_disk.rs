@@ -26,6 +26,9 @@ use crate::gateway::{Gateway, Queue, Watched};
 const STEP_MS: u32 = 1;
 /// Longest that the end of a buffer's use may take, in milliseconds.
 const REMOVAL_LIMIT_MS: u32 = 60_000;
+/// Longest that a model that keeps the rules lets a client wait, in milliseconds of its own time. The class
+/// layer's watchdog looks once a second: an answer that comes only then came without its interrupt.
+const LATE_MS: u32 = 500;
 /// Key of the device's announcements of changes.
 const KEY_CHANGES: u64 = 1;
 
@@ -108,6 +111,8 @@ pub struct HostDisk<D: BlockDevice, B> {
     unit: u32,
     /// What the driver said of it at the start.
     first_info: DiskInfo,
+    /// Nothing was done to the device so far.
+    sound: bool,
     gone: bool,
     broken: Option<String>,
 }
@@ -159,6 +164,7 @@ impl<D: BlockDevice + 'static, B: Device> HostDisk<D, B> {
             sessions: Vec::new(),
             unit: first_info.unit,
             first_info,
+            sound: true,
             gone: false,
             broken: None,
         })
@@ -461,11 +467,17 @@ impl<D: BlockDevice + 'static, B: Device> Disk for HostDisk<D, B> {
 
     fn wait(&mut self, session: SessionNumber, limit_ms: u32) -> Result<Woken, Problem> {
         let until = self.limit(limit_ms);
+        let late = self.limit(LATE_MS);
         loop {
             let ring = |error| Problem::Failed(format!("ring of completions: {error}"));
             let client = self.session(session)?;
             client.completed.0.store(false, Ordering::Relaxed);
             if client.completions.arm().map_err(ring)? {
+                let watched = self.sound && self.device.has_virtual_time();
+                if watched && late.is_over(self.cx.now_ns()) {
+                    let text = format!("an answer took more than {LATE_MS} ms: a lost interrupt");
+                    return Err(Problem::Failed(text));
+                }
                 return Ok(Woken::Answer);
             }
             let rung = client.completed.0.clone();
@@ -491,6 +503,7 @@ impl<D: BlockDevice + 'static, B: Device> Disk for HostDisk<D, B> {
     }
 
     fn fault(&mut self, fault: Fault) -> Result<(), Problem> {
+        self.sound &= fault == Fault::None;
         self.device.fault(fault)
     }
 

@@ -46,6 +46,12 @@ const CELLS: &[Cell] = &[
     },
     Cell {
         driver: "nvme",
+        home: "sim",
+        seeded: true,
+        open: || Ok(Box::new(sim::NvmeSim)),
+    },
+    Cell {
+        driver: "nvme",
         home: "qtest",
         seeded: false,
         open: || Ok(Box::new(qtest::Qtest::<nvme::Nvme>::new("nvme")?)),

@@ -14,6 +14,7 @@ pub(super) fn lint() -> anyhow::Result<Tally> {
         let mut command = cargo(&["fmt", "--all", "--check", "--", "--files-with-diff"]);
         tool::run(&mut command, Output::OnFailure)
     });
+    tally.check("drivers know no home", super::drivers::check);
     let (bare, host): (Vec<_>, Vec<_>) = packages()?
         .into_iter()
         .partition(|package| package.is_bare());

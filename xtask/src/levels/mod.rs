@@ -5,6 +5,7 @@
 //! behind it when something was.
 
 mod checks;
+mod drivers;
 mod unit;
 mod vfio;
 

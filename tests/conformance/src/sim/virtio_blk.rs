@@ -4,22 +4,16 @@ use std::sync::Arc;
 
 use ddk::{DeviceAccess, PinnedBuffer, Platform};
 use ddk_backend_sim::{Sim, SimPlatform};
-use ddk_conformance_block::{Disk, Fault, Home, Problem, Promise, Shape, stamp};
+use ddk_conformance_block::{Disk, Fault, Home, Problem, Promise, Shape};
 use fastrand::Rng;
 use model_virtio::VirtioPci;
 use model_virtio_blk::{BlockModel, BlockModelOptions, Misbehaviour};
 use spec_virtio::block::{SECTOR_BYTES, feature};
 use spec_virtio::feature::{RING_EVENT_IDX, RING_INDIRECT_DESC};
 
+use super::{DAMAGED, DISK_BYTES, ODD_BLOCKS, durable, finish, prepare, visible};
 use crate::device::{Device, Ended, Payload};
 use crate::host_disk::HostDisk;
-
-/// Bytes of the disks, but for those of the shape `Odd`.
-const DISK_BYTES: u64 = 2 << 20;
-/// The block of a damaged disk that can be neither read nor written.
-const DAMAGED: u64 = 1234;
-/// Blocks of an odd disk.
-const ODD_BLOCKS: u64 = 1001;
 
 /// The home.
 pub struct VirtioBlkSim;
@@ -124,16 +118,7 @@ impl ModelDevice {
         // Fewer vectors than queues ask for are the driver's to live with.
         let vectors = Rng::with_seed(seed).u16(1..=options.queues + 1);
         let mut model = BlockModel::new(options);
-        let size = promise.block_size as usize;
-        let mut contents = model.media.contents();
-        for (lba, block) in contents.chunks_mut(size).enumerate() {
-            stamp::write(block, lba as u64, 0);
-        }
-        model.media.fill(&contents);
-        if let Some(bad) = promise.damaged {
-            model.media.fail_reads(bad);
-            model.media.fail_writes(bad);
-        }
+        prepare(&mut model.media, promise.damaged);
         let model = VirtioPci::new(&Sim::new(seed), model, vectors);
         let platform = model.platform(4);
         Ok(ModelDevice {
@@ -184,39 +169,19 @@ impl Device for ModelDevice {
         LIE_NAMES
     }
 
+    fn has_virtual_time(&self) -> bool {
+        true
+    }
+
     fn medium(&mut self, lba: u64, into: &mut [u8]) -> Result<(), Problem> {
-        let count = into.len() as u64 / u64::from(self.promise.block_size);
-        self.model.with(|disk, _| {
-            let bytes = disk.media.read(lba, count);
-            let bytes = bytes.map_err(|error| Problem::Failed(format!("medium: {error}")))?;
-            into.copy_from_slice(&bytes);
-            Ok(())
-        })
+        self.model.with(|disk, _| visible(&disk.media, lba, into))
     }
 
     fn durable(&mut self, lba: u64, into: &mut [u8]) -> Result<(), Problem> {
-        let from = lba as usize * self.promise.block_size as usize;
-        self.model.with(|disk, _| {
-            let bytes = disk.media.durable().get(from..from + into.len());
-            into.copy_from_slice(bytes.ok_or_else(|| Problem::failed("outside of the medium"))?);
-            Ok(())
-        })
+        self.model.with(|disk, _| durable(&disk.media, lba, into))
     }
 
     fn finish(&mut self, ended: Ended) -> Result<(), Problem> {
-        let violations = self.platform.violations();
-        if !violations.is_empty() {
-            return Err(Problem::Failed(format!(
-                "the driver broke rules: {}",
-                violations.join(", ")
-            )));
-        }
-        let pages = self.model.sim().memory().mapped_pages();
-        if ended == Ended::Stopped && pages > 0 {
-            return Err(Problem::Failed(format!(
-                "{pages} pages are mapped at the end"
-            )));
-        }
-        Ok(())
+        finish(&self.platform, self.model.sim().memory(), ended)
     }
 }
