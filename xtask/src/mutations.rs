@@ -267,6 +267,8 @@ fn remove_others(root: &Path, folder: &Path, wanted: &BTreeSet<&str>) -> anyhow:
         let path = entry?.path();
         if path.is_dir() {
             remove_others(root, &path, wanted)?;
+            // An empty folder would be a package without a manifest; one that is not stays.
+            let _ = fs::remove_dir(&path);
         } else if let Ok(name) = path.strip_prefix(root)
             && !wanted.contains(name.to_string_lossy().as_ref())
         {

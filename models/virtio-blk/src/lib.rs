@@ -60,7 +60,7 @@ pub enum Misbehaviour {
     Errors,
     /// Answers with a status that does not exist.
     OddStatus,
-    /// Completes every request without writing its status.
+    /// Completes every request without writing its status, or data.
     NoStatus,
     /// Completes everything twice.
     Twice,
@@ -306,7 +306,9 @@ impl DeviceLogic for BlockModel {
         let (chain, memory) = (asked.chain, asked.memory);
         let room = chain.writable_len();
         let (mut status, data) = self.request(asked)?;
-        chain.write(memory, 0, &data)?;
+        if self.misbehaviour != Misbehaviour::NoStatus {
+            chain.write(memory, 0, &data)?;
+        }
         if self.misbehaviour == Misbehaviour::OddStatus {
             status = 0x77;
         }
