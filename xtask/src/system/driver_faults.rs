@@ -1,4 +1,4 @@
-//! A driver that crashes, one that gives up, and one that is killed: each device is
+//! A driver that crashes, one that gives up, one that is killed, and one that hangs: each device is
 //! fenced, each end is told with its reason, and what they held comes back,
 //! except from a device that cannot be fenced.
 
@@ -25,6 +25,32 @@ const DEVICES: [&str; 14] = [
     "edu,addr=11",
 ];
 
+/// One that hangs, on a machine with a single CPU: everybody else goes on meanwhile, and the missed
+/// heartbeat ends it.
+const HANG: [&str; 2] = ["-device", "virtio-balloon-pci,disable-legacy=on,addr=12"];
+
+const HANG_SCRIPT: &str = "\
+echo '== before'; lsdev | grep faulty
+echo '== meanwhile'; for i in 1 2 3 4 5 6 7 8 9 10; do echo $i | cat; done | wc -l
+sleep 13
+echo '== after'; lsdev | grep faulty
+";
+
+fn check_hang(report: &Report) -> anyhow::Result<()> {
+    report.expect_status(0)?;
+    let (before, after) = (report.section("before")?, report.section("after")?);
+    ensure!(before.contains("running"), "not in service: {before:?}");
+    compare("meanwhile", report.section("meanwhile")?, "10\n")?;
+    ensure!(after.contains("failed"), "still there: {after:?}");
+    report.log_line(&[
+        "00:12.0",
+        "no heartbeat for 10 s",
+        "device reset, ",
+        "quarantine released",
+    ])?;
+    Ok(())
+}
+
 const SCRIPT: &str = "\
 echo '== before'; lsdev | grep faulty; free
 echo '== kill'
@@ -37,14 +63,13 @@ echo '== why'; why /pci/02:00.0
 ";
 
 pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
-    Ok([1, 4]
-        .into_iter()
-        .map(|cpus| {
-            SystemTest::new(format!("driver-faults-cpus-{cpus}"), SCRIPT, check)
-                .cpus(cpus)
-                .devices(&DEVICES)
-        })
-        .collect())
+    let hang = SystemTest::new("driver-hangs", HANG_SCRIPT, check_hang).devices(&HANG);
+    let faults = [1, 4].into_iter().map(|cpus| {
+        SystemTest::new(format!("driver-faults-cpus-{cpus}"), SCRIPT, check)
+            .cpus(cpus)
+            .devices(&DEVICES)
+    });
+    Ok(faults.chain([hang]).collect())
 }
 
 fn check(report: &Report) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@
 //! | `pci-testdev` | serves until somebody kills it |
 //! | `edu` | panics in service |
 //! | `bochs-display` | says that it cannot serve, and exits |
+//! | `virtio-balloon-pci` | serves, and then never lets go of its CPU again |
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ struct Faulty;
 
 const TESTDEV: u16 = 0x0005;
 const DISPLAY: u16 = 0x1111;
+const BALLOON: u16 = 0x1045;
 const PAGES: usize = 16;
 
 impl ddk::Described for Faulty {
@@ -34,6 +36,7 @@ impl ddk::Described for Faulty {
             pci_device(0x1b36, TESTDEV),
             pci_device(0x1234, DISPLAY),
             pci_device(0x1234, 0x11e8),
+            pci_device(0x1af4, BALLOON),
         ],
         &[memory_bars(), dma(32)],
     )
@@ -84,6 +87,9 @@ fn run(_manifest: &Manifest) -> i32 {
     match kind {
         TESTDEV => loop {
             time::sleep_until(Deadline::after_secs(3600));
+        },
+        BALLOON => loop {
+            core::hint::spin_loop();
         },
         other => lose_its_head(u32::from(other)),
     }
