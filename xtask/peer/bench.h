@@ -33,6 +33,12 @@ enum section {
     SECTION_EXT4_SEQ_128K,
     SECTION_EXT4_SEQ_1M,
     SECTION_EXT4_CACHED_4K,
+    SECTION_NVME_READ_4K_QD1,
+    SECTION_NVME_READ_4K_QD32,
+    SECTION_NVME_WRITE_4K_QD1,
+    SECTION_NVME_WRITE_4K_QD32,
+    SECTION_NVME_SEQ_128K,
+    SECTION_NVME_SEQ_1M,
 };
 
 /*
@@ -75,6 +81,7 @@ void bench_ipc(void);
 void bench_process(void);
 void bench_irq(void);
 void bench_raw(void);
+void bench_nvme(void);
 void bench_ext4(void);
 
 #endif

@@ -202,21 +202,31 @@ static void close_file(void)
 #define COUNT_128K (SEQUENTIAL_BYTES >> 17)
 #define COUNT_1M (SEQUENTIAL_BYTES >> 20)
 
+/* The rows of a disk without contents; a macro for the same reason. */
+#define DISK_ROWS(name, SECTION, disk)                                                          \
+    do {                                                                                        \
+        const int flags = O_RDWR | O_DIRECT;                                                    \
+        ROW(name "-read-4k-qd1", SECTION##_READ_4K_QD1, disk, flags, RANDOM_OPERATIONS,         \
+            random_at_depth_1(0));                                                              \
+        ROW(name "-read-4k-qd32", SECTION##_READ_4K_QD32, disk, flags, RANDOM_OPERATIONS,       \
+            random_at_depth_32(0));                                                             \
+        ROW(name "-write-4k-qd1", SECTION##_WRITE_4K_QD1, disk, flags, RANDOM_OPERATIONS,       \
+            random_at_depth_1(1));                                                              \
+        ROW(name "-write-4k-qd32", SECTION##_WRITE_4K_QD32, disk, flags, RANDOM_OPERATIONS,     \
+            random_at_depth_32(1));                                                             \
+        ROW(name "-seq-read-128k", SECTION##_SEQ_128K, disk, flags, COUNT_128K,                 \
+            sequential(1 << 17));                                                               \
+        ROW(name "-seq-read-1m", SECTION##_SEQ_1M, disk, flags, COUNT_1M, sequential(1 << 20)); \
+    } while (0)
+
 void bench_raw(void)
 {
-    const char *disk = "/dev/vda";
-    int flags = O_RDWR | O_DIRECT;
+    DISK_ROWS("raw", SECTION_RAW, "/dev/vda");
+}
 
-    ROW("raw-read-4k-qd1", SECTION_RAW_READ_4K_QD1, disk, flags, RANDOM_OPERATIONS,
-        random_at_depth_1(0));
-    ROW("raw-read-4k-qd32", SECTION_RAW_READ_4K_QD32, disk, flags, RANDOM_OPERATIONS,
-        random_at_depth_32(0));
-    ROW("raw-write-4k-qd1", SECTION_RAW_WRITE_4K_QD1, disk, flags, RANDOM_OPERATIONS,
-        random_at_depth_1(1));
-    ROW("raw-write-4k-qd32", SECTION_RAW_WRITE_4K_QD32, disk, flags, RANDOM_OPERATIONS,
-        random_at_depth_32(1));
-    ROW("raw-seq-read-128k", SECTION_RAW_SEQ_128K, disk, flags, COUNT_128K, sequential(1 << 17));
-    ROW("raw-seq-read-1m", SECTION_RAW_SEQ_1M, disk, flags, COUNT_1M, sequential(1 << 20));
+void bench_nvme(void)
+{
+    DISK_ROWS("nvme", SECTION_NVME, "/dev/nvme0n1");
 }
 
 void bench_ext4(void)

@@ -1,4 +1,4 @@
-//! Reads and writes of the raw disk, through a session of the block protocol: the
+//! Reads and writes of the raw disks, through a session of the block protocol: the
 //! buffer is registered once and the driver never maps it.
 
 use block_client::{Buffer, BufferAccess, Disk, Request, Session};
@@ -8,12 +8,39 @@ use rt::{AsHandle, Channel, Deadline, Vmo};
 use crate::measure::{Failure, Section, measure_plain};
 use crate::section;
 
-const READ_DEPTH_1: Section = section!(9);
-const READ_DEPTH_32: Section = section!(10);
-const WRITE_DEPTH_1: Section = section!(11);
-const WRITE_DEPTH_32: Section = section!(12);
-const SEQUENTIAL_128K: Section = section!(13);
-const SEQUENTIAL_1M: Section = section!(14);
+/// A disk that the measurements may write to, and the sections of its rows.
+pub struct Target {
+    /// Its serial number.
+    serial: &'static str,
+    read_depth_1: Section,
+    read_depth_32: Section,
+    write_depth_1: Section,
+    write_depth_32: Section,
+    sequential_128k: Section,
+    sequential_1m: Section,
+}
+
+/// The virtio-blk disk.
+pub const RAW: Target = Target {
+    serial: "bench-raw",
+    read_depth_1: section!(9),
+    read_depth_32: section!(10),
+    write_depth_1: section!(11),
+    write_depth_32: section!(12),
+    sequential_128k: section!(13),
+    sequential_1m: section!(14),
+};
+
+/// The NVMe disk.
+pub const NVME: Target = Target {
+    serial: "bench-nvme",
+    read_depth_1: section!(20),
+    read_depth_32: section!(21),
+    write_depth_1: section!(22),
+    write_depth_32: section!(23),
+    sequential_128k: section!(24),
+    sequential_1m: section!(25),
+};
 
 const SMALL: u32 = 4096;
 const OPERATIONS: u32 = 2_000;
@@ -55,7 +82,7 @@ enum Direction {
     Write,
 }
 
-/// The raw disk with a session and a buffer.
+/// A raw disk with a session and a buffer.
 struct Raw {
     session: Session,
     buffer: Buffer,
@@ -70,8 +97,8 @@ struct Raw {
 
 impl Raw {
     /// `None` when the system has no such disk.
-    fn open(depth: u16) -> Result<Option<Self>, Failure> {
-        let Some(endpoint) = raw_disk()? else {
+    fn open(serial: &str, depth: u16) -> Result<Option<Self>, Failure> {
+        let Some(endpoint) = raw_disk(serial)? else {
             return Ok(None);
         };
         let failed = |error| Failure::new("disk", error);
@@ -196,11 +223,8 @@ impl Raw {
     }
 }
 
-/// Serial number of the disk that the measurements may write to.
-const RAW_SERIAL: &str = "bench-raw";
-
-/// Endpoint of the disk that has nothing on it; `None` when the system has none.
-fn raw_disk() -> Result<Option<Channel>, Failure> {
+/// Endpoint of the disk with this serial number; `None` when the system has none.
+fn raw_disk(serial: &str) -> Result<Option<Channel>, Failure> {
     let Some(scheme) = rt::startup::handle::<Channel>("disk") else {
         return Ok(None);
     };
@@ -216,7 +240,7 @@ fn raw_disk() -> Result<Option<Channel>, Failure> {
         }
         let (_, endpoint, _) = disks.open(&entry.name).map_err(failed)?;
         let disk = Disk::new(endpoint).map_err(|error| Failure::new(&entry.name, error))?;
-        if disk.info().serial == RAW_SERIAL {
+        if disk.info().serial == serial {
             return Ok(Some(disks.open(&entry.name).map_err(failed)?.1));
         }
     }
@@ -225,74 +249,76 @@ fn raw_disk() -> Result<Option<Channel>, Failure> {
 
 fn random(
     row: &str,
+    serial: &str,
     section: Section,
     depth: u16,
     run: fn(&mut Raw, Direction) -> Result<(), Failure>,
     direction: Direction,
 ) -> Result<bool, Failure> {
-    let Some(mut raw) = Raw::open(depth)? else {
+    let Some(mut raw) = Raw::open(serial, depth)? else {
         return Ok(false);
     };
     measure_plain(row, section, OPERATIONS, || run(&mut raw, direction))
 }
 
-/// The row `raw-read-4k-qd1`.
-///
-/// # Errors
-///
-/// When the disk or its driver fails.
-pub fn random_read_depth_1(row: &str) -> Result<bool, Failure> {
-    random(row, READ_DEPTH_1, 1, Raw::depth_1, Direction::Read)
-}
-
-/// The row `raw-read-4k-qd32`.
-///
-/// # Errors
-///
-/// When the disk or its driver fails.
-pub fn random_read_depth_32(row: &str) -> Result<bool, Failure> {
-    random(row, READ_DEPTH_32, DEPTH, Raw::depth_32, Direction::Read)
-}
-
-/// The row `raw-write-4k-qd1`.
-///
-/// # Errors
-///
-/// When the disk or its driver fails.
-pub fn random_write_depth_1(row: &str) -> Result<bool, Failure> {
-    random(row, WRITE_DEPTH_1, 1, Raw::depth_1, Direction::Write)
-}
-
-/// The row `raw-write-4k-qd32`.
-///
-/// # Errors
-///
-/// When the disk or its driver fails.
-pub fn random_write_depth_32(row: &str) -> Result<bool, Failure> {
-    random(row, WRITE_DEPTH_32, DEPTH, Raw::depth_32, Direction::Write)
-}
-
-fn sequential(row: &str, section: Section, len: u32) -> Result<bool, Failure> {
-    let Some(mut raw) = Raw::open(DEPTH)? else {
+fn sequential(row: &str, serial: &str, section: Section, len: u32) -> Result<bool, Failure> {
+    let Some(mut raw) = Raw::open(serial, DEPTH)? else {
         return Ok(false);
     };
     measure_plain(row, section, SEQUENTIAL_BYTES / len, || raw.sequential(len))
 }
 
-/// The row `raw-seq-read-128k`.
+/// The rows of a disk. Each is given its name and answers whether the disk is there.
 ///
 /// # Errors
 ///
 /// When the disk or its driver fails.
-pub fn sequential_128k(row: &str) -> Result<bool, Failure> {
-    sequential(row, SEQUENTIAL_128K, 128 << 10)
-}
+impl Target {
+    /// `*-read-4k-qd1`.
+    pub fn read_depth_1(&self, row: &str) -> Result<bool, Failure> {
+        let section = self.read_depth_1;
+        random(row, self.serial, section, 1, Raw::depth_1, Direction::Read)
+    }
 
-/// The row `raw-seq-read-1m`.
-///
-/// # Errors
-///
-/// When the disk or its driver fails.
-pub fn sequential_1m(row: &str) -> Result<bool, Failure> {
-    sequential(row, SEQUENTIAL_1M, 1 << 20)
+    /// `*-read-4k-qd32`.
+    pub fn read_depth_32(&self, row: &str) -> Result<bool, Failure> {
+        let section = self.read_depth_32;
+        random(
+            row,
+            self.serial,
+            section,
+            DEPTH,
+            Raw::depth_32,
+            Direction::Read,
+        )
+    }
+
+    /// `*-write-4k-qd1`.
+    pub fn write_depth_1(&self, row: &str) -> Result<bool, Failure> {
+        let section = self.write_depth_1;
+        random(row, self.serial, section, 1, Raw::depth_1, Direction::Write)
+    }
+
+    /// `*-write-4k-qd32`.
+    pub fn write_depth_32(&self, row: &str) -> Result<bool, Failure> {
+        let section = self.write_depth_32;
+        random(
+            row,
+            self.serial,
+            section,
+            DEPTH,
+            Raw::depth_32,
+            Direction::Write,
+        )
+    }
+
+    /// `*-seq-read-128k`.
+    pub fn sequential_128k(&self, row: &str) -> Result<bool, Failure> {
+        sequential(row, self.serial, self.sequential_128k, 128 << 10)
+    }
+
+    /// `*-seq-read-1m`.
+    pub fn sequential_1m(&self, row: &str) -> Result<bool, Failure> {
+        sequential(row, self.serial, self.sequential_1m, 1 << 20)
+    }
 }

@@ -20,7 +20,7 @@ use crate::tool::{self, Output};
 /// A boot with all rows takes about half a minute under the plugin.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
-/// Size of the raw disk in bytes. It has no contents: reads give zeros, writes vanish,
+/// Size of a raw disk in bytes. It has no contents: reads give zeros, writes vanish,
 /// so that the host's disk has no part in the result.
 const RAW_DISK: u64 = 1 << 30;
 
@@ -110,11 +110,15 @@ impl Devices {
         Ok(Self { ext4 })
     }
 
-    /// The raw disk, then the ext4 disk, then the device that raises interrupts.
+    /// The raw disk, then the ext4 disk, the raw disk of an NVMe controller, and the
+    /// device that raises interrupts.
     fn arguments(&self) -> Vec<String> {
-        let raw = json!({
-            "driver": "null-co", "node-name": "raw", "size": RAW_DISK, "read-zeroes": true,
-        });
+        let without_contents = |name: &str| {
+            json!({
+                "driver": "null-co", "node-name": name, "size": RAW_DISK, "read-zeroes": true,
+            })
+        };
+        let (raw, nvme) = (without_contents("raw"), without_contents("nvme"));
         let ext4 = json!({
             "driver": "raw", "node-name": "ext4", "read-only": true,
             "file": { "driver": "file", "filename": self.ext4, "read-only": true },
@@ -128,6 +132,13 @@ impl Devices {
             &ext4.to_string(),
             "-device",
             "virtio-blk-pci,drive=ext4",
+            "-blockdev",
+            &nvme.to_string(),
+            // A queue pair for the processor, and a vector more for the admin queue.
+            "-device",
+            "nvme,id=bench-nvme,serial=bench-nvme,max_ioqpairs=1,msix_qsize=2",
+            "-device",
+            "nvme-ns,drive=nvme,bus=bench-nvme",
             "-device",
             "edu",
         ]

@@ -9,7 +9,13 @@ use crate::linux::Kernel;
 use crate::tool::{self, Output};
 
 /// What the rows need beside the kernel itself; what these depend on is added.
-const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4", "uio_pci_generic"];
+const MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_blk",
+    "nvme",
+    "ext4",
+    "uio_pci_generic",
+];
 
 /// Without mitigations, without security modules and accounting, without hardening
 /// that Bulkhead does not have either.

@@ -77,6 +77,12 @@ pub const ROWS: &[Row] = &[
     row("raw-write-4k-qd32", "4 KiB random write, raw, depth 32", SMALL),
     depth_1(row("raw-seq-read-128k", "128 KiB sequential read, raw", MEDIUM)),
     depth_1(row("raw-seq-read-1m", "1 MiB sequential read, raw", LARGE)),
+    depth_1(row("nvme-read-4k-qd1", "4 KiB random read, NVMe, depth 1", SMALL)),
+    row("nvme-read-4k-qd32", "4 KiB random read, NVMe, depth 32", SMALL),
+    depth_1(row("nvme-write-4k-qd1", "4 KiB random write, NVMe, depth 1", SMALL)),
+    row("nvme-write-4k-qd32", "4 KiB random write, NVMe, depth 32", SMALL),
+    depth_1(row("nvme-seq-read-128k", "128 KiB sequential read, NVMe", MEDIUM)),
+    depth_1(row("nvme-seq-read-1m", "1 MiB sequential read, NVMe", LARGE)),
     depth_1(row("ext4-read-4k-qd1", "4 KiB random read, ext4, depth 1", SMALL)),
     row("ext4-read-4k-qd32", "4 KiB random read, ext4, depth 32", SMALL),
     depth_1(row("ext4-seq-read-128k", "128 KiB sequential read, ext4", MEDIUM)),
@@ -107,6 +113,8 @@ mod tests {
             [
                 "raw-seq-read-128k",
                 "raw-seq-read-1m",
+                "nvme-seq-read-128k",
+                "nvme-seq-read-1m",
                 "ext4-seq-read-128k",
                 "ext4-seq-read-1m"
             ]

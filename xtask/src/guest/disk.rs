@@ -29,7 +29,8 @@ pub enum Access {
     /// Writes go to the file.
     #[default]
     ReadWrite,
-    /// The device tells the guest that it is read-only.
+    /// virtio tells the guest that it is read-only; on QEMU's NVMe, which has no word for
+    /// it, writes fail.
     ReadOnly,
     /// Writes work and vanish when the machine is switched off.
     Snapshot,

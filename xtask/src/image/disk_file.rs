@@ -1,4 +1,4 @@
-//! Partition tables and file systems in a sparse file, made by sgdisk, sfdisk,
+//! Partition tables and file systems in a sparse file, made by sgdisk, fdisk, sfdisk,
 //! mke2fs, mkfs.vfat and mcopy.
 
 use std::fs::File;
@@ -14,6 +14,8 @@ use crate::tool::{self, Output};
 
 /// Bytes of a sector.
 pub const SECTOR: u64 = 512;
+/// Bytes of a sector of a disk that has large ones.
+const LARGE_SECTOR: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
 /// A disk image that is being made: a sparse file.
@@ -80,6 +82,29 @@ impl DiskFile {
             .args(["--partition-guid", "1:6E1B2E59-3B8B-4D0C-9D8B-0A5A3C1F7E02"])
             .arg(&self.path);
         tool::run(&mut command, Output::OnFailure)?;
+        Ok(extent)
+    }
+
+    /// The same for a disk with sectors of 4096 bytes, by which everything in the table
+    /// is counted. sgdisk takes a file's sectors to be of 512 bytes, so fdisk writes it.
+    pub fn partition_gpt_4096(&self, start: u64) -> anyhow::Result<Extent> {
+        let extent = Extent {
+            start,
+            len: self.len - start - MIB,
+        };
+        let first = extent.start / LARGE_SECTOR;
+        let last = (extent.start + extent.len) / LARGE_SECTOR - 1;
+        // A new table, a partition, their identities, write.
+        let commands = format!(
+            "g\nn\n1\n{first}\n{last}\n\
+             x\ni\n6E1B2E59-3B8B-4D0C-9D8B-0A5A3C1F7E05\n\
+             u\n6E1B2E59-3B8B-4D0C-9D8B-0A5A3C1F7E06\nr\nw\n"
+        );
+        let mut command = tool::command("fdisk");
+        command
+            .args(["--sector-size", &LARGE_SECTOR.to_string()])
+            .arg(&self.path);
+        feed(command, commands.as_bytes())?;
         Ok(extent)
     }
 

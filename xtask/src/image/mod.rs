@@ -86,6 +86,8 @@ pub struct TestImage {
 pub enum Layout {
     /// A GPT whose one partition, ext4, starts beyond 4 GiB.
     GptExt4,
+    /// A GPT for sectors of 4096 bytes, with one partition, ext4.
+    Gpt4096Ext4,
     /// An MBR with one FAT32 partition.
     MbrFat32,
     /// ext2 without a partition table, with 1 KiB blocks, so that a large
@@ -95,14 +97,28 @@ pub enum Layout {
 
 impl Layout {
     /// All layouts.
-    pub const ALL: [Self; 3] = [Self::GptExt4, Self::MbrFat32, Self::BareExt2];
+    pub const ALL: [Self; 4] = [
+        Self::GptExt4,
+        Self::Gpt4096Ext4,
+        Self::MbrFat32,
+        Self::BareExt2,
+    ];
 
     /// Name of the image's file, without extension.
     pub fn name(self) -> &'static str {
         match self {
             Self::GptExt4 => "gpt-ext4",
+            Self::Gpt4096Ext4 => "gpt-4096-ext4",
             Self::MbrFat32 => "mbr-fat32",
             Self::BareExt2 => "bare-ext2",
+        }
+    }
+
+    /// Bytes of a logical block of the disk that it is for.
+    pub fn block_size(self) -> u32 {
+        match self {
+            Self::GptExt4 | Self::MbrFat32 | Self::BareExt2 => 512,
+            Self::Gpt4096Ext4 => 4096,
         }
     }
 
@@ -115,7 +131,7 @@ impl Layout {
         setup::ensure(&[setup::IMAGES])?;
         let capability = match self {
             Self::MbrFat32 => Capability::Fat,
-            Self::GptExt4 | Self::BareExt2 => Capability::Unix,
+            Self::GptExt4 | Self::Gpt4096Ext4 | Self::BareExt2 => Capability::Unix,
         };
         let folder = once(&format!("tree-{capability:?}"), |folder| {
             Tree::make(folder, capability).map(drop)
@@ -135,6 +151,11 @@ impl Layout {
             Self::GptExt4 => {
                 let disk = DiskFile::create(file, 5 * GIB)?;
                 let extent = disk.partition_gpt(4 * GIB + 512 * MIB)?;
+                disk.format_ext(extent, EXT4, tree)
+            }
+            Self::Gpt4096Ext4 => {
+                let disk = DiskFile::create(file, 384 * MIB)?;
+                let extent = disk.partition_gpt_4096(64 * MIB)?;
                 disk.format_ext(extent, EXT4, tree)
             }
             Self::MbrFat32 => {

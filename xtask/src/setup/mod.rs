@@ -36,6 +36,7 @@ pub const IMAGES: &[Needed] = &[
     needed("mcopy", "mtools"),
     needed("sgdisk", "gdisk"),
     needed("sfdisk", "fdisk"),
+    needed("fdisk", "fdisk"),
 ];
 
 /// What compiles the counter and the Linux side of a comparison.

@@ -6,7 +6,7 @@
 use anyhow::{Context, ensure};
 
 use super::{Report, SystemTest, compare};
-use crate::guest::disk::{Access, Disk};
+use crate::guest::disk::{Access, Bus, Disk};
 use crate::image;
 use crate::image::damage::Fault;
 
@@ -30,10 +30,10 @@ true
 
 /// Kills the driver again and again while its disk is read. What the kernel
 /// counts is taken after two deaths, when everybody has the memory that they need
-/// for one, and after many more.
+/// for one, and after many more. `DISK` and `DRIVER` stand for their names.
 const RESTARTS: &str = "\
-drv policy virtio0 budget=1000 pause-min-ms=1 pause-max-ms=1
-kill_driver() { ps | grep virtio-blk | { read pid rest; kill -9 $pid; }; sleep 0.1; }
+drv policy DISK budget=1000 pause-min-ms=1 pause-max-ms=1
+kill_driver() { ps | grep DRIVER | { read pid rest; kill -9 $pid; }; sleep 0.1; }
 echo '== warm'; sha256sum -c /SHA256SUMS | grep -v -c ': OK'
 kill_driver; kill_driver; sleep 1
 echo '== counts before'; kernstat -l
@@ -45,7 +45,7 @@ sleep 1
 echo '== counts after'; kernstat -l
 echo '== list'; drv list
 echo '== loop'
-drv policy virtio0 budget=2
+drv policy DISK budget=2
 kill_driver
 sleep 1
 drv list; lsblk
@@ -103,10 +103,19 @@ fn check_restarts(report: &Report) -> anyhow::Result<()> {
 }
 
 pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
-    let restarts = [1, 4].into_iter().map(|cpus| {
-        let disk = Disk::new(image::demo()?, Access::Snapshot);
-        let name = format!("driver-restarted-cpus-{cpus}");
-        let test = SystemTest::new(name, RESTARTS, check_restarts);
+    let restarts = [(Bus::Virtio, 1), (Bus::Virtio, 4), (Bus::Nvme, 4)];
+    let restarts = restarts.into_iter().map(|(bus, cpus)| {
+        let (label, driver, name) = match bus {
+            Bus::Virtio => ("", "virtio-blk", "virtio0"),
+            Bus::Nvme => ("nvme-", "nvme", "nvme0n1"),
+        };
+        let disk = Disk {
+            bus,
+            ..Disk::new(image::demo()?, Access::Snapshot)
+        };
+        let script = RESTARTS.replace("DISK", name).replace("DRIVER", driver);
+        let name = format!("{label}driver-restarted-cpus-{cpus}");
+        let test = SystemTest::new(name, script, check_restarts);
         Ok(test.cpus(cpus).disks([disk]))
     });
     let gone = [1, 4].into_iter().map(|cpus| {

@@ -1,6 +1,6 @@
 //! Everything that is in an image comes out as it went in: names, sizes, times,
-//! links and every byte; on one to eight processors, and from several disks at
-//! once.
+//! links and every byte; on one to eight processors, over virtio and NVMe, and from
+//! several disks at once.
 
 use anyhow::{Context, ensure};
 
@@ -56,101 +56,159 @@ stat -c '%n %s %F %a' big.bin links/slow; stat -c '%n %F %a' links
 find 'names/trailing space ' names/back* | sort
 ";
 
-pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
-    use Layout::{BareExt2, GptExt4, MbrFat32};
-    let runs: [(&[Layout], u32); 8] = [
-        (&[GptExt4], 1),
-        (&[MbrFat32], 1),
-        (&[BareExt2], 1),
-        (&[GptExt4], 2),
-        (&[MbrFat32], 4),
-        (&[BareExt2], 8),
-        (&[MbrFat32, GptExt4], 2),
-        (&[GptExt4, MbrFat32, BareExt2], 8),
-    ];
-    let virtio = runs
-        .into_iter()
-        .map(|(layouts, cpus)| test(layouts, Bus::Virtio, cpus));
-    let runs: [(&[Layout], u32); 1] = [(&[GptExt4], 1)];
-    // With several the others are virtio disks.
-    let nvme = runs
-        .into_iter()
-        .map(|(layouts, cpus)| test(layouts, Bus::Nvme, cpus));
-    virtio.chain(nvme).collect()
+/// A disk of a test.
+#[derive(Clone, Copy)]
+struct Volume {
+    layout: Layout,
+    place: Place,
 }
 
-/// Bus and name of disk number `index`, of which the first is on `first`.
-fn place(index: usize, first: Bus) -> (Bus, String) {
-    match (first, index) {
-        (Bus::Nvme, 0) => (Bus::Nvme, "nvme0n1".to_owned()),
-        (Bus::Nvme, _) => (Bus::Virtio, format!("virtio{}", index - 1)),
-        (Bus::Virtio, _) => (Bus::Virtio, format!("virtio{index}")),
+/// What a disk of a test hangs on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Virtio,
+    /// NVMe, a controller of its own.
+    Nvme,
+    /// NVMe, a namespace of the controller that the test's disks share.
+    Shared,
+}
+
+pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
+    use Layout::{BareExt2, Gpt4096Ext4, GptExt4, MbrFat32};
+    use Place::{Nvme, Shared, Virtio};
+    // The root is the first disk by name, so NVMe disks stand before virtio disks.
+    let runs: [(&[(Place, Layout)], u32); 12] = [
+        (&[(Virtio, GptExt4)], 1),
+        (&[(Virtio, MbrFat32)], 1),
+        (&[(Virtio, BareExt2)], 1),
+        (&[(Virtio, GptExt4)], 2),
+        (&[(Virtio, MbrFat32)], 4),
+        (&[(Virtio, BareExt2)], 8),
+        (&[(Virtio, MbrFat32), (Virtio, GptExt4)], 2),
+        (
+            &[(Virtio, GptExt4), (Virtio, MbrFat32), (Virtio, BareExt2)],
+            8,
+        ),
+        (&[(Nvme, GptExt4)], 1),
+        (&[(Nvme, MbrFat32), (Virtio, GptExt4)], 2),
+        (&[(Shared, Gpt4096Ext4), (Shared, BareExt2)], 2),
+        (&[(Nvme, GptExt4), (Nvme, BareExt2), (Virtio, MbrFat32)], 4),
+    ];
+    runs.into_iter()
+        .map(|(volumes, cpus)| {
+            let volumes: Vec<Volume> = volumes
+                .iter()
+                .map(|&(place, layout)| Volume { layout, place })
+                .collect();
+            test(&volumes, cpus)
+        })
+        .collect()
+}
+
+impl Volume {
+    /// What it is called in the test's name.
+    fn label(self) -> String {
+        let bus = match self.place {
+            Place::Virtio => "",
+            Place::Nvme => "nvme-",
+            Place::Shared => "nvme-shared-",
+        };
+        format!("{bus}{}", self.layout.name())
+    }
+
+    fn disk(self, image: &TestImage) -> Disk {
+        let (bus, controller) = match self.place {
+            Place::Virtio => (Bus::Virtio, None),
+            Place::Nvme => (Bus::Nvme, None),
+            Place::Shared => (Bus::Nvme, Some("shared".to_owned())),
+        };
+        Disk {
+            bus,
+            controller,
+            block_size: Some(self.layout.block_size()),
+            ..Disk::new(&image.file, Access::ReadOnly)
+        }
     }
 }
 
-fn test(layouts: &[Layout], first: Bus, cpus: u32) -> anyhow::Result<SystemTest> {
-    let images = layouts
-        .iter()
-        .map(|layout| layout.image())
-        .collect::<anyhow::Result<Vec<TestImage>>>()?;
-    let disks: Vec<Disk> = images
-        .iter()
-        .enumerate()
-        .map(|(index, image)| Disk {
-            bus: place(index, first).0,
-            ..Disk::new(&image.file, Access::ReadOnly)
-        })
-        .collect();
-    let names: Vec<&str> = layouts.iter().map(|layout| layout.name()).collect();
-    let bus = match first {
-        Bus::Virtio => "",
-        Bus::Nvme => "nvme-",
+/// The names that the disks have in the system, in the order of `volumes`.
+fn disk_names(volumes: &[Volume]) -> Vec<String> {
+    let count = |until: usize, place: Place| {
+        let before = volumes.iter().take(until);
+        before.filter(|volume| volume.place == place).count()
     };
-    let name = format!("read-{bus}{}-cpus-{cpus}", names.join("-and-"));
+    // Controllers come in the order of the first disk that needs them; no test has
+    // a shared one beside others.
+    let name = |(index, volume): (usize, &Volume)| match volume.place {
+        Place::Virtio => format!("virtio{}", count(index, Place::Virtio)),
+        Place::Nvme => format!("nvme{}n1", count(index, Place::Nvme)),
+        Place::Shared => format!("nvme0n{}", count(index, Place::Shared) + 1),
+    };
+    volumes.iter().enumerate().map(name).collect()
+}
+
+/// How many PCI functions the disks are.
+fn functions(volumes: &[Volume]) -> usize {
+    let own = |volume: &&Volume| volume.place != Place::Shared;
+    let shared = volumes.iter().any(|volume| volume.place == Place::Shared);
+    volumes.iter().filter(own).count() + usize::from(shared)
+}
+
+fn test(volumes: &[Volume], cpus: u32) -> anyhow::Result<SystemTest> {
+    let images = volumes
+        .iter()
+        .map(|volume| volume.layout.image())
+        .collect::<anyhow::Result<Vec<TestImage>>>()?;
+    let disks: Vec<Disk> = volumes
+        .iter()
+        .zip(&images)
+        .map(|(volume, image)| volume.disk(image))
+        .collect();
+    let names = disk_names(volumes);
+    let labels: Vec<String> = volumes.iter().map(|volume| volume.label()).collect();
+    let name = format!("read-{}-cpus-{cpus}", labels.join("-and-"));
 
     let mut script = "\
         echo '== lspci'; lspci\n\
         echo '== lsdev'; lsdev\n\
-        echo '== lsblk'; lsblk\n\
+        echo '== lsblk'; lsblk -b\n\
         echo '== mount'; mount\n\
         echo '== root'; ls -l /\n\
         echo '== big'; sha256sum /big.bin\n"
         .to_owned();
-    for (index, image) in images.iter().enumerate() {
-        let partition = layouts.get(index).copied().map_or("", partition_suffix);
+    for (index, ((image, volume), name)) in images.iter().zip(volumes).zip(&names).enumerate() {
         let folder = match index {
             0 => "/".to_owned(),
-            _ => format!("/mnt/{}{partition}", place(index, first).1),
+            _ => format!("/mnt/{name}{}", partition_suffix(volume.layout)),
         };
         script.push_str(&volume_script(index, &folder, &image.tree));
     }
     // Nothing may follow the status of the last comparison.
     script.push_str("true\n");
     let count = images.len();
-    let kinds: Vec<Layout> = layouts.to_vec();
+    let volumes = volumes.to_vec();
     let check = move |report: &Report| {
         report.expect_status(0)?;
         let pci = report.section("lspci")?;
         let found = pci.lines().filter(|line| is_disk(line)).count();
+        let expected = functions(&volumes);
         ensure!(
-            found == count,
-            "lspci shows {found} disks of {count}: {pci}"
+            found == expected,
+            "lspci shows {found} functions with disks of {expected}: {pci}"
         );
-        for section in ["lsdev", "lsblk"] {
-            let text = report.section(section)?;
-            for index in 0..count {
-                let (_, name) = place(index, first);
-                ensure!(text.contains(&name), "{section} lacks {name}: {text:?}");
-            }
+        let nodes = report.section("lsdev")?;
+        for ((name, volume), image) in names.iter().zip(&volumes).zip(&images) {
+            ensure!(nodes.contains(name), "lsdev lacks {name}: {nodes:?}");
+            check_listed(report.section("lsblk")?, name, *volume, image)?;
         }
         let mounts = report.section("mount")?;
         ensure!(
             mounts.lines().any(|line| line.contains(" on / ")),
             "nothing is mounted on /: {mounts:?}"
         );
-        for (index, (image, layout)) in images.iter().zip(&kinds).enumerate() {
+        for (index, (image, volume)) in images.iter().zip(&volumes).enumerate() {
             check_volume(report, index, &image.tree)
-                .with_context(|| format!("volume {} ({})", index + 1, layout.name()))?;
+                .with_context(|| format!("volume {} ({})", index + 1, volume.label()))?;
         }
         let first = images.first().context("a test without disks")?;
         check_long_list(report.section("root")?, &first.tree)?;
@@ -167,6 +225,27 @@ fn test(layouts: &[Layout], first: Bus, cpus: u32) -> anyhow::Result<SystemTest>
         .time_limit(300 + 240 * count as u64))
 }
 
+/// Checks that `lsblk -b` shows the disk with its size and the size of its blocks.
+fn check_listed(text: &str, name: &str, volume: Volume, image: &TestImage) -> anyhow::Result<()> {
+    let bytes = std::fs::metadata(&image.file)?.len().to_string();
+    let block = volume.layout.block_size().to_string();
+    // QEMU's NVMe does not tell the guest that a namespace is read-only.
+    let read_only = match volume.place {
+        Place::Virtio => "1",
+        Place::Nvme | Place::Shared => "0",
+    };
+    // NAME, SIZE, RO, TYPE, BLOCK.
+    let expected = [name, &bytes, read_only, "disk", &block];
+    let line = text.lines().find(|line| {
+        let mut words = line.split_whitespace();
+        words.next() == Some(name)
+    });
+    let line = line.with_context(|| format!("lsblk lacks {name}: {text:?}"))?;
+    let words: Vec<&str> = line.split_whitespace().take(5).collect();
+    ensure!(words == expected, "lsblk: {line:?}, expected {expected:?}");
+    Ok(())
+}
+
 /// QEMU's virtio-blk or NVMe controller, by the identity that lspci prints or by its name.
 fn is_disk(line: &str) -> bool {
     let line = line.to_lowercase();
@@ -178,7 +257,7 @@ fn is_disk(line: &str) -> bool {
 /// What a disk's name has behind it where the file system is in a partition.
 fn partition_suffix(layout: Layout) -> &'static str {
     match layout {
-        Layout::GptExt4 | Layout::MbrFat32 => "p1",
+        Layout::GptExt4 | Layout::Gpt4096Ext4 | Layout::MbrFat32 => "p1",
         Layout::BareExt2 => "",
     }
 }
