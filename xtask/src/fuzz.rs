@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
@@ -45,6 +46,9 @@ const FLAGS: &[&str] = &[
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Longest run of one input, in seconds: longer is a hang.
 const INPUT_LIMIT_S: u32 = 20;
+/// Inputs that one process runs. A driver that cannot stop its device keeps the memory that the device may still
+/// use, for good; a new process starts without what was kept.
+const RUNS_MAX: u32 = 100_000;
 /// Most files of a minimised corpus.
 const CORPUS_FILES_MAX: usize = 24;
 /// Longest file of it, in bytes.
@@ -118,16 +122,25 @@ fn fuzz(program: &Path, name: &str, args: &FuzzArgs) -> anyhow::Result<()> {
     let stored = workspace_root().join("fuzz/corpus").join(name);
     let work = target_folder(&format!("fuzz/corpus/{name}"))?;
     let findings = target_folder("fuzz/findings")?;
-    let mut command = tool::command(program);
-    command
-        .env("FUZZ_TARGET", name)
-        .arg(format!("-max_total_time={}", args.seconds))
-        .arg(format!("-timeout={INPUT_LIMIT_S}"))
-        .arg("-print_final_stats=1")
-        .arg(format!("-artifact_prefix={}/{name}-", findings.display()))
-        .args([&work, &stored]);
     let before = artefacts(&findings, name)?;
-    let result = tool::run(&mut command, Output::Inherit);
+    let end = Instant::now() + Duration::from_secs(args.seconds);
+    let mut result = Ok(());
+    while result.is_ok() {
+        let left = end.saturating_duration_since(Instant::now()).as_secs();
+        if left == 0 {
+            break;
+        }
+        let mut command = tool::command(program);
+        command
+            .env("FUZZ_TARGET", name)
+            .arg(format!("-max_total_time={left}"))
+            .arg(format!("-runs={RUNS_MAX}"))
+            .arg(format!("-timeout={INPUT_LIMIT_S}"))
+            .arg("-print_final_stats=1")
+            .arg(format!("-artifact_prefix={}/{name}-", findings.display()))
+            .args([&work, &stored]);
+        result = tool::run(&mut command, Output::Inherit);
+    }
     if let Some(file) = artefacts(&findings, name)?
         .into_iter()
         .find(|file| !before.contains(file))
