@@ -57,20 +57,58 @@ enum Said {
     Red(String),
 }
 
-/// Runs every break whose name contains `filter`.
+/// Which breaks a run makes.
+#[derive(Clone, Copy, Debug)]
+pub enum Choice<'a> {
+    /// All.
+    All,
+    /// Those whose name contains this.
+    Named(&'a str),
+    /// One in [`SHARES`], as a run of all levels has time for. Each commit has another share, so that all are
+    /// made again and again.
+    Share,
+}
+
+/// Parts that the list is divided into for runs of all levels.
+const SHARES: usize = 3;
+
+/// The share of the present commit.
+fn share() -> usize {
+    let mut command = tool::command("git");
+    command
+        .args(["rev-parse", "HEAD"])
+        .current_dir(workspace_root());
+    // Without a repository there is a share as well.
+    let commit = tool::read(&mut command).unwrap_or_default();
+    commit.iter().map(|byte| usize::from(*byte)).sum::<usize>() % SHARES
+}
+
+/// Makes the chosen breaks.
 ///
 /// # Errors
 /// When the list is wrong or the unbroken sources are not green.
-pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
+pub fn run(choice: Choice<'_>) -> anyhow::Result<Tally> {
     let copy = Copy::make()?;
+    let share = share();
+    if let Choice::Share = choice {
+        println!(
+            "        share {} of {SHARES}; `cargo xtask test mutations` makes all",
+            share + 1
+        );
+    }
+    let mut place = 0;
+    let mut is_chosen = |mutation: &&Mutation| {
+        place += 1;
+        match choice {
+            Choice::All => true,
+            Choice::Named(part) => mutation.name.contains(part),
+            Choice::Share => place % SHARES == share,
+        }
+    };
     let mut tally = Tally::default();
     let mut survivors = Vec::new();
     for (file, list) in lists()? {
-        let chosen: Vec<&Mutation> = list
-            .mutation
-            .iter()
-            .filter(|m| filter.is_none_or(|filter| m.name.contains(filter)))
-            .collect();
+        let chosen: Vec<&Mutation> = list.mutation.iter().filter(&mut is_chosen).collect();
         if chosen.is_empty() {
             continue;
         }

@@ -141,7 +141,11 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             Level::Miri => unit::miri()?,
             Level::System => system::run(args.filter.as_deref())?,
             Level::Vfio => vfio::run(args.filter.as_deref())?,
-            Level::Mutations => mutations::run(args.filter.as_deref())?,
+            Level::Mutations => mutations::run(match (&args.filter, args.level) {
+                (Some(part), _) => mutations::Choice::Named(part),
+                (None, Some(_)) => mutations::Choice::All,
+                (None, None) => mutations::Choice::Share,
+            })?,
             Level::Conformance => conformance::run(&conformance::Options {
                 seed: args.seed,
                 filter: args.filter.clone(),

@@ -70,7 +70,7 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
             report.expect_console("before\n")
         })
         .disks([demo()?])
-        .time_limit(30),
+        .time_limit(15),
     );
     // A system without a disk still comes up, with the boot archive's programs.
     tests.push(SystemTest::new("no-disk", "echo up; lsblk", |report| {
