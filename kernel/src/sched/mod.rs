@@ -86,9 +86,15 @@ pub fn init_cpu(cpu: usize) {
     enter_idle(own, None);
 }
 
-/// Mask of the CPUs that run.
+/// Mask of the CPUs that schedule.
 pub fn online() -> u64 {
     ONLINE.get()
+}
+
+/// Mask of the CPUs that the machine has and that user space is told of. A slow one may not schedule yet; its threads
+/// run elsewhere until it does.
+pub fn cpus() -> u64 {
+    u64::MAX >> (64 - arch::cpu_count().clamp(1, 64))
 }
 
 /// The thread that this CPU runs.

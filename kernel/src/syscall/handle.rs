@@ -54,7 +54,7 @@ pub fn set(c: &Caller, handle: usize, property: usize, value: usize, len: usize)
         Property::Affinity => {
             let thread = c.thread_object(handle, Rights::MANAGE)?;
             let mask = if value == 0 { u64::MAX } else { value as u64 };
-            if mask & sched::online() == 0 {
+            if mask & sched::cpus() == 0 {
                 return Err(Error::InvalidArgument);
             }
             sched::requeue(&thread, |t| t.affinity.set(mask));

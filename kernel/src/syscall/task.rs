@@ -46,7 +46,7 @@ pub fn thread_start(c: &Caller, process: usize, args: usize) -> Call {
     } else {
         args.affinity
     };
-    if affinity & sched::online() == 0 {
+    if affinity & sched::cpus() == 0 {
         return Err(Error::InvalidArgument);
     }
     let name = match args.name {
