@@ -77,6 +77,21 @@ pub fn run(args: &CampaignArgs) -> anyhow::Result<ExitCode> {
         match findings {
             Ok(findings) if args.json => println!("{}", findings.json(&trial)),
             Ok(findings) => tell(&trial, &findings),
+            Err(error) if args.json => {
+                failed = true;
+                let (seed, injected) = (trial.seed, trial.kills);
+                println!(
+                    "{}",
+                    serde_json::json!({
+                        "class": "kill",
+                        "driver": driver,
+                        "seed": seed,
+                        "injected": injected,
+                        "workload_correct": false,
+                        "error": format!("{error:#}"),
+                    })
+                );
+            }
             Err(error) => {
                 failed = true;
                 println!("{driver}: NOT RECOVERED: {error:#}");
@@ -101,7 +116,7 @@ fn tell(trial: &Trial, findings: &Findings) {
         "{}: {} killed, {} times seen by the load, all recovered; {reads} reads, {writes} writes, {flushes} flushes in {} s: \
          none failed, lost, torn or repeated; gap p50 {p50} us, p99 {p99} us, longest {max} us",
         trial.driver,
-        trial.kills,
+        findings.kills,
         findings.recoveries,
         findings.elapsed_ms / 1000,
     );

@@ -48,6 +48,8 @@ pub const DRIVERS: [(&str, Bus, &str); 2] = [
 pub struct Findings {
     /// Requests that completed: reads, writes, flushes.
     pub requests: [u64; 3],
+    /// Processes that were ended.
+    pub kills: u64,
     /// Times that the session went on with another incarnation.
     pub recoveries: u64,
     /// Gap of service in microseconds: p50, p99, longest.
@@ -65,7 +67,7 @@ impl Findings {
             "seed": trial.seed,
             "cpus": trial.cpus,
             "injected": trial.kills,
-            "activated": trial.kills,
+            "activated": self.kills,
             "manifested": self.recoveries,
             "recovered": self.recoveries,
             "workload_correct": true,
@@ -155,6 +157,7 @@ impl Trial {
                 number(done, "writes")?,
                 number(done, "flushes")?,
             ],
+            kills: number(done, "kills")?,
             recoveries: number(done, "recoveries")?,
             gap_us: [
                 number(gaps, "p50")?,

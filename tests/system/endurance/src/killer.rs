@@ -34,12 +34,12 @@ pub struct Killer {
 }
 
 impl Killer {
-    /// Does it.
+    /// Does it; gives the number of processes that it ended.
     ///
     /// # Errors
     /// When the driver does not come back.
-    pub fn run(mut self) -> Result<(), String> {
-        let mut last = 0;
+    pub fn run(mut self) -> Result<u32, String> {
+        let (mut last, mut ended) = (0, 0);
         for death in 0..self.kills {
             let early = self.random.below(u64::from(self.early_one_in)) == 0;
             let (epoch, pid) = self
@@ -49,10 +49,12 @@ impl Killer {
             let longest = self.longest_life.as_micros() as u64;
             let life = if early { longest / 16 } else { longest };
             time::sleep(Duration::from_micros(self.random.below(life.max(1))));
-            // It may have ended meanwhile, which is as good.
-            let _ = self.processes.kill(pid, 9);
+            // One that ended by itself meanwhile was not killed.
+            if self.processes.kill(pid, 9).is_ok() {
+                ended += 1;
+            }
         }
-        Ok(())
+        Ok(ended)
     }
 
     /// Waits for an incarnation after `last` that serves, or only runs if `early`.

@@ -106,16 +106,16 @@ fn run(options: &Options) -> Result<(), String> {
         })
         .map_err(|e| format!("thread: {e}"))?;
     load.run(|| !over.load(Ordering::Acquire))?;
-    thread
+    let kills = thread
         .join(Deadline::after_secs(1))
         .map_err(|e| format!("thread: {e}"))??;
     let elapsed_ns = time::now_ns().saturating_sub(started);
     load.verify()?;
-    tell(&load, elapsed_ns);
+    tell(&load, kills, elapsed_ns);
     Ok(())
 }
 
-fn tell(load: &Load, elapsed_ns: u64) {
+fn tell(load: &Load, kills: u32, elapsed_ns: u64) {
     let totals = &load.totals;
     let mut gaps = totals.gaps_ns.clone();
     gaps.sort_unstable();
@@ -124,7 +124,7 @@ fn tell(load: &Load, elapsed_ns: u64) {
         gaps.get(at).copied().unwrap_or(0) / 1000
     };
     println!(
-        "load reads={} writes={} flushes={} recoveries={} elapsed-ms={}",
+        "load kills={kills} reads={} writes={} flushes={} recoveries={} elapsed-ms={}",
         totals.reads,
         totals.writes,
         totals.flushes,
