@@ -15,5 +15,6 @@ pub mod interrupt_test;
 pub mod power;
 pub mod proc;
 pub mod serial;
+pub mod services;
 pub mod startup;
 pub mod stream;

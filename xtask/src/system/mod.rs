@@ -13,6 +13,7 @@ mod host_side;
 mod kernel;
 mod reading;
 mod runtime;
+mod services;
 mod shell;
 mod truth;
 mod tutorial;
@@ -269,6 +270,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         driver_death::tests,
         driver_faults::tests,
         endurance::tests,
+        services::tests,
     ];
     for group in groups {
         tests.extend(group()?);

@@ -30,7 +30,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Child> {
         Stream::Capture(_) => Err(Errno::BadDescriptor),
         Stream::Os(os) => os.stdio(),
     };
-    let file = File::open(spawn.program)?;
+    let mut file = File::open(spawn.program)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(Errno::IsDirectory);
