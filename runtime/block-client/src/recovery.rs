@@ -50,7 +50,9 @@ impl Recovery {
         deadline: Deadline,
     ) -> Result<(u32, BlockEndpointClient), SessionError> {
         let time = deadline.remaining().ok_or(SessionError::TimedOut)?;
-        let name = EndpointNameClient::new(self.name.channel().duplicate()?).with_timeout(time);
+        let name = EndpointNameClient::new(self.name.channel().duplicate()?)
+            .with_timeout(time)
+            .repeating();
         match name.reopen(after) {
             Ok((info, endpoint)) => {
                 let endpoint = BlockEndpointClient::new(endpoint).with_timeout(CALL_LIMIT);

@@ -7,7 +7,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 
-use proto::devmgr::RestartRules;
+use proto::devmgr::{DriverPolicy, RestartRules};
 use serde::{Deserialize, Serialize};
 
 /// The rules unless manifest or administrator say otherwise: 8 restarts in a minute, at most 5 s apart.
@@ -48,6 +48,16 @@ pub fn change(rules: &mut RestartRules, word: &str) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// How drivers are watched over unless an administrator says otherwise.
+pub const DEFAULT_POLICY: DriverPolicy = DriverPolicy {
+    restart: DEFAULT_RULES,
+    probation_ms: 60_000,
+    heartbeat_ms: 2_000,
+    silence_ms: 10_000,
+    start_ms: 30_000,
+    stop_ms: 5_000,
+};
 
 /// Most deaths that are remembered, and so the largest budget that counts.
 const DEATHS_MAX: usize = 4096;
