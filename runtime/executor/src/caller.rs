@@ -170,7 +170,7 @@ impl Executor {
             closed: Cell::new(None),
             // Replies to an earlier process that used this end are in nobody's way: a process that makes a call a
             // microsecond does not catch up with the clock.
-            last_tag: Cell::new((sys::now_ns() >> 10) as u32),
+            last_tag: Cell::new((sys::time::now_ns() >> 10) as u32),
         });
         let reader = self.spawn(read_replies(shared.clone()));
         let renewals = self.spawn(watch_renewals(shared.clone(), renewed));

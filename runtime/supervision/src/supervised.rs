@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use executor::Executor;
 use ipc::{CallError, Channel, Handle, Server};
 use proto::fs::{Bytes, BytesRef};
 use proto::services::{SupervisedRequest, SupervisedServer, SupervisorClient, SupervisorError};
@@ -87,6 +88,24 @@ impl Supervised {
         while let Ok(Some(request)) = self.pings.try_next() {
             self.alive(&request);
         }
+    }
+
+    /// Answers pings for as long as the executor runs: each answer says that its tasks have their turn.
+    pub async fn serve(self, executor: Executor) {
+        let Ok(requests) = executor.requests(self.pings.clone()) else {
+            return;
+        };
+        while let Ok(Some(request)) = requests.next().await {
+            self.alive(&request);
+        }
+    }
+
+    /// A second end over the same channel, for the vault.
+    ///
+    /// # Errors
+    /// When the channel cannot be duplicated.
+    pub fn duplicate(&self) -> Result<Supervised, Error> {
+        Supervised::new(self.pings.channel().duplicate()?)
     }
 
     /// Keeps a value and handles under a key, in place of what was there. The vault gets the handles; they

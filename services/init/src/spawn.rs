@@ -98,6 +98,8 @@ impl Supervisor {
     /// What every process finds in its environment.
     fn environment(&self) -> Vec<(String, String)> {
         let root = self.config.get("root").map(|root| ("BULKHEAD_ROOT", root));
+        let volumes = self.config.get("restart.volumes");
+        let volumes = volumes.map(|words| ("BULKHEAD_RESTART_VOLUMES", words));
         [
             ("PATH", "/bin:/boot/bin"),
             ("HOME", "/"),
@@ -106,6 +108,7 @@ impl Supervisor {
         ]
         .into_iter()
         .chain(root)
+        .chain(volumes)
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .collect()
     }

@@ -104,6 +104,12 @@ impl SystemTest {
         self
     }
 
+    /// Words of the kernel's command line.
+    fn command_line(mut self, words: &str) -> Self {
+        self.command_line = words.to_string();
+        self
+    }
+
     /// Further arguments of QEMU.
     fn devices(mut self, arguments: &[&str]) -> Self {
         self.devices

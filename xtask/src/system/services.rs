@@ -26,6 +26,13 @@ svc list
 ls /; echo \"status $?\"
 svc start vfs
 ls / > /dev/null; echo \"status $?\"
+echo '== file system'
+kill_service ext
+sha256sum -c /SHA256SUMS | grep -v -c ': OK'
+( for i in 1 2 3 4 5; do kill_service ext; sleep 0.3; done ) &
+for i in 1 2 3; do sha256sum -c /SHA256SUMS | grep -v -c ': OK'; done
+wait
+mount
 true
 ";
 
@@ -54,6 +61,11 @@ fn check_vfs(report: &Report) -> anyhow::Result<()> {
         statuses.len() == 2 && statuses[0] != "status 0" && statuses[1] == "status 0",
         "given up, then started: {given_up:?}"
     );
+    let files = report.section("file system")?;
+    ensure!(
+        files.starts_with("0\n0\n0\n0\n") && files.contains("ext4"),
+        "a file system died: {files:?}"
+    );
     Ok(())
 }
 
@@ -63,6 +75,8 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
         .map(|cpus| {
             let disk = Disk::new(image::demo()?, Access::Snapshot);
             let test = SystemTest::new(format!("services-vfs-cpus-{cpus}"), VFS, check_vfs);
+            let test =
+                test.command_line("restart.volumes=budget=1000,pause-min-ms=1,pause-max-ms=1");
             Ok(test.cpus(cpus).disks([disk]))
         })
         .collect()
