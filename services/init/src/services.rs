@@ -37,6 +37,8 @@ pub enum OnExit {
 pub enum Argument {
     /// `interactive` or `headless`.
     Session,
+    /// Name of the serial port that the configuration calls `control`.
+    ControlPort,
 }
 
 /// A row of the table.
@@ -106,7 +108,7 @@ pub const SERVICES: &[Service] = &[
         name: "console",
         program: "bin/console",
         priority: PRIORITY_DRIVER,
-        arguments: &[Argument::Session],
+        arguments: &[Argument::Session, Argument::ControlPort],
         grants: &[Grant::Log, Grant::Use("serial"), Grant::Serve("console")],
         on_exit: OnExit::Report,
     },
@@ -139,6 +141,28 @@ pub const SERVICES: &[Service] = &[
             Grant::Use("disk"),
             Grant::Use("crash-reports"),
             Grant::Serve("file"),
+        ],
+        on_exit: OnExit::Report,
+    },
+    // Only where the configuration names a port for it. It passes on what the shell has.
+    Service {
+        name: "control",
+        program: "bin/control",
+        priority: PRIORITY_DRIVER,
+        arguments: &[Argument::ControlPort],
+        grants: &[
+            Grant::Log,
+            Grant::Archive,
+            Grant::Use("serial"),
+            Grant::Use("file"),
+            Grant::Use("disk"),
+            Grant::Use("other"),
+            Grant::Use("dev"),
+            Grant::Use("drv"),
+            Grant::Use("proc"),
+            Grant::Use("power"),
+            Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
+            Grant::Resource("system", ResourceKind::System, 0, 1),
         ],
         on_exit: OnExit::Report,
     },
