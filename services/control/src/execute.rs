@@ -10,23 +10,12 @@ use control_link::{Ending, FromSystem, Input, OutputStream};
 use rt::abi::{PRIORITY_DEFAULT, Quota, Signals};
 use rt::process::{Child, Command, Stdio};
 use rt::proto::proc::ProcessesClient;
-use rt::{AsHandle, Channel, Deadline, Error, HandleList, Port, Vmo, Watch};
+use rt::{AsHandle, Channel, Deadline, Error, HandleList, Port, Vmo, Watch, startup};
 
 use crate::line::Line;
 
-/// Handles that a command gets: those of a shell at the console, without the console.
-const PASSED_ON: &[&str] = &[
-    "log",
-    "file",
-    "disk",
-    "other",
-    "dev",
-    "drv",
-    "proc",
-    "power",
-    "log-reader",
-    "system",
-];
+/// Handles that are for this process alone. A command gets all others: what a shell at the console has.
+const OWN: &[&str] = &["serial", "archive"];
 /// Code of a command that was cancelled, as a shell's ctrl-C has it.
 const KILL_CODE: i32 = 2;
 
@@ -139,7 +128,7 @@ impl Execution {
             .stdin(stdin)
             .stdout(Stdio::Pipe(child_output))
             .stderr(Stdio::Pipe(child_errors))
-            .inherit(PASSED_ON.iter().copied())
+            .inherit(startup::handle_names().filter(|name| !OWN.contains(name)))
             .spawn()
             .map_err(|error| format!("cannot start the shell: {error}"))?;
         child

@@ -158,6 +158,7 @@ pub const SERVICES: &[Service] = &[
             Grant::Use("file"),
             Grant::Use("disk"),
             Grant::Use("other"),
+            Grant::Use("net"),
             Grant::Use("dev"),
             Grant::Use("drv"),
             Grant::Use("proc"),
@@ -234,6 +235,18 @@ mod tests {
                 ["acpi", "devmgr"].contains(&service.name),
                 "{}",
                 service.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_from_a_host_may_what_one_at_the_console_may() {
+        let control = find("control").unwrap();
+        for grant in SHELL.grants {
+            let at_the_console = *grant == Grant::Use("console");
+            assert!(
+                at_the_console || control.grants.contains(grant),
+                "{grant:?}"
             );
         }
     }
