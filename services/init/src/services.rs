@@ -41,6 +41,8 @@ pub enum OnExit {
 pub enum Argument {
     /// `interactive` or `headless`.
     Session,
+    /// Name of the serial port that the configuration calls `control`.
+    ControlPort,
 }
 
 /// A row of the table.
@@ -117,7 +119,7 @@ pub const SERVICES: &[Service] = &[
         name: "console",
         program: "bin/console",
         priority: PRIORITY_DRIVER,
-        arguments: &[Argument::Session],
+        arguments: &[Argument::Session, Argument::ControlPort],
         grants: &[Grant::Log, Grant::Use("serial"), Grant::Serve("console")],
         rhythm: None,
         on_exit: AGAIN,
@@ -153,6 +155,31 @@ pub const SERVICES: &[Service] = &[
             Grant::Use("disk"),
             Grant::Use("crash-reports"),
             Grant::Serve("file"),
+        ],
+        rhythm: None,
+        on_exit: AGAIN,
+    },
+    // Only where the configuration names a port for it. It passes on what the shell has.
+    Service {
+        name: "control",
+        program: "bin/control",
+        priority: PRIORITY_DRIVER,
+        arguments: &[Argument::ControlPort],
+        grants: &[
+            Grant::Log,
+            Grant::Archive,
+            Grant::Use("serial"),
+            Grant::Use("file"),
+            Grant::Use("disk"),
+            Grant::Use("other"),
+            Grant::Use("net"),
+            Grant::Use("dev"),
+            Grant::Use("drv"),
+            Grant::Use("proc"),
+            Grant::Use("services"),
+            Grant::Use("power"),
+            Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
+            Grant::Resource("system", ResourceKind::System, 0, 1),
         ],
         rhythm: None,
         on_exit: AGAIN,
@@ -226,6 +253,18 @@ mod tests {
                 ["acpi", "devmgr"].contains(&service.name),
                 "{}",
                 service.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_from_a_host_may_what_one_at_the_console_may() {
+        let control = find("control").unwrap();
+        for grant in SHELL.grants {
+            let at_the_console = *grant == Grant::Use("console");
+            assert!(
+                at_the_console || control.grants.contains(grant),
+                "{grant:?}"
             );
         }
     }

@@ -26,6 +26,7 @@ impl Supervisor {
             .map_err(|e| format!("{}: {e}", service.program))?;
         let own = service.arguments.iter().map(|argument| match argument {
             Argument::Session => self.session(),
+            Argument::ControlPort => self.config.get("control").unwrap_or(""),
         });
         let mut command = Command::new(&program, service.name)
             .args(own.chain(args.iter().copied()))
@@ -85,6 +86,20 @@ impl Supervisor {
                 }
             }
         })
+    }
+
+    /// Whether the configuration has a use for the service.
+    pub fn is_wanted(&self, name: &str) -> bool {
+        match name {
+            "control" => self.config.get("control").is_some(),
+            "console" => self.has_console(),
+            _ => true,
+        }
+    }
+
+    /// Whether there is a console, with a shell at it.
+    pub fn has_console(&self) -> bool {
+        self.config.get("console") != Some("off")
     }
 
     fn session(&self) -> &'static str {

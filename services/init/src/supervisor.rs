@@ -133,11 +133,14 @@ impl Supervisor {
         };
         for name in &names {
             match self.slot(name) {
+                Some(_) if !self.is_wanted(name) => {}
                 Some(index) => self.start(index),
                 None => rt::error!("boot.cfg names an unknown service: {name:?}"),
             }
         }
-        if let Err(why) = self.open_console() {
+        if self.has_console()
+            && let Err(why) = self.open_console()
+        {
             self.no_shell(&why);
         }
         let mut packets = [Packet::default(); 8];
@@ -241,7 +244,10 @@ impl Supervisor {
             return false;
         }
         let handles = ending::Handles {
-            console: self.scheme("console").ok(),
+            console: self
+                .has_console()
+                .then(|| self.scheme("console").ok())
+                .flatten(),
             firmware: self.scheme("firmware").ok(),
             log: self.root.derive(ResourceKind::Log, 0, 1).ok(),
             ports: self.root.derive(ResourceKind::IoPort, 0, 1 << 16).ok(),
