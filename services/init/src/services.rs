@@ -7,7 +7,7 @@
 
 use bulkhead_abi::{PRIORITY_DRIVER, PRIORITY_MANAGER, ResourceKind};
 use proto::devmgr::RestartRules;
-use supervision::heartbeat::Rhythm;
+use supervision::heartbeat::{DEFAULT_RHYTHM, Rhythm};
 use supervision::restart;
 
 /// A handle that a service is given.
@@ -67,6 +67,11 @@ pub struct Service {
 /// Schemes that init itself serves.
 pub const OWN_SCHEMES: &[&str] = &["proc", "power", "crash-reports", "services"];
 
+/// For services that may wait for a driver meanwhile.
+const PATIENT: Rhythm = Rhythm {
+    silence_ms: 60_000,
+    ..DEFAULT_RHYTHM
+};
 const AGAIN: OnExit = OnExit::Restart(restart::DEFAULT_RULES);
 
 const WHOLE: u64 = u64::MAX;
@@ -86,7 +91,7 @@ pub const SERVICES: &[Service] = &[
             Grant::Resource("ports", ResourceKind::IoPort, 0, PORTS),
             Grant::Resource("mmio", ResourceKind::Mmio, 0, WHOLE),
         ],
-        rhythm: None,
+        rhythm: Some(DEFAULT_RHYTHM),
         on_exit: AGAIN,
     },
     Service {
@@ -121,7 +126,7 @@ pub const SERVICES: &[Service] = &[
         priority: PRIORITY_DRIVER,
         arguments: &[Argument::Session, Argument::ControlPort],
         grants: &[Grant::Log, Grant::Use("serial"), Grant::Serve("console")],
-        rhythm: None,
+        rhythm: Some(PATIENT),
         on_exit: AGAIN,
     },
     Service {
@@ -139,7 +144,7 @@ pub const SERVICES: &[Service] = &[
         priority: PRIORITY_DRIVER,
         arguments: &[],
         grants: &[Grant::Log, Grant::Archive, Grant::Serve("bootfs")],
-        rhythm: None,
+        rhythm: Some(DEFAULT_RHYTHM),
         on_exit: AGAIN,
     },
     Service {
@@ -156,7 +161,7 @@ pub const SERVICES: &[Service] = &[
             Grant::Use("crash-reports"),
             Grant::Serve("file"),
         ],
-        rhythm: None,
+        rhythm: Some(DEFAULT_RHYTHM),
         on_exit: AGAIN,
     },
     // Only where the configuration names a port for it. It passes on what the shell has.

@@ -177,7 +177,7 @@ impl Terminal {
     /// That of this process, if it was given one.
     pub fn open() -> Option<Terminal> {
         let channel = startup::handle::<Channel>(startup::name::CONSOLE)?;
-        let console = ConsoleClient::new(channel.duplicate().ok()?);
+        let console = ConsoleClient::new(channel.duplicate().ok()?).repeating();
         let interrupt = console.interrupt_event().ok()?;
         Some(Terminal { console, interrupt })
     }
