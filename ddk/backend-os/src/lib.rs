@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod block;
+mod control;
 mod dma;
 mod entry;
 mod interrupt;
@@ -21,6 +22,7 @@ mod serial;
 mod session;
 
 pub use block::run_block;
+pub use control::{Control, Order};
 pub use entry::Host;
 pub use net::run_net;
 pub use platform::OsPlatform;

@@ -14,7 +14,7 @@ use ddk_class_net::{
     Command, FRAGMENTS_MAX, NetDevice, RingOffsets, Session, SessionId, Supervisor, Verdict,
 };
 use ipc::Server;
-use proto::devmgr::{Class, DriverControlRequest, DriverControlServer};
+use proto::devmgr::Class;
 use proto::net::{
     BufferAccess, DEPTH_MAX, MULTICAST_MAX, NetEndpointChangedReply, NetEndpointOpenSessionReply,
     NetEndpointRequest, NetEndpointServer, NetError, NetInfo, NetSessionRequest, NetSessionServer,
@@ -22,6 +22,7 @@ use proto::net::{
 };
 use rt::{AsHandle, Channel, Error, SharedMapping, Signals, Vmo, Watch};
 
+use crate::control::{Control, Order};
 use crate::entry::{Host, start};
 use crate::platform::OsPlatform;
 use crate::queue::OsQueue;
@@ -57,7 +58,7 @@ struct Service<D: NetDevice> {
     events: OsQueue,
     supervisor: Supervisor<D, SharedMapping>,
     endpoint: NetEndpointServer,
-    control: Option<DriverControlServer>,
+    control: Control,
     sessions: BTreeMap<SessionId, OpenSession>,
     next_session: SessionId,
     openings: Vec<Opening>,
@@ -83,9 +84,9 @@ pub fn run_net<D: NetDevice + 'static>(manifest: &'static Manifest) -> i32 {
         crate::session::spawn_workers(&cx, workers, |worker| worker.run())?;
         let (client, endpoint) = NetEndpointServer::pair().map_err(system)?;
         watch(&events, endpoint.channel(), KEY_ENDPOINT).map_err(system)?;
-        let control = Host::control();
-        if let Some(control) = &control {
-            watch(&events, control.channel(), KEY_CONTROL).map_err(system)?;
+        let control = Control::from_startup();
+        if let Some(channel) = control.channel() {
+            watch(&events, channel, KEY_CONTROL).map_err(system)?;
         }
         Ok((events, supervisor, client, endpoint, control))
     })();
@@ -196,16 +197,22 @@ impl<D: NetDevice + 'static> Service<D> {
     }
 
     fn serve_control(&mut self) {
-        while let Some(control) = &self.control {
-            match control.try_next() {
-                Ok(Some(DriverControlRequest::Ping { beat })) => self.supervisor.beat(beat),
-                Ok(Some(DriverControlRequest::Stop {})) => {
-                    self.supervisor.stop(StopReason::Requested);
+        while let Some(order) = self.control.try_next() {
+            match order {
+                Order::Ping(beat) => self.supervisor.beat(beat),
+                Order::Stop(why) => {
+                    if why == StopReason::Replaced
+                        && let Some(state) = self.supervisor.save()
+                    {
+                        self.host.saved(state);
+                    }
+                    self.supervisor.stop(why);
                     rt::exit(0);
                 }
-                Ok(None) => return,
-                // The device manager is gone; those who have the endpoint are served all the same.
-                Err(_) => self.control = None,
+                Order::Suspend => self
+                    .host
+                    .suspended(Err(DriverError::Unsupported { what: "suspension" })),
+                Order::Resume => self.host.resumed(Ok(())),
             }
         }
     }

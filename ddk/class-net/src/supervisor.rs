@@ -4,7 +4,10 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use ddk::{Deadline, DeviceContext, DriverError, EventQueue, PlatformError, StopReason, block_on};
+use ddk::{
+    Deadline, DeviceContext, DriverError, EventQueue, PlatformError, SavedState, StopReason,
+    block_on,
+};
 use ddk_class_core::{Handover, Heartbeat, SessionId, Watchdog};
 use proto::net::{MacAddress, NetCounters, Offloads, ReceiveMode};
 use ring::Memory;
@@ -412,6 +415,11 @@ impl<D: NetDevice, M: Memory> Supervisor<D, M> {
             sent.map_err(|e| DriverError::platform("worker", e))?;
         }
         self.steer()
+    }
+
+    /// What the next version should know, while the device is not stopped.
+    pub fn save(&self) -> Option<SavedState> {
+        self.device.as_ref()?.save()
     }
 
     /// Leaves the device quiet, for good: the process ends next. What the workers hold stays theirs until
