@@ -272,7 +272,7 @@ impl<D: NetDevice + 'static> Service<D> {
                         self.waiting.push((known, reply));
                         Ok(())
                     } else {
-                        reply.error(&NetError::LimitReached)
+                        reply.error(NetError::LimitReached)
                     }
                 }
             };

@@ -18,9 +18,6 @@ const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const ICMP: usize = 8;
 
-/// Bytes of headers before the payload of an echo.
-pub const ECHO_HEADERS: usize = ETHERNET + IPV4 + ICMP;
-
 /// The internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> [u8; 2] {
     let mut sum: u32 = 0;
