@@ -8,6 +8,7 @@ mod book;
 mod build;
 mod campaign;
 mod conformance;
+mod copy;
 mod fuzz;
 mod guest;
 mod image;
