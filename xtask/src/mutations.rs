@@ -145,6 +145,9 @@ pub fn run(choice: Choice<'_>) -> anyhow::Result<Tally> {
         }
     }
     let all = tally.passed + tally.failed;
+    if let (0, Choice::Named(part)) = (all, choice) {
+        bail!("no break has {part:?} in its name");
+    }
     println!("        caught {} of {all}", tally.passed);
     for survivor in survivors {
         println!("        survived: {survivor}");
