@@ -4,6 +4,7 @@
 //! path, checked to be the same, and read on at the position, which is kept here. One that was handed to another process
 //! as a stream has no path there and fails with an I/O error.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -131,7 +132,7 @@ pub struct File {
     position: u64,
     buffer: Option<Mapping>,
     /// Of one that may be opened again.
-    origin: Option<Origin>,
+    origin: Option<Box<Origin>>,
 }
 
 fn is_gone(error: &CallError<FsError>) -> bool {
@@ -165,11 +166,12 @@ impl File {
         let (info, client) = files()?
             .open(BytesRef(full.as_bytes()), flags)
             .map_err(failed)?;
-        let origin = (!flags.modifies()).then_some(Origin {
+        let origin = Origin {
             path: full,
             flags,
             info,
-        });
+        };
+        let origin = (!flags.modifies()).then(|| Box::new(origin));
         Ok(File {
             origin,
             ..File::from_client(client)
