@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod binding;
 pub mod endpoints;
 pub mod grants;
+pub mod life;
 pub mod names;
 pub mod node;
 pub mod pci_names;

@@ -43,7 +43,7 @@ pub enum Verdict {
 }
 
 /// The deaths of a node's driver within the window.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct History {
     deaths_ms: VecDeque<u64>,
 }
