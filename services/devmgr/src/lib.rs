@@ -16,4 +16,3 @@ pub mod node;
 pub mod pci_names;
 pub mod program;
 pub mod restart;
-pub mod teardown;

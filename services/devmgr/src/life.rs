@@ -72,6 +72,8 @@ pub enum Event {
     Restart,
     /// This program is to take over.
     Reload(Program),
+    /// It forgets its programs: they are no longer there.
+    Unbind,
     /// Its driver is to pause.
     Suspend,
     /// Its driver is to go on.
@@ -194,6 +196,8 @@ pub enum Refused {
     Unfenced,
     /// There is no driver in a state for it.
     NotRunning,
+    /// There is one that is to be stopped first.
+    Busy,
 }
 
 /// Whether a bus driver can fence the device.
@@ -362,6 +366,7 @@ impl Life {
             Event::Stop => self.stop(Order::Stop, step_ref)?,
             Event::Restart => self.restart(step_ref)?,
             Event::Reload(program) => self.reload(program, step_ref)?,
+            Event::Unbind => self.unbind()?,
             Event::Suspend => self.suspend(step_ref)?,
             Event::Resume => self.resume(step_ref)?,
             Event::RemovalAsked => self.removal(step_ref)?,
@@ -452,6 +457,15 @@ impl Life {
             _ if self.rests() => self.launch(step),
             _ => self.ask_to_stop(Order::Replace, Cause::Replaced, step),
         }
+        Ok(())
+    }
+
+    fn unbind(&mut self) -> Result<(), Refused> {
+        self.may_serve()?;
+        if !self.rests() || self.phase == Phase::Waiting {
+            return Err(Refused::Busy);
+        }
+        *self = Life::new(self.fence);
         Ok(())
     }
 

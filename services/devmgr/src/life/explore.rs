@@ -113,6 +113,7 @@ impl World {
             Event::Restart,
             Event::Suspend,
             Event::Resume,
+            Event::Unbind,
             Event::Start(FIRST),
         ];
         list.extend(PROGRAMS.map(Event::Reload).into_iter().take(programs));
@@ -236,6 +237,7 @@ impl World {
     fn accepted(&mut self, event: Event) {
         match event {
             Event::Stop => self.stopped = true,
+            Event::Unbind => (self.stopped, self.unasked) = (false, 0),
             Event::RemovalAsked => (self.stopped, self.removal) = (true, true),
             Event::Start(_) | Event::Reload(_) | Event::Restart => {
                 self.stopped = false;
@@ -251,11 +253,13 @@ impl World {
     fn may_refuse(&self, event: Event, refused: Refused) -> Result<(), String> {
         let right = match (event, refused) {
             (Event::Suspend | Event::Resume | Event::Plugged, Refused::NotRunning) => true,
+            (Event::Unbind, Refused::Busy) => true,
             (Event::Restart, Refused::NotRunning) => self.life.current().is_none(),
             (_, Refused::Absent) => !self.present,
-            (Event::Start(_) | Event::Reload(_) | Event::Restart, Refused::Unfenced) => {
-                self.life.is_unfenced()
-            }
+            (
+                Event::Start(_) | Event::Reload(_) | Event::Restart | Event::Unbind,
+                Refused::Unfenced,
+            ) => self.life.is_unfenced(),
             _ => false,
         };
         if right {
