@@ -12,6 +12,7 @@ mod faults;
 mod host_side;
 mod kernel;
 mod reading;
+mod reload;
 mod runtime;
 mod shell;
 mod truth;
@@ -269,6 +270,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         driver_death::tests,
         driver_faults::tests,
         endurance::tests,
+        reload::tests,
     ];
     for group in groups {
         tests.extend(group()?);
