@@ -20,19 +20,19 @@ const VERSIONS: &str = "\
 reload() { drv reload /pci/01:00.0 $1; echo status $?; }
 tell() { drv info /pci/01:00.0; drv list | grep versions; }
 echo '== first'; tell
-echo '== next'; reload /bin/test-version-next; tell
-echo '== start'; reload /bin/test-version-start; tell
-echo '== restore'; reload /bin/test-version-restore; tell
+echo '== next'; reload /boot/bin/test-version-next; tell
+echo '== start'; reload /boot/bin/test-version-start; tell
+echo '== restore'; reload /boot/bin/test-version-restore; tell
 drv policy /pci/01:00.0 start-ms=700
-echo '== silent'; reload /bin/test-version-silent; tell
-echo '== later'; reload /bin/test-version-later; sleep 2; tell
-echo '== wrong'; reload /bin/nvme; reload /bin/sh; reload /etc/passwd-that-is-not-there; tell
+echo '== silent'; reload /boot/bin/test-version-silent; tell
+echo '== later'; reload /boot/bin/test-version-later; sleep 2; tell
+echo '== wrong'; reload /boot/bin/nvme; reload /boot/bin/sh; reload /etc/passwd-that-is-not-there; tell
 drv policy /pci/01:00.0 probation-ms=100
 echo '== proven'; reload; sleep 1; tell
 echo '== policy'; drv --json policy /pci/01:00.0
 echo '== log'; drv log -n 1 versions
 echo '== stop'; drv suspend versions; drv list | grep versions; drv resume versions; drv stop versions
-drv list | grep versions; reload /bin/test-version-first; tell
+drv list | grep versions; reload /boot/bin/test-version-first; tell
 true
 ";
 
@@ -105,7 +105,7 @@ fn check_versions(report: &Report) -> anyhow::Result<()> {
 /// their names.
 const UNDER_LOAD: &str = "\
 echo '== reloads'
-( for i in 1 2 3 4 5 6 7 8; do drv reload DISK /bin/PROGRAM; drv reload DISK; done ) &
+( for i in 1 2 3 4 5 6 7 8; do drv reload DISK /boot/bin/PROGRAM; drv reload DISK; done ) &
 for i in 1 2 3 4 5; do sha256sum -c /SHA256SUMS | grep -v -c ': OK'; done
 wait
 echo '== list'; drv list; drv --json policy DISK
