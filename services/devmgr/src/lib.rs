@@ -15,4 +15,5 @@ pub mod names;
 pub mod node;
 pub mod pci_names;
 pub mod program;
-pub mod restart;
+
+pub use supervision::restart;
