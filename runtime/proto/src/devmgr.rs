@@ -1,4 +1,4 @@
-//! The device tree (`dev:`), class endpoints (`disk:`, `serial:`) and the channel between devmgr and a
+//! The device tree (`dev:`), class endpoints (`disk:`, `serial:`, `net:`) and the channel between devmgr and a
 //! driver process.
 //!
 //! It does not say how a class works (see `block`) nor how a driver reaches its device (see `bus`).
@@ -71,6 +71,8 @@ pub enum Class {
     Block,
     /// Byte streams of serial ports, scheme `serial`.
     Serial,
+    /// Network interfaces, scheme `net`.
+    Net,
     /// A bus: its children are nodes, it has no endpoints.
     Bus,
     /// Endpoints of a protocol of their own, scheme `other`.
@@ -83,6 +85,7 @@ impl Class {
         match self {
             Class::Block => "block",
             Class::Serial => "serial",
+            Class::Net => "net",
             Class::Bus => "bus",
             Class::Other => "other",
         }
@@ -274,7 +277,7 @@ ipc::protocol! {
 }
 
 ipc::protocol! {
-    /// The endpoints of one class: schemes `disk`, `serial` and `other`. Names are without the scheme.
+    /// The endpoints of one class: schemes `disk`, `serial`, `net` and `other`. Names are without the scheme.
     pub protocol Endpoints("endpoints", version = 1, error = DevError) {
         /// All endpoints in their stable order.
         1 = list() -> (endpoints: Vec<EndpointInfo>);

@@ -13,6 +13,7 @@ pub mod devmgr;
 pub mod fs;
 pub mod inet;
 pub mod interrupt_test;
+pub mod net;
 pub mod power;
 pub mod proc;
 pub mod serial;

@@ -39,6 +39,7 @@ pub const KEY_SERIAL: u64 = 3;
 pub const KEY_PARTITIONS: u64 = 4;
 pub const KEY_OTHER: u64 = 5;
 pub const KEY_DRV: u64 = 6;
+pub const KEY_NET: u64 = 7;
 const KEY_BUSES: u64 = 0x100;
 /// Names of endpoints, by their place.
 pub const KEY_NAMES: u64 = 0x1000;
@@ -169,6 +170,7 @@ pub struct Manager {
     pub tree_server: DeviceTreeServer,
     pub disk_server: EndpointsServer,
     pub serial_server: EndpointsServer,
+    pub net_server: EndpointsServer,
     pub other_server: EndpointsServer,
     pub admin_server: DriverAdminServer,
     pub admin_replies: Vec<(usize, AdminReply)>,
@@ -211,6 +213,7 @@ impl Manager {
             tree_server: DeviceTreeServer::new(served("dev", KEY_DEV)?),
             disk_server: EndpointsServer::new(served("disk", KEY_DISK)?),
             serial_server: EndpointsServer::new(served("serial", KEY_SERIAL)?),
+            net_server: EndpointsServer::new(served("net", KEY_NET)?),
             other_server: EndpointsServer::new(served("other", KEY_OTHER)?),
             admin_server: DriverAdminServer::new(served("drv", KEY_DRV)?),
             admin_replies: Vec::new(),
@@ -259,10 +262,7 @@ impl Manager {
         }
         let named = bound.iter().filter_map(|(index, choice)| {
             let driver = self.drivers.get(choice.driver)?;
-            Some((
-                self.nodes.get(*index)?.path.as_str(),
-                driver.manifest.name(),
-            ))
+            Some((self.nodes.get(*index)?.path.as_str(), driver.stem()))
         });
         self.names.reserve(named);
         for (index, choice) in bound {
@@ -299,6 +299,7 @@ impl Manager {
             KEY_DEV => self.serve_tree(),
             KEY_DISK => self.serve_endpoints(Class::Block, key),
             KEY_SERIAL => self.serve_endpoints(Class::Serial, key),
+            KEY_NET => self.serve_endpoints(Class::Net, key),
             KEY_OTHER => self.serve_endpoints(Class::Other, key),
             KEY_PARTITIONS => self.serve_partitions(),
             KEY_DRV => self.serve_admin(),

@@ -144,10 +144,11 @@ impl Manager {
         Ok(())
     }
 
-    /// Serves a batch of `disk:`, `serial:` or `other:`.
+    /// Serves a batch of `disk:`, `serial:`, `net:` or `other:`.
     pub fn serve_endpoints(&mut self, class: Class, key: u64) {
         let server = match class {
             Class::Serial => self.serial_server.clone(),
+            Class::Net => self.net_server.clone(),
             Class::Other => self.other_server.clone(),
             _ => self.disk_server.clone(),
         };
@@ -317,12 +318,12 @@ impl Manager {
         if driver.manifest.class.text() != class.text() {
             return Err(DevError::Invalid(String::from("class")));
         }
-        let driver = driver.manifest.name().to_string();
         let (path, epoch) = (node.path.clone(), node.epoch);
         let name = self
             .names
-            .name(&path, &driver, suffix)
+            .name(&path, driver.stem(), suffix)
             .ok_or_else(|| DevError::Invalid(String::from("suffix")))?;
+        let driver = driver.manifest.name().to_string();
         let info = EndpointInfo {
             name: name.clone(),
             class,
