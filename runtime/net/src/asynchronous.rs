@@ -66,7 +66,12 @@ impl AsyncTcpStream {
         if self.gone {
             return Err(NetworkError::Gone);
         }
-        match select(self.doorbell.next(deadline), self.closed.next(Deadline::FOREVER)).await {
+        match select(
+            self.doorbell.next(deadline),
+            self.closed.next(Deadline::FOREVER),
+        )
+        .await
+        {
             Either::First(Ok(_)) => Ok(()),
             Either::First(Err(_)) => Err(NetworkError::TimedOut),
             // What the stack wrote before it went counts.
@@ -83,7 +88,11 @@ impl AsyncTcpStream {
     }
 
     /// Reads up to `buffer.len()` bytes, waiting for the first; 0 is the end.
-    pub async fn read(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<usize, NetworkError> {
+    pub async fn read(
+        &mut self,
+        buffer: &mut [u8],
+        deadline: Deadline,
+    ) -> Result<usize, NetworkError> {
         loop {
             let n = self.pipe.reader.read(buffer)?;
             if n > 0 || self.finished()? {
@@ -97,7 +106,11 @@ impl AsyncTcpStream {
     }
 
     /// Fills the buffer; tells how much there was before the end.
-    pub async fn read_full(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<usize, NetworkError> {
+    pub async fn read_full(
+        &mut self,
+        buffer: &mut [u8],
+        deadline: Deadline,
+    ) -> Result<usize, NetworkError> {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..)
             && !rest.is_empty()
@@ -120,7 +133,10 @@ impl AsyncTcpStream {
     ) -> Result<usize, NetworkError> {
         let mut done = 0;
         while done < len {
-            let n = self.pipe.reader.read_to(target, offset + done, len - done)?;
+            let n = self
+                .pipe
+                .reader
+                .read_to(target, offset + done, len - done)?;
             done += n;
             self.pipe.reader.release()?;
             if n == 0 {
@@ -144,7 +160,11 @@ impl AsyncTcpStream {
     }
 
     /// Writes all bytes.
-    pub async fn write_all(&mut self, bytes: &[u8], deadline: Deadline) -> Result<(), NetworkError> {
+    pub async fn write_all(
+        &mut self,
+        bytes: &[u8],
+        deadline: Deadline,
+    ) -> Result<(), NetworkError> {
         let mut rest = bytes;
         loop {
             let n = self.pipe.writer.write(rest)?;
@@ -166,7 +186,10 @@ impl AsyncTcpStream {
     ) -> Result<(), NetworkError> {
         let mut done = 0;
         loop {
-            done += self.pipe.writer.write_from(source, offset + done, len - done)?;
+            done += self
+                .pipe
+                .writer
+                .write_from(source, offset + done, len - done)?;
             if self.pipe.writer.flush()? && done == len {
                 return Ok(());
             }

@@ -132,7 +132,12 @@ impl UdpSocket {
     }
 
     /// Sends a datagram, waiting for room in the pipe. Whether it arrives nobody knows.
-    pub fn send_to(&mut self, remote: SocketAddr, payload: &[u8], deadline: Deadline) -> Result<(), NetworkError> {
+    pub fn send_to(
+        &mut self,
+        remote: SocketAddr,
+        payload: &[u8],
+        deadline: Deadline,
+    ) -> Result<(), NetworkError> {
         if payload.len() > DATAGRAM_MAX {
             return Err(NetworkError::Invalid);
         }

@@ -19,7 +19,11 @@ pub struct TcpListener {
 
 impl TcpListener {
     /// Listens at an address; see [`TcpClient::listen`].
-    pub fn bind(tcp: &TcpClient, local: SocketAddr, backlog: u16) -> Result<TcpListener, NetworkError> {
+    pub fn bind(
+        tcp: &TcpClient,
+        local: SocketAddr,
+        backlog: u16,
+    ) -> Result<TcpListener, NetworkError> {
         let (local, listener) = tcp.listen(local, backlog).map_err(failure)?;
         Ok(TcpListener {
             local,
@@ -35,7 +39,8 @@ impl TcpListener {
     /// The next connection. `TimedOut`.
     pub fn accept(&self, timeout_ms: u32) -> Result<TcpStream, NetworkError> {
         let limit = Duration::from_millis(timeout_ms.into()) + GRACE;
-        let channel = sys::AsHandle::duplicate(self.client.channel()).map_err(|_| NetworkError::Gone)?;
+        let channel =
+            sys::AsHandle::duplicate(self.client.channel()).map_err(|_| NetworkError::Gone)?;
         let client = TcpListenerClient::new(channel).with_timeout(limit);
         let (connection, shape, socket, memory, to_program, to_stack) =
             client.accept(timeout_ms).map_err(failure)?;

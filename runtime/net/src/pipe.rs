@@ -298,7 +298,12 @@ impl Reader {
     }
 
     /// As [`Reader::read`], straight into another mapping.
-    pub fn read_to(&mut self, target: &Mapping, offset: usize, len: usize) -> Result<usize, PipeError> {
+    pub fn read_to(
+        &mut self,
+        target: &Mapping,
+        offset: usize,
+        len: usize,
+    ) -> Result<usize, PipeError> {
         self.look()?;
         let len = self.available.min(u32::try_from(len).unwrap_or(u32::MAX));
         for (from, at, len) in self.bytes.pass(len) {
@@ -387,7 +392,12 @@ impl Writer {
     }
 
     /// As [`Writer::write`], straight from another mapping.
-    pub fn write_from(&mut self, source: &Mapping, offset: usize, len: usize) -> Result<usize, PipeError> {
+    pub fn write_from(
+        &mut self,
+        source: &Mapping,
+        offset: usize,
+        len: usize,
+    ) -> Result<usize, PipeError> {
         let len = self.room()?.min(len) as u32;
         for (to, at, len) in self.bytes.pass(len) {
             if len > 0 {
@@ -438,6 +448,9 @@ impl Writer {
 
     /// Asks for the doorbell with the next room. `true`: there is some already.
     pub fn arm(&mut self) -> Result<bool, PipeError> {
-        Ok(self.freed.arm()?)
+        let more = self.freed.arm()?;
+        // Taken in, so that it is news once.
+        self.room()?;
+        Ok(more)
     }
 }

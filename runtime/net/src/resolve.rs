@@ -42,7 +42,10 @@ mod tests {
     #[test]
     fn hosts_and_ports() {
         assert_eq!(parse_host_port("a.example"), Some(("a.example", None)));
-        assert_eq!(parse_host_port("a.example:80"), Some(("a.example", Some(80))));
+        assert_eq!(
+            parse_host_port("a.example:80"),
+            Some(("a.example", Some(80)))
+        );
         assert_eq!(parse_host_port("10.0.2.2:80"), Some(("10.0.2.2", Some(80))));
         assert_eq!(parse_host_port("10.0.2.2"), Some(("10.0.2.2", None)));
         assert_eq!(parse_host_port("[fe80::1]:80"), Some(("fe80::1", Some(80))));

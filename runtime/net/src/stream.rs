@@ -78,9 +78,8 @@ impl TcpStream {
         local: Option<SocketAddr>,
         timeout_ms: u32,
     ) -> Result<TcpStream, NetworkError> {
-        let (connection, shape, socket, memory, to_program, to_stack) = tcp
-            .connect(remote, local, timeout_ms)
-            .map_err(failure)?;
+        let (connection, shape, socket, memory, to_program, to_stack) =
+            tcp.connect(remote, local, timeout_ms).map_err(failure)?;
         let handles = Handles {
             shape,
             memory,
@@ -127,13 +126,20 @@ impl TcpStream {
 
     /// Reads up to `buffer.len()` bytes, waiting for the first; 0 is the end. `TimedOut`, `Reset`.
     pub fn read(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<usize, NetworkError> {
-        read(&mut self.pipe.reader, &mut self.waiter, deadline, |reader| {
-            reader.read(buffer)
-        })
+        read(
+            &mut self.pipe.reader,
+            &mut self.waiter,
+            deadline,
+            |reader| reader.read(buffer),
+        )
     }
 
     /// Reads until the buffer is full; tells how much there was before the end.
-    pub fn read_full(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<usize, NetworkError> {
+    pub fn read_full(
+        &mut self,
+        buffer: &mut [u8],
+        deadline: Deadline,
+    ) -> Result<usize, NetworkError> {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..)
             && !rest.is_empty()
@@ -154,9 +160,12 @@ impl TcpStream {
         len: usize,
         deadline: Deadline,
     ) -> Result<usize, NetworkError> {
-        read(&mut self.pipe.reader, &mut self.waiter, deadline, |reader| {
-            reader.read_to(target, offset, len)
-        })
+        read(
+            &mut self.pipe.reader,
+            &mut self.waiter,
+            deadline,
+            |reader| reader.read_to(target, offset, len),
+        )
     }
 
     /// Writes all bytes. `TimedOut` (a part may have been written), `Reset`.
@@ -201,7 +210,11 @@ impl TcpStream {
         let channel = self.control.channel();
         let other = Waiter::new(&self.pipe.doorbell, channel)?;
         let channel = channel.duplicate().map_err(|_| NetworkError::Gone)?;
-        let doorbell = self.pipe.doorbell.duplicate().map_err(|_| NetworkError::Gone)?;
+        let doorbell = self
+            .pipe
+            .doorbell
+            .duplicate()
+            .map_err(|_| NetworkError::Gone)?;
         Ok((
             ReadHalf {
                 reader: self.pipe.reader,

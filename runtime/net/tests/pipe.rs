@@ -43,14 +43,30 @@ fn both_directions_and_their_ends() {
 
 #[test]
 fn impossible_shapes_are_refused() {
-    for (capacity, descriptors) in [(0, 4), (4095, 4), (2048, 4), (1 << 21, 4), (4096, 3), (4096, 0)] {
-        let shape = Memory { capacity, descriptors };
+    for (capacity, descriptors) in [
+        (0, 4),
+        (4095, 4),
+        (2048, 4),
+        (1 << 21, 4),
+        (4096, 3),
+        (4096, 0),
+    ] {
+        let shape = Memory {
+            capacity,
+            descriptors,
+        };
         assert!(Pipe::create(shape).is_err(), "{shape:?}");
     }
 }
 
 /// The program's rings with nothing between a test and them.
-fn raw(handles: &Handles) -> (Producer<u64, SharedMapping>, Producer<u64, SharedMapping>, Consumer<u64, SharedMapping>) {
+fn raw(
+    handles: &Handles,
+) -> (
+    Producer<u64, SharedMapping>,
+    Producer<u64, SharedMapping>,
+    Consumer<u64, SharedMapping>,
+) {
     let ring = Layout::of::<u64>(4).unwrap().size_bytes();
     let len = 2 * 4096 + 4 * ring;
     let mapping = Mapping::map(&handles.memory, 0, len, MapAccess::ReadWrite).unwrap();
@@ -76,12 +92,20 @@ fn a_peer_that_announces_too_much_is_found_out() {
     filled.push(&(1 << 32)).unwrap();
     filled.push(&1).unwrap();
     let _ = filled.publish();
-    assert_eq!(stack.reader.available(), Err(PipeError::Corrupt), "data after the end");
+    assert_eq!(
+        stack.reader.available(),
+        Err(PipeError::Corrupt),
+        "data after the end"
+    );
     stack.writer.write(b"abc").unwrap();
     stack.writer.flush().unwrap();
     freed.push(&4).unwrap();
     let _ = freed.publish();
-    assert_eq!(stack.writer.room(), Err(PipeError::Corrupt), "more freed than sent");
+    assert_eq!(
+        stack.writer.room(),
+        Err(PipeError::Corrupt),
+        "more freed than sent"
+    );
 }
 
 #[test]
@@ -90,9 +114,26 @@ fn nobody_waits_for_what_is_there() {
     assert!(!stack.arm().unwrap());
     program.writer.write(b"1").unwrap();
     program.writer.flush().unwrap();
-    let rung = stack.doorbell.wait_one(sys::Signals::SIGNALED, sys::Deadline::NOW);
+    let rung = stack
+        .doorbell
+        .wait_one(sys::Signals::SIGNALED, sys::Deadline::NOW);
     assert!(rung.is_ok(), "the reader slept and was not woken");
     assert!(stack.arm().unwrap() || stack.reader.available().unwrap() == 1);
+}
+
+#[test]
+fn news_are_news_once() {
+    let (mut stack, mut program) = pair();
+    stack.writer.write(b"abc").unwrap();
+    stack.writer.flush().unwrap();
+    let mut buffer = [0; 8];
+    assert_eq!(program.reader.read(&mut buffer), Ok(3));
+    program.reader.release().unwrap();
+    program.writer.write(b"d").unwrap();
+    program.writer.flush().unwrap();
+    // Room that nobody wanted and bytes that nobody read are told, and then one may sleep.
+    assert!(stack.arm().unwrap());
+    assert!(!stack.arm().unwrap());
 }
 
 proptest! {

@@ -143,6 +143,21 @@ pub const SERVICES: &[Service] = &[
         ],
         on_exit: OnExit::Report,
     },
+    Service {
+        name: "netstack",
+        program: "bin/netstack",
+        priority: PRIORITY_DRIVER,
+        arguments: &[],
+        grants: &[
+            Grant::Log,
+            Grant::Use("net"),
+            Grant::Serve("tcp"),
+            Grant::Serve("udp"),
+            Grant::Serve("dns"),
+            Grant::Serve("ip"),
+        ],
+        on_exit: OnExit::Report,
+    },
 ];
 
 /// The shell: started when the console is there, with the console's streams.
@@ -162,6 +177,10 @@ pub const SHELL: Service = Service {
         Grant::Use("proc"),
         Grant::Use("power"),
         Grant::Use("console"),
+        Grant::Use("tcp"),
+        Grant::Use("udp"),
+        Grant::Use("dns"),
+        Grant::Use("ip"),
         // For `log` and `bench`: reading the log and the kernel's counts.
         Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
         Grant::Resource("system", ResourceKind::System, 0, 1),

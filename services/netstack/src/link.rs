@@ -68,8 +68,8 @@ pub trait Link {
     }
 }
 
-/// Longest packet of the loopback.
-const LOOPBACK_MTU: usize = 65_535;
+/// Longest packet of the loopback: a fraction of a connection's window, so that segments and acknowledgements overlap.
+const LOOPBACK_MTU: usize = 16 * 1024;
 /// Packets that the loopback holds.
 const LOOPBACK_PACKETS: usize = 256;
 

@@ -60,7 +60,8 @@ struct NicLink {
 /// What an interface offers, as a link's properties.
 fn properties(info: &NetInfo) -> Properties {
     let tso = |offload| {
-        let cut = info.offloads.contains(offload) && usize::from(info.fragments_max) >= LONG_FRAME_BUFFERS;
+        let cut = info.offloads.contains(offload)
+            && usize::from(info.fragments_max) >= LONG_FRAME_BUFFERS;
         cut.then_some((info.segmented_max as usize).min(SEGMENTED_MAX))
     };
     let MacAddress(mac) = info.mac;
@@ -179,7 +180,8 @@ fn open(endpoint: Channel, name: Channel) -> Result<(NetInfo, FramePort), Sessio
     let info = nic.info().clone();
     let mut port = FramePort::new(&nic, 0, BUFFERS)?;
     // Which groups matter changes with every address, and there are few of them.
-    port.session().set_receive_mode(ReceiveMode::AllMulticast, &[])?;
+    port.session()
+        .set_receive_mode(ReceiveMode::AllMulticast, &[])?;
     if info.offloads.contains(Offloads::RX_CHECKSUM) {
         port.session().set_receive_offloads(Offloads::RX_CHECKSUM)?;
     }
@@ -187,7 +189,13 @@ fn open(endpoint: Channel, name: Channel) -> Result<(NetInfo, FramePort), Sessio
 }
 
 /// Adds the interface `name` to the stack and looks after it, for ever.
-pub async fn attach(net: Rc<Net>, endpoints: Channel, name: String, endpoint: Channel, own_name: Channel) {
+pub async fn attach(
+    net: Rc<Net>,
+    endpoints: Channel,
+    name: String,
+    endpoint: Channel,
+    own_name: Channel,
+) {
     let (info, port) = match open(endpoint, own_name) {
         Ok(opened) => opened,
         Err(error) => return rt::error!("net:/{name}: {error}"),
@@ -216,7 +224,12 @@ pub async fn attach(net: Rc<Net>, endpoints: Channel, name: String, endpoint: Ch
     if let Err(error) = added {
         return rt::error!("net:/{name}: {error}");
     }
-    rt::info!("net:/{name}: {} at {}, MTU {}", info.driver, info.mac, info.mtu);
+    rt::info!(
+        "net:/{name}: {} at {}, MTU {}",
+        info.driver,
+        info.mac,
+        info.mtu
+    );
     net.interfaces_changed();
     loop {
         watch_link(&net, &shared);
@@ -244,8 +257,12 @@ async fn watch(net: &Net, shared: &Shared) {
         let Some(port) = port.as_mut() else {
             return;
         };
-        let event = net.executor.watch(port.session().event(), Signals::SIGNALED);
-        let closed = net.executor.watch(port.session().channel(), Signals::PEER_CLOSED);
+        let event = net
+            .executor
+            .watch(port.session().event(), Signals::SIGNALED);
+        let closed = net
+            .executor
+            .watch(port.session().channel(), Signals::PEER_CLOSED);
         event.and_then(|event| Ok((event, closed?)))
     };
     let (event, closed) = match sources {
@@ -253,7 +270,11 @@ async fn watch(net: &Net, shared: &Shared) {
         Err(error) => return rt::error!("network interface: {error}"),
     };
     loop {
-        let woken = select(closed.next(Deadline::FOREVER), event.next(Deadline::FOREVER)).await;
+        let woken = select(
+            closed.next(Deadline::FOREVER),
+            event.next(Deadline::FOREVER),
+        )
+        .await;
         match woken {
             Either::First(_) => return,
             Either::Second(_) => net.kick(),
@@ -338,7 +359,9 @@ fn find_driver(
 fn watch_link(net: &Rc<Net>, shared: &Shared) {
     let endpoint = {
         let mut port = shared.port.borrow_mut();
-        let endpoint = port.as_mut().map(|p| p.session().endpoint().channel().duplicate());
+        let endpoint = port
+            .as_mut()
+            .map(|p| p.session().endpoint().channel().duplicate());
         match endpoint {
             Some(Ok(endpoint)) => endpoint,
             _ => return,

@@ -144,7 +144,9 @@ pub fn prepare(
         (start, offset, headers, sum, is_v6)
     };
     let at = usize::from(start) + usize::from(offset);
-    frame.get_mut(at..at + 2)?.copy_from_slice(&sum.to_be_bytes());
+    frame
+        .get_mut(at..at + 2)?
+        .copy_from_slice(&sum.to_be_bytes());
     Some(Finish {
         start,
         offset,
@@ -154,7 +156,12 @@ pub fn prepare(
 }
 
 /// Sum of the pseudo-header in ones' complement, not inverted (RFC 9293, 3.1; RFC 8200, 8.1).
-fn pseudo_header_sum(source: &IpAddress, destination: &IpAddress, protocol: u8, length: u32) -> u16 {
+fn pseudo_header_sum(
+    source: &IpAddress,
+    destination: &IpAddress,
+    protocol: u8,
+    length: u32,
+) -> u16 {
     let mut sum = u64::from(protocol) + u64::from(length >> 16) + u64::from(length & 0xffff);
     let mut add = |bytes: &[u8]| {
         for pair in bytes.chunks_exact(2) {

@@ -62,7 +62,9 @@ struct Listener {
 impl Listener {
     fn wants(&self, destination: SocketAddr) -> bool {
         let address = match self.local.ip() {
-            IpAddr::V4(own) => destination.is_ipv4() && (own.is_unspecified() || destination.ip() == own),
+            IpAddr::V4(own) => {
+                destination.is_ipv4() && (own.is_unspecified() || destination.ip() == own)
+            }
             IpAddr::V6(own) => own.is_unspecified() || destination.ip() == own,
         };
         address && self.local.port() == destination.port()
@@ -114,7 +116,12 @@ impl Stack {
     }
 
     /// Adds an interface; tells its index.
-    pub fn add_interface(&mut self, name: &str, link: Box<dyn Link>, now: Instant) -> Result<usize, NetworkError> {
+    pub fn add_interface(
+        &mut self,
+        name: &str,
+        link: Box<dyn Link>,
+        now: Instant,
+    ) -> Result<usize, NetworkError> {
         if self.interfaces.len() >= INTERFACES_MAX {
             return Err(NetworkError::LimitReached);
         }
@@ -207,7 +214,10 @@ impl Stack {
             interface.send(now);
         }
         // What was sent to oneself is there already.
-        more | self.interfaces.get_mut(LOOPBACK).is_some_and(|lo| lo.device.stage())
+        more | self
+            .interfaces
+            .get_mut(LOOPBACK)
+            .is_some_and(|lo| lo.device.stage())
     }
 
     fn receive(&mut self, index: usize, now: Instant) -> bool {
@@ -224,8 +234,14 @@ impl Stack {
         interface.receive(now, |interface, frame| {
             match segment::connection_request(medium, frame) {
                 Some((source, destination)) => {
-                    let admitted =
-                        admit(interface, index, listeners, tcp_sockets, source, destination);
+                    let admitted = admit(
+                        interface,
+                        index,
+                        listeners,
+                        tcp_sockets,
+                        source,
+                        destination,
+                    );
                     if !admitted {
                         interface.device.counters_mut().syn_dropped += 1;
                     }
@@ -335,7 +351,11 @@ impl Stack {
     }
 
     /// Starts to connect.
-    pub fn connect(&mut self, remote: SocketAddr, local: Option<SocketAddr>) -> Result<SocketId, NetworkError> {
+    pub fn connect(
+        &mut self,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+    ) -> Result<SocketId, NetworkError> {
         if remote.port() == 0 {
             return Err(NetworkError::Invalid);
         }
@@ -404,7 +424,11 @@ impl Stack {
     }
 
     /// Starts to listen; tells where.
-    pub fn listen(&mut self, local: SocketAddr, backlog: u16) -> Result<(ListenerId, SocketAddr), NetworkError> {
+    pub fn listen(
+        &mut self,
+        local: SocketAddr,
+        backlog: u16,
+    ) -> Result<(ListenerId, SocketAddr), NetworkError> {
         if backlog == 0 || backlog > BACKLOG_MAX {
             return Err(NetworkError::Invalid);
         }
@@ -545,7 +569,10 @@ fn admit(
         interface.sockets.add(new_socket())
     } else {
         // A flood of requests pushes out its own oldest ones, so that those of others have a chance.
-        let oldest = listener.half_open.iter().position(|id| id.interface == index);
+        let oldest = listener
+            .half_open
+            .iter()
+            .position(|id| id.interface == index);
         let Some(oldest) = oldest.and_then(|n| listener.half_open.remove(n)) else {
             return false;
         };
@@ -558,7 +585,10 @@ fn admit(
     };
     let socket = interface.sockets.get_mut::<tcp::Socket>(handle);
     socket.set_timeout(Some(HANDSHAKE_TIMEOUT));
-    if socket.listen(convert::listen_endpoint(destination)).is_err() {
+    if socket
+        .listen(convert::listen_endpoint(destination))
+        .is_err()
+    {
         interface.sockets.remove(handle);
         *tcp_sockets = tcp_sockets.saturating_sub(1);
         return false;

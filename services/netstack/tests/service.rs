@@ -36,7 +36,10 @@ fn start() -> Clients {
         net.serve(schemes);
         executor.block_on(net.drive());
     };
-    thread::Builder::new().stack_size(8 << 20).spawn(run).unwrap();
+    thread::Builder::new()
+        .stack_size(8 << 20)
+        .spawn(run)
+        .unwrap();
     Clients {
         tcp: TcpClient::new(tcp),
         udp: UdpClient::new(udp),
@@ -120,7 +123,13 @@ fn refusals_have_their_names() {
     assert_eq!(taken, Err(NetworkError::AddressInUse));
     let nobody = listener.accept(20).map(|_| ());
     assert_eq!(nobody, Err(NetworkError::TimedOut));
-    let kinds: Vec<_> = clients.ip.sockets(0u32).unwrap().into_iter().map(|s| s.kind).collect();
+    let kinds: Vec<_> = clients
+        .ip
+        .sockets(0u32)
+        .unwrap()
+        .into_iter()
+        .map(|s| s.kind)
+        .collect();
     assert_eq!(kinds, [SocketKind::Tcp(TcpState::Listen)]);
     drop(listener);
     // The stack hears of it by itself.
@@ -178,15 +187,33 @@ fn datagrams_and_echo_requests() {
     let mut one = UdpSocket::bind(&clients.udp, local(0)).unwrap();
     let mut two = UdpSocket::bind(&clients.udp, local(0)).unwrap();
     for len in [0, 1, 1000, 9000] {
-        one.send_to(two.local(), &vec![len as u8; len], soon()).unwrap();
+        one.send_to(two.local(), &vec![len as u8; len], soon())
+            .unwrap();
         let datagram = two.receive(soon()).unwrap();
         assert_eq!(datagram.remote, one.local());
         assert_eq!(datagram.payload, vec![len as u8; len]);
     }
-    let pong = clients.ip.ping(std::net::IpAddr::from([127, 0, 0, 1]), 1u16, 56u16, 10_000u32).unwrap();
+    let pong = clients
+        .ip
+        .ping(
+            std::net::IpAddr::from([127, 0, 0, 1]),
+            1u16,
+            56u16,
+            10_000u32,
+        )
+        .unwrap();
     assert_eq!(pong.from, std::net::IpAddr::from([127, 0, 0, 1]));
     let six = std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST);
-    assert_eq!(clients.ip.ping(six, 2u16, 8u16, 10_000u32).unwrap().from, six);
-    assert_eq!(resolve_one(&clients.dns, "localhost", Family::V4), Ok([127, 0, 0, 1].into()));
-    assert_eq!(resolve_one(&clients.dns, "a.example", Family::V4), Err(NetworkError::NoNameServer));
+    assert_eq!(
+        clients.ip.ping(six, 2u16, 8u16, 10_000u32).unwrap().from,
+        six
+    );
+    assert_eq!(
+        resolve_one(&clients.dns, "localhost", Family::V4),
+        Ok([127, 0, 0, 1].into())
+    );
+    assert_eq!(
+        resolve_one(&clients.dns, "a.example", Family::V4),
+        Err(NetworkError::NoNameServer)
+    );
 }

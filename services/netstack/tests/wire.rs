@@ -35,7 +35,11 @@ impl Pair {
         for (stack, (link, last)) in stacks.iter_mut().zip([(one, 1), (two, 2)]) {
             stack.add_interface("eth0", Box::new(link), now).unwrap();
             let cidr = IpCidr::Ipv4(Ipv4Cidr::new(address(last), 24));
-            stack.interface_mut("eth0").unwrap().add_address(cidr).unwrap();
+            stack
+                .interface_mut("eth0")
+                .unwrap()
+                .add_address(cidr)
+                .unwrap();
             stack.addresses_changed();
         }
         Pair { stacks, now }
@@ -49,8 +53,14 @@ impl Pair {
                 while stack.poll(self.now) {}
             }
         }
-        let next = self.stacks.iter_mut().filter_map(|s| s.delay(self.now)).min();
-        let pause = next.unwrap_or(Duration::from_millis(10)).min(Duration::from_millis(200));
+        let next = self
+            .stacks
+            .iter_mut()
+            .filter_map(|s| s.delay(self.now))
+            .min();
+        let pause = next
+            .unwrap_or(Duration::from_millis(10))
+            .min(Duration::from_millis(200));
         self.now += smoltcp::time::Duration::from_micros(pause.as_micros() as u64);
     }
 
@@ -68,7 +78,9 @@ impl Pair {
     fn connect(&mut self) -> (SocketId, SocketId) {
         let (listener, _) = self.stacks[1].listen(at(2, 80), 8).unwrap();
         let client = self.stacks[0].connect(at(2, 80), None).unwrap();
-        let server = self.until("accept", |pair| pair.stacks[1].accept(listener, Waker::noop()));
+        let server = self.until("accept", |pair| {
+            pair.stacks[1].accept(listener, Waker::noop())
+        });
         self.until("established", |pair| {
             let state = pair.stacks[0].tcp(client).unwrap().state();
             (state == tcp::State::Established).then_some(())
@@ -134,7 +146,10 @@ fn nobody_listens() {
         (state == tcp::State::Closed).then_some(())
     });
     let nowhere = SocketAddr::new(IpAddr::from([192, 0, 2, 1]), 80);
-    assert_eq!(pair.stacks[0].connect(nowhere, None), Err(NetworkError::Unreachable));
+    assert_eq!(
+        pair.stacks[0].connect(nowhere, None),
+        Err(NetworkError::Unreachable)
+    );
 }
 
 #[test]
@@ -144,10 +159,16 @@ fn ports_and_addresses_are_checked() {
     let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 80);
     stack.listen(any, 4).unwrap();
     assert_eq!(stack.listen(at(1, 80), 4), Err(NetworkError::AddressInUse));
-    assert_eq!(stack.listen(at(9, 90), 4), Err(NetworkError::AddressNotAvailable));
+    assert_eq!(
+        stack.listen(at(9, 90), 4),
+        Err(NetworkError::AddressNotAvailable)
+    );
     assert_eq!(stack.listen(at(1, 90), 0), Err(NetworkError::Invalid));
     let local = Some(at(1, 80));
-    assert_eq!(stack.connect(at(2, 1), local), Err(NetworkError::AddressInUse));
+    assert_eq!(
+        stack.connect(at(2, 1), local),
+        Err(NetworkError::AddressInUse)
+    );
     assert_eq!(stack.udp_port(0).map(|p| p >= 49_152), Ok(true));
 }
 

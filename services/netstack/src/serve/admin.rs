@@ -39,7 +39,10 @@ pub(super) fn request(net: &Rc<Net>, request: IpRequest) {
         IpRequest::Routes { reply } => reply.ok(routes(&mut net.stack())),
         IpRequest::Sockets { first, reply } => {
             let all = sockets(&net.stack());
-            let page = all.into_iter().skip(first as usize).take(SOCKETS_PER_ANSWER);
+            let page = all
+                .into_iter()
+                .skip(first as usize)
+                .take(SOCKETS_PER_ANSWER);
             reply.ok(page.collect::<Vec<_>>())
         }
         IpRequest::Ping {
@@ -367,7 +370,9 @@ async fn ping(
             .interface_at(index)?
             .sockets
             .get_mut::<icmp::Socket>(handle);
-        emit(socket, remote, source, identifier, sequence, &payload, &checksums)
+        emit(
+            socket, remote, source, identifier, sequence, &payload, &checksums,
+        )
     };
     let sent_ns = sys::time::now_ns();
     net.kick();

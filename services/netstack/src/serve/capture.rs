@@ -61,7 +61,11 @@ impl Recorder for Capture {
 }
 
 /// Starts a capture of an interface's frames.
-pub(super) fn start(net: &Rc<Net>, interface: &str, snap_length: u32) -> Result<(Channel, Handles), NetworkError> {
+pub(super) fn start(
+    net: &Rc<Net>,
+    interface: &str,
+    snap_length: u32,
+) -> Result<(Channel, Handles), NetworkError> {
     let limit = |_| NetworkError::LimitReached;
     let (pipe, handles) = Pipe::create(SHAPE).map_err(|_| NetworkError::LimitReached)?;
     let (client, server) = Channel::create().map_err(limit)?;
@@ -83,7 +87,10 @@ pub(super) fn start(net: &Rc<Net>, interface: &str, snap_length: u32) -> Result<
         capture.ended = true;
         capture.pipe.writer.finish(End::Finished);
         if capture.lost > 0 {
-            rt::info!("a capture missed {} frames for which there was no room", capture.lost);
+            rt::info!(
+                "a capture missed {} frames for which there was no room",
+                capture.lost
+            );
         }
     };
     net.executor.spawn(task).detach();

@@ -11,8 +11,9 @@ use alloc::rc::Rc;
 use core::cell::{RefCell, RefMut};
 use core::future::poll_fn;
 use core::task::{Context, Poll};
+use core::time::Duration;
 
-use executor::{Deadline, Either, Executor, Notify, select};
+use executor::{Deadline, Executor, Notify, select};
 use ipc::{Channel, Server};
 use proto::inet::{DnsServer, IpServer, TcpServer, UdpServer};
 use smoltcp::time::Instant;
@@ -20,6 +21,9 @@ use smoltcp::time::Instant;
 pub(crate) use names::slots as query_slots;
 
 use crate::stack::Stack;
+
+/// Shortest pause between two looks at a stack that has nothing to receive.
+const PAUSE_MIN: Duration = Duration::from_micros(200);
 
 /// The stack and what its tasks share.
 pub struct Net {
@@ -97,10 +101,9 @@ impl Net {
                 self.executor.yield_now().await;
                 continue;
             }
-            let deadline = delay.map_or(Deadline::FOREVER, Deadline::after);
-            if let Either::Second(()) = select(kicked, self.executor.sleep_until(deadline)).await {
-                continue;
-            }
+            // Never at once: whoever is to make room or answer must have its turn.
+            let deadline = delay.map_or(Deadline::FOREVER, |d| Deadline::after(d.max(PAUSE_MIN)));
+            select(kicked, self.executor.sleep_until(deadline)).await;
         }
     }
 
@@ -120,7 +123,11 @@ impl Net {
         }
     }
 
-    fn spawn_server<S: Server + 'static>(self: &Rc<Net>, server: S, handle: fn(&Rc<Net>, S::Request)) {
+    fn spawn_server<S: Server + 'static>(
+        self: &Rc<Net>,
+        server: S,
+        handle: fn(&Rc<Net>, S::Request),
+    ) {
         let net = self.clone();
         let task = async move {
             let requests = match net.executor.requests(server) {

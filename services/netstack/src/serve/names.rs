@@ -109,7 +109,11 @@ async fn query(net: &Net, name: &str, kind: DnsQueryType) -> Result<Vec<IpAddr>,
             Ok(addresses) => Poll::Ready(Ok(addresses.iter().map(|a| (*a).into()).collect())),
         }
     });
-    match net.executor.with_deadline(Deadline::after(LIMIT), answered).await {
+    match net
+        .executor
+        .with_deadline(Deadline::after(LIMIT), answered)
+        .await
+    {
         Ok(result) => result,
         Err(_) => {
             let mut stack = net.stack();

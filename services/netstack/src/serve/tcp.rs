@@ -90,7 +90,11 @@ pub(super) fn request(net: &Rc<Net>, request: TcpRequest) {
                 return;
             };
             net.executor
-                .spawn(serve_listener(net.clone(), id, TcpListenerServer::new(server)))
+                .spawn(serve_listener(
+                    net.clone(),
+                    id,
+                    TcpListenerServer::new(server),
+                ))
                 .detach();
             let _ = reply.ok(local, client);
         }
@@ -303,7 +307,11 @@ impl Stream {
             self.asked.set(true);
             ready = true;
         }
-        if ready { Poll::Ready(()) } else { Poll::Pending }
+        if ready {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Serves what the program asks for.
@@ -460,7 +468,9 @@ impl Stream {
                 Ok(Some(TcpSocketRequest::State { reply })) => {
                     reply.ok(proto::inet::TcpState::Closed)
                 }
-                Ok(Some(TcpSocketRequest::SetDelay { reply, .. })) => reply.error(NetworkError::Reset),
+                Ok(Some(TcpSocketRequest::SetDelay { reply, .. })) => {
+                    reply.error(NetworkError::Reset)
+                }
                 Ok(Some(TcpSocketRequest::SetKeepAlive { reply, .. })) => {
                     reply.error(NetworkError::Reset)
                 }
