@@ -16,9 +16,8 @@ use devmgr::program;
 use devmgr::restart::History;
 use proto::devmgr::{
     Change, ChangeEventsClient, Class, DeviceTreeServer, DeviceTreeWaitSettledReply,
-    DriverAdminServer, DriverControlClient, DriverHostServer, EndpointsServer,
+    DriverAdminServer, DriverControlClient, DriverHostServer, DriverPolicy, EndpointsServer,
     EndpointsWaitSettledReply, NodeState, NodeSummary, PartitionsNextDiskReply, PartitionsServer,
-    RestartRules,
 };
 use proto::proc::CrashReportsClient;
 use rt::process::Child;
@@ -104,8 +103,8 @@ pub struct Node {
     pub ending: Option<String>,
     pub teardown: Vec<String>,
     pub wanted: Wanted,
-    /// What is done when the driver dies; `None`: as its manifest says.
-    pub rules: Option<RestartRules>,
+    /// What an administrator wants; `None`: as its manifest says.
+    pub policy: Option<DriverPolicy>,
     pub history: History,
     /// When the next incarnation starts.
     pub restart_at: Option<Deadline>,
@@ -127,7 +126,7 @@ impl Node {
             ending: None,
             teardown: Vec::new(),
             wanted: Wanted::Serving,
-            rules: None,
+            policy: None,
             history: History::default(),
             restart_at: None,
             unfenced: false,

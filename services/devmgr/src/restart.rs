@@ -4,7 +4,7 @@
 
 use alloc::collections::VecDeque;
 
-use proto::devmgr::RestartRules;
+use proto::devmgr::{DriverPolicy, RestartRules};
 
 /// The rules unless manifest or administrator say otherwise: 8 restarts in a minute, at most 5 s apart.
 pub const DEFAULT_RULES: RestartRules = RestartRules {
@@ -18,6 +18,16 @@ pub const DEFAULT_RULES: RestartRules = RestartRules {
 pub const NEVER: RestartRules = RestartRules {
     budget: 0,
     ..DEFAULT_RULES
+};
+
+/// How drivers are watched over unless an administrator says otherwise.
+pub const DEFAULT_POLICY: DriverPolicy = DriverPolicy {
+    restart: DEFAULT_RULES,
+    probation_ms: 60_000,
+    heartbeat_ms: 2_000,
+    silence_ms: 10_000,
+    start_ms: 30_000,
+    stop_ms: 5_000,
 };
 
 /// Most deaths that are remembered, and so the largest budget that counts.

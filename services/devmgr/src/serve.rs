@@ -7,7 +7,7 @@ use devmgr::binding;
 use devmgr::node::{Device, NodeEvent};
 use proto::devmgr::{
     Change, ChangeEventsClient, Class, DevError, DeviceTreeRequest, DriverHostRequest,
-    EndpointInfo, EndpointsRequest, NodeInfo, PartitionsRequest, WhyReport,
+    EndpointInfo, EndpointsRequest, NodeInfo, PartitionsRequest, Versions, WhyReport,
 };
 use rt::ipc::Server;
 use rt::{AsHandle, Channel, Error};
@@ -72,6 +72,7 @@ impl Manager {
                 _ => None,
             },
             driver_version: driver.map(binding::Driver::version),
+            versions: Versions::default(),
             teardown: node.teardown.clone(),
         })
     }
@@ -274,9 +275,12 @@ impl Manager {
                     sent
                 }
                 DriverHostRequest::Running { reply } => {
-                    if let Some(held) = self.nodes.get_mut(index).and_then(|n| n.held.as_mut()) {
-                        held.limit = None;
-                        held.heartbeat = Heartbeat::due();
+                    if let Some(node) = self.nodes.get_mut(index) {
+                        let policy = node.policy(&self.drivers);
+                        if let Some(held) = &mut node.held {
+                            held.limit = None;
+                            held.heartbeat = Heartbeat::due(&policy);
+                        }
                     }
                     self.transition(index, NodeEvent::Running);
                     let sent = reply.ok();
@@ -284,11 +288,18 @@ impl Manager {
                     sent
                 }
                 DriverHostRequest::Alive { beat } => {
-                    if let Some(held) = self.nodes.get_mut(index).and_then(|n| n.held.as_mut()) {
-                        held.heartbeat.answered(beat);
+                    if let Some(node) = self.nodes.get_mut(index) {
+                        let policy = node.policy(&self.drivers);
+                        if let Some(held) = &mut node.held {
+                            held.heartbeat.answered(beat, &policy);
+                        }
                     }
                     Ok(())
                 }
+                DriverHostRequest::Saved { .. }
+                | DriverHostRequest::Suspended { .. }
+                | DriverHostRequest::Resumed { .. } => Ok(()),
+                DriverHostRequest::Restored { reply } => reply.ok(None),
                 DriverHostRequest::Failed { reason, reply } => {
                     if let Some(node) = self.nodes.get_mut(index) {
                         let short: String = reason.chars().take(256).collect();

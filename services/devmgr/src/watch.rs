@@ -5,16 +5,11 @@ use alloc::format;
 use devmgr::binding;
 use devmgr::node::NodeEvent;
 use devmgr::restart::{self, Verdict};
-use proto::devmgr::{NodeState, RestartRules};
+use proto::devmgr::{DriverPolicy, NodeState};
 use rt::Deadline;
 use rt::time::now_ns;
 
 use crate::manager::{Manager, Node, Wanted};
-
-/// Time between a heartbeat's answer and the next one.
-const HEARTBEAT_MS: u64 = 2_000;
-/// A driver that does not answer for this long hangs.
-const SILENCE_MS: u64 = 10_000;
 
 /// The heartbeats of one incarnation.
 #[derive(Default)]
@@ -27,31 +22,34 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// The driver is in service: the first one is due after a pause.
-    pub fn due() -> Heartbeat {
+    pub fn due(policy: &DriverPolicy) -> Heartbeat {
         Heartbeat {
-            next: Some(Deadline::after_ms(HEARTBEAT_MS)),
+            next: Some(Deadline::after_ms(policy.heartbeat_ms.into())),
             ..Heartbeat::default()
         }
     }
 
     /// An answer came; one to an older beat does not count.
-    pub fn answered(&mut self, beat: u32) {
+    pub fn answered(&mut self, beat: u32, policy: &DriverPolicy) {
         if self.awaited && beat == self.beat {
             self.awaited = false;
-            self.next = Some(Deadline::after_ms(HEARTBEAT_MS));
+            self.next = Some(Deadline::after_ms(policy.heartbeat_ms.into()));
         }
     }
 }
 
 impl Node {
-    /// The rules in force: those set by hand, or the manifest's.
-    pub fn rules(&self, drivers: &[binding::Driver]) -> RestartRules {
+    /// The policy in force: that set by hand, or the manifest's.
+    pub fn policy(&self, drivers: &[binding::Driver]) -> DriverPolicy {
         let manifest = self.driver.and_then(|d| drivers.get(d)).map(|d| d.manifest);
-        let by_manifest = match manifest {
+        let restart = match manifest {
             Some(m) if m.restart == ddk_manifest::RestartPolicy::NEVER => restart::NEVER,
             _ => restart::DEFAULT_RULES,
         };
-        self.rules.unwrap_or(by_manifest)
+        self.policy.unwrap_or(DriverPolicy {
+            restart,
+            ..restart::DEFAULT_POLICY
+        })
     }
 }
 
@@ -75,19 +73,23 @@ impl Manager {
             let Some(node) = self.nodes.get_mut(index) else {
                 continue;
             };
+            let silence_ms = node.policy(&self.drivers).silence_ms;
             let Some(held) = &mut node.held else { continue };
             let heartbeat = &mut held.heartbeat;
             if !heartbeat.next.is_some_and(Deadline::has_passed) {
                 continue;
             }
             if heartbeat.awaited {
-                node.ending = Some(format!("no heartbeat for {} s", SILENCE_MS / 1000));
+                node.ending = Some(format!(
+                    "no heartbeat for {} s",
+                    f64::from(silence_ms) / 1000.0
+                ));
                 self.teardown(index, NodeEvent::Failed);
                 continue;
             }
             heartbeat.beat = heartbeat.beat.wrapping_add(1);
             heartbeat.awaited = true;
-            heartbeat.next = Some(Deadline::after_ms(SILENCE_MS));
+            heartbeat.next = Some(Deadline::after_ms(silence_ms.into()));
             // A driver that is gone is told of by its process.
             let _ = held.control.ping(heartbeat.beat);
         }
@@ -105,7 +107,7 @@ impl Manager {
                 self.transition(index, NodeEvent::Restart);
             }
             (NodeState::Failed, Wanted::Serving) => {
-                let (rules, now) = (node.rules(&self.drivers), now_ms());
+                let (rules, now) = (node.policy(&self.drivers).restart, now_ms());
                 match node.history.died(&rules, now) {
                     Verdict::RestartAt(at) => {
                         node.restart_at = Some(Deadline::after_ms(at.saturating_sub(now)));

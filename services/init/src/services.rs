@@ -37,6 +37,8 @@ pub enum OnExit {
 pub enum Argument {
     /// `interactive` or `headless`.
     Session,
+    /// Name of the serial port that the configuration calls `control`.
+    ControlPort,
 }
 
 /// A row of the table.
@@ -107,7 +109,7 @@ pub const SERVICES: &[Service] = &[
         name: "console",
         program: "bin/console",
         priority: PRIORITY_DRIVER,
-        arguments: &[Argument::Session],
+        arguments: &[Argument::Session, Argument::ControlPort],
         grants: &[Grant::Log, Grant::Use("serial"), Grant::Serve("console")],
         on_exit: OnExit::Report,
     },
@@ -155,6 +157,33 @@ pub const SERVICES: &[Service] = &[
             Grant::Serve("udp"),
             Grant::Serve("dns"),
             Grant::Serve("ip"),
+        ],
+        on_exit: OnExit::Report,
+    },
+    // Only where the configuration names a port for it. It passes on what the shell has.
+    Service {
+        name: "control",
+        program: "bin/control",
+        priority: PRIORITY_DRIVER,
+        arguments: &[Argument::ControlPort],
+        grants: &[
+            Grant::Log,
+            Grant::Archive,
+            Grant::Use("serial"),
+            Grant::Use("file"),
+            Grant::Use("disk"),
+            Grant::Use("other"),
+            Grant::Use("net"),
+            Grant::Use("dev"),
+            Grant::Use("drv"),
+            Grant::Use("proc"),
+            Grant::Use("power"),
+            Grant::Use("tcp"),
+            Grant::Use("udp"),
+            Grant::Use("dns"),
+            Grant::Use("ip"),
+            Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
+            Grant::Resource("system", ResourceKind::System, 0, 1),
         ],
         on_exit: OnExit::Report,
     },
@@ -229,6 +258,18 @@ mod tests {
                 ["acpi", "devmgr"].contains(&service.name),
                 "{}",
                 service.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_from_a_host_may_what_one_at_the_console_may() {
+        let control = find("control").unwrap();
+        for grant in SHELL.grants {
+            let at_the_console = *grant == Grant::Use("console");
+            assert!(
+                at_the_console || control.grants.contains(grant),
+                "{grant:?}"
             );
         }
     }
