@@ -212,7 +212,7 @@ fn closing_a_listener_resets_those_who_wait() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
     fn streams_survive_a_bad_wire(
         seed in any::<u32>(),
