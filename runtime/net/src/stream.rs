@@ -185,6 +185,28 @@ impl TcpStream {
         }
     }
 
+    /// Writes `len` bytes straight from shared memory.
+    pub fn write_from(
+        &mut self,
+        source: &Mapping,
+        offset: usize,
+        len: usize,
+        deadline: Deadline,
+    ) -> Result<(), NetworkError> {
+        let mut done = 0;
+        loop {
+            let writer = &mut self.pipe.writer;
+            done += writer.write_from(source, offset + done, len - done)?;
+            if writer.flush()? && done == len {
+                return Ok(());
+            }
+            self.check_open()?;
+            if !self.pipe.writer.arm()? {
+                self.waiter.wait(deadline)?;
+            }
+        }
+    }
+
     /// A reset comes over the reading side.
     fn check_open(&mut self) -> Result<(), NetworkError> {
         self.pipe.reader.available()?;

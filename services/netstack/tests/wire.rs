@@ -65,13 +65,13 @@ impl Pair {
     }
 
     fn until<T>(&mut self, what: &str, mut done: impl FnMut(&mut Pair) -> Option<T>) -> T {
-        for _ in 0..200_000 {
+        for _ in 0..20_000 {
             if let Some(value) = done(self) {
                 return value;
             }
             self.step();
         }
-        panic!("never: {what}");
+        panic!("never: {what}, at {}", self.now);
     }
 
     /// A connection from the first to the second stack.
@@ -97,7 +97,22 @@ fn byte(n: usize) -> u8 {
 fn transfer(pair: &mut Pair, from: (usize, SocketId), to: (usize, SocketId), len: usize) {
     let (mut sent, mut received) = (0, 0);
     let mut pending: VecDeque<u8> = VecDeque::new();
+    let mut steps = 0;
     pair.until("transfer", |pair| {
+        steps += 1;
+        if steps == 19_000 {
+            let delays: Vec<_> = (0..2).map(|n| pair.stacks[n].delay(pair.now)).collect();
+            eprintln!("sent {sent}, received {received} of {len}; {delays:?}");
+            for (n, id) in [from, to] {
+                let socket = pair.stacks[n].tcp(id).unwrap();
+                eprintln!(
+                    "{n}: {} {} {}",
+                    socket.state(),
+                    socket.send_queue(),
+                    socket.recv_queue()
+                );
+            }
+        }
         let socket = pair.stacks[from.0].tcp(from.1).unwrap();
         while sent < len && socket.can_send() {
             pending.extend((sent..len.min(sent + 4096)).map(byte));
