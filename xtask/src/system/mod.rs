@@ -12,6 +12,7 @@ mod faults;
 mod host_side;
 mod kernel;
 mod reading;
+mod reload;
 mod runtime;
 mod services;
 mod shell;
@@ -280,6 +281,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         driver_death::tests,
         driver_faults::tests,
         endurance::tests,
+        reload::tests,
         services::tests,
     ];
     for group in groups {
