@@ -216,6 +216,7 @@ mod tests {
             uptime_ns: 5,
             nodes: alloc::vec![NodeSummary {
                 path: "/a\"b\\c".into(),
+                known_as: Default::default(),
                 description: String::new(),
                 state: NodeState::Running,
                 driver: Some("d".into()),
