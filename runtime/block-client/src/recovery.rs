@@ -1,16 +1,14 @@
 //! Going on after the driver's death.
 
-use alloc::vec::Vec;
 use core::time::Duration;
 
-use ipc::CallError;
+use endpoint_client::{Buffers, EndpointName};
 use proto::block::{BlockEndpointClient, BlockError, BlockInfo};
-use proto::devmgr::{DevError, EndpointNameClient};
 use sys::{AsHandle, Deadline};
 
 use crate::disk::checked;
 use crate::ledger::{Entry, Repeat};
-use crate::session::{Connection, Registered};
+use crate::session::Connection;
 use crate::{Disk, Session, SessionError};
 
 /// How often a request is given to a device that does not answer it: the first time, and after each reset.
@@ -20,12 +18,11 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a session keeps for its driver's successor.
 pub(crate) struct Recovery {
-    name: EndpointNameClient,
+    name: EndpointName,
     endpoint: BlockEndpointClient,
     /// What the disk was like.
     disk: BlockInfo,
     cpu: Option<u32>,
-    pub(crate) buffers: Vec<Registered>,
 }
 
 impl Recovery {
@@ -35,11 +32,10 @@ impl Recovery {
         };
         let endpoint = disk.endpoint().channel().duplicate()?;
         Ok(Some(Recovery {
-            name: EndpointNameClient::new(name.duplicate()?),
+            name: name.duplicate()?,
             endpoint: BlockEndpointClient::new(endpoint).with_timeout(CALL_LIMIT),
             disk: disk.info().clone(),
             cpu,
-            buffers: Vec::new(),
         }))
     }
 
@@ -49,20 +45,9 @@ impl Recovery {
         after: u32,
         deadline: Deadline,
     ) -> Result<(u32, BlockEndpointClient), SessionError> {
-        let time = deadline.remaining().ok_or(SessionError::TimedOut)?;
-        let name = EndpointNameClient::new(self.name.channel().duplicate()?).with_timeout(time);
-        match name.reopen(after) {
-            Ok((info, endpoint)) => {
-                let endpoint = BlockEndpointClient::new(endpoint).with_timeout(CALL_LIMIT);
-                Ok((info.epoch, endpoint))
-            }
-            Err(CallError::Remote(DevError::NoResources)) => {
-                Err(SessionError::System(sys::Error::NoMemory))
-            }
-            Err(CallError::Remote(_) | CallError::ServerDied { .. }) => Err(SessionError::Closed),
-            Err(CallError::Transport(error)) => Err(error.into()),
-            Err(_) => Err(SessionError::Corrupt),
-        }
+        let (epoch, endpoint) = self.name.next(after, deadline)?;
+        let endpoint = BlockEndpointClient::new(endpoint).with_timeout(CALL_LIMIT);
+        Ok((epoch, endpoint))
     }
 
     /// Whether it is the disk that it was.
@@ -111,7 +96,7 @@ impl Session {
             let (epoch, endpoint) = recovery.next(after, deadline)?;
             after = epoch;
             let depth = self.connection.info().depth;
-            match connect(recovery, &endpoint, depth) {
+            match connect(recovery, &self.buffers, &endpoint, depth) {
                 Ok(connection) => break (endpoint, connection),
                 // It died as well: on to its successor.
                 Err(error) if is_gone(error) => {}
@@ -145,6 +130,7 @@ impl Session {
 
 fn connect(
     recovery: &Recovery,
+    buffers: &Buffers,
     endpoint: &BlockEndpointClient,
     depth: u16,
 ) -> Result<Connection, SessionError> {
@@ -155,7 +141,7 @@ fn connect(
     if connection.info().depth < depth {
         return Err(SessionError::OtherDisk);
     }
-    for buffer in &recovery.buffers {
+    for buffer in buffers.iter() {
         connection.register(buffer)?;
     }
     Ok(connection)

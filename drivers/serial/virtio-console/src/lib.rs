@@ -25,7 +25,7 @@ use spec_virtio::console;
 use spec_virtio::feature::RING_EVENT_IDX;
 use spec_virtio::status::DEVICE_NEEDS_RESET;
 
-use queue::{Receiver, Transmitter};
+use queue::{Receiver, SLOT_PAGES, Transmitter};
 
 ddk::driver! {
     driver: VirtioConsole,
@@ -64,8 +64,8 @@ impl Driver for VirtioConsole {
         })?;
         // A device that needs a reset says so with a configuration change.
         transport.set_config_vector(0)?;
-        let receive = transport.queue(console::queue::RECEIVE, features, 0)?;
-        let transmit = transport.queue(console::queue::TRANSMIT, features, last)?;
+        let receive = transport.queue(console::queue::RECEIVE, features, 0, SLOT_PAGES)?;
+        let transmit = transport.queue(console::queue::TRANSMIT, features, last, SLOT_PAGES)?;
         let mut interrupts = Vec::new();
         for vector in 0..vectors {
             interrupts.push(cx.interrupt(vector)?);

@@ -4,8 +4,8 @@ use ddk::{DeviceContext, DmaRegion, DriverError, PAGE};
 use ddk_virtio::{Chain, ChainTooLong, Reaped, Virtqueue};
 
 /// Pages of a slot's buffer, a descriptor each.
-const SLOT_PAGES: usize = 4;
-const SLOT_BYTES: usize = SLOT_PAGES * PAGE;
+pub(crate) const SLOT_PAGES: u16 = 4;
+const SLOT_BYTES: usize = SLOT_PAGES as usize * PAGE;
 
 /// Memory for every slot of a queue.
 fn buffers(cx: &DeviceContext, queue: &Virtqueue) -> Result<DmaRegion, DriverError> {

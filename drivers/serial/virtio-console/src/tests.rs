@@ -141,12 +141,12 @@ fn bytes_go_both_ways() {
 fn what_nobody_reads_stays_at_the_other_end() {
     let mut m = Machine::new(RING_EVENT_IDX, 128, 2);
     m.client.room = 0;
-    let long = text(1_000_000);
+    let long = text(2_000_000);
     type_in(&m.model, &long);
     m.run();
     assert!(m.client.got.is_empty());
     let waiting = m.model.with(|console, _| console.waiting.len());
-    assert!(waiting > 800_000, "{waiting} of a million bytes wait");
+    assert!(waiting > 1_000_000, "{waiting} of two million bytes wait");
     m.client.room = usize::MAX;
     m.run();
     assert!(m.client.got == long);
