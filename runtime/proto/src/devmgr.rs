@@ -113,6 +113,8 @@ pub struct NodeSummary {
     pub restarts: u32,
     /// Endpoints, as `disk:/virtio0`.
     pub endpoints: Vec<String>,
+    /// Endpoints that it had before, while it has none.
+    pub known_as: Vec<String>,
     /// Whether an IOMMU contains its DMA; `None` without a DMA domain.
     pub dma_contained: Option<bool>,
     /// Why it is in its state: error or exit of the driver.
@@ -172,7 +174,7 @@ pub struct WhyReport {
 
 /// What is done when a driver dies unasked.
 ///
-/// The first restart in a window comes at once; each further one waits twice as long as the one before,
+/// The same rules hold for services. The first restart in a window comes at once; each further one waits twice as long as the one before,
 /// within the bounds of the pause. The death after the last restart of the budget quarantines the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RestartRules {

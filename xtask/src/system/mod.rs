@@ -12,7 +12,9 @@ mod faults;
 mod host_side;
 mod kernel;
 mod reading;
+mod reload;
 mod runtime;
+mod services;
 mod shell;
 mod truth;
 mod tutorial;
@@ -104,6 +106,12 @@ impl SystemTest {
 
     fn disks(mut self, disks: impl IntoIterator<Item = Disk>) -> Self {
         self.disks.extend(disks);
+        self
+    }
+
+    /// Words of the kernel's command line.
+    fn command_line(mut self, words: &str) -> Self {
+        self.command_line = words.to_string();
         self
     }
 
@@ -273,6 +281,8 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         driver_death::tests,
         driver_faults::tests,
         endurance::tests,
+        reload::tests,
+        services::tests,
     ];
     for group in groups {
         tests.extend(group()?);
