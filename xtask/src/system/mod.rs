@@ -11,6 +11,7 @@ pub mod endurance;
 mod faults;
 mod host_side;
 mod kernel;
+mod network;
 mod reading;
 mod reload;
 mod runtime;
@@ -283,6 +284,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         endurance::tests,
         reload::tests,
         services::tests,
+        network::tests,
     ];
     for group in groups {
         tests.extend(group()?);
