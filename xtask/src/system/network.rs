@@ -24,7 +24,7 @@ echo '== refused'; wget -q http://10.0.2.15:81/; echo $?
 echo '== loopback'; wget -q -O - http://127.0.0.1/files/big.bin | sha256sum | cut -c 1-64
 grep big.bin /SHA256SUMS | cut -c 1-64
 echo '== judge'; nc 10.0.2.2 PORT
-drv policy eth0 budget=1000 pause-min-ms=1 pause-max-ms=1
+drv policy eth0 budget=1000 pause-min-ms=1 pause-max-ms=1 > /dev/null
 ( for i in 1 2 3 4 5 6; do ps | grep virtio-net | { read pid rest; kill -9 $pid; }; sleep 0.4; done ) &
 echo '== judge during deaths'; nc 10.0.2.2 PORT
 wait
