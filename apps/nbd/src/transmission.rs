@@ -361,7 +361,7 @@ mod tests {
             {
                 let end = asked.offset.checked_add(asked.length.into());
                 prop_assert!(end.is_some_and(|end| end <= LIMITS.size));
-                prop_assert!(asked.offset % 512 == 0 && asked.length % 512 == 0 && asked.length > 0);
+                prop_assert!(asked.offset.is_multiple_of(512) && asked.length.is_multiple_of(512) && asked.length > 0);
             }
         }
 
