@@ -18,10 +18,11 @@ pub(super) const TESTS: &[HostTest] = &[
     ("run-output-and-status", output_and_status),
     ("run-time-out", time_out),
     ("run-signals", signals),
+    ("headless", super::headless::a_running_system),
     ("tutorial", super::tutorial::commands_of_the_book),
 ];
 
-fn xtask(arguments: &[&str]) -> anyhow::Result<Command> {
+pub(super) fn xtask(arguments: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments).stdin(Stdio::null());
     Ok(command)
