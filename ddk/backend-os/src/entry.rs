@@ -24,6 +24,12 @@ impl Host {
         }
     }
 
+    /// The channel to the device manager.
+    #[cfg(feature = "faults")]
+    fn channel(&self) -> Option<&Channel> {
+        self.host.as_ref().map(DriverHostClient::channel)
+    }
+
     /// The server end of the control channel.
     pub(crate) fn control() -> Option<DriverControlServer> {
         startup::take::<Channel>("control").map(DriverControlServer::new)
@@ -78,6 +84,9 @@ pub(crate) fn start<D: Driver>(
 ) -> (Arc<OsPlatform>, DeviceContext, D) {
     let result = OsPlatform::from_startup().and_then(|platform| {
         let platform = Arc::new(platform);
+        #[cfg(feature = "faults")]
+        let cx = DeviceContext::new(crate::faults::wrap(platform.clone(), host.channel()))?;
+        #[cfg(not(feature = "faults"))]
         let cx = DeviceContext::new(platform.clone())?;
         Ok((platform, cx))
     });

@@ -10,6 +10,8 @@ extern crate alloc;
 mod block;
 mod dma;
 mod entry;
+#[cfg(feature = "faults")]
+mod faults;
 mod interrupt;
 mod mmio;
 mod platform;

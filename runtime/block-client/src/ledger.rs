@@ -69,6 +69,7 @@ pub struct Ledger {
     free: Vec<u16>,
     epoch: u32,
     sequence: u64,
+    answered: u64,
 }
 
 impl Ledger {
@@ -85,6 +86,7 @@ impl Ledger {
             free: (0..depth).rev().collect(),
             epoch,
             sequence: 0,
+            answered: 0,
         }
     }
 
@@ -162,12 +164,23 @@ impl Ledger {
             Some(slot) if slot.generation == (id >> 16) as u32 => match slot.entry.take() {
                 Some(entry) => {
                     self.free.push(index);
+                    self.answered = self.answered.wrapping_add(1);
                     Ok(entry)
                 }
                 None => Err(LedgerError::UnknownId(id)),
             },
             _ => Err(LedgerError::UnknownId(id)),
         }
+    }
+
+    /// How many requests were taken out.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// The newest request's place in the order of submission.
+    pub(crate) fn newest(&self) -> u64 {
+        self.sequence
     }
 
     /// Requests in flight.

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use ipc::CallError;
 use proto::block::{BlockEndpointClient, BlockError, BlockInfo};
-use proto::devmgr::{DevError, EndpointNameClient};
+use proto::devmgr::{Complaint, DevError, EndpointNameClient};
 use sys::{AsHandle, Deadline};
 
 use crate::disk::checked;
@@ -26,6 +26,10 @@ pub(crate) struct Recovery {
     disk: BlockInfo,
     cpu: Option<u32>,
     pub(crate) buffers: Vec<Registered>,
+    /// Time for one call.
+    call_limit: Duration,
+    /// How many requests were answered when a living driver ended the session.
+    refused_at: Option<u64>,
 }
 
 impl Recovery {
@@ -40,6 +44,8 @@ impl Recovery {
             disk: disk.info().clone(),
             cpu,
             buffers: Vec::new(),
+            call_limit: CALL_LIMIT,
+            refused_at: None,
         }))
     }
 
@@ -53,7 +59,7 @@ impl Recovery {
         let name = EndpointNameClient::new(self.name.channel().duplicate()?).with_timeout(time);
         match name.reopen(after) {
             Ok((info, endpoint)) => {
-                let endpoint = BlockEndpointClient::new(endpoint).with_timeout(CALL_LIMIT);
+                let endpoint = BlockEndpointClient::new(endpoint).with_timeout(self.call_limit);
                 Ok((info.epoch, endpoint))
             }
             Err(CallError::Remote(DevError::NoResources)) => {
@@ -62,6 +68,14 @@ impl Recovery {
             Err(CallError::Remote(_) | CallError::ServerDied { .. }) => Err(SessionError::Closed),
             Err(CallError::Transport(error)) => Err(error.into()),
             Err(_) => Err(SessionError::Corrupt),
+        }
+    }
+
+    /// Tells the device manager; who cannot be told will hear of it otherwise.
+    fn complain(&self, epoch: u32, complaint: Complaint) {
+        if let Ok(name) = self.name.channel().duplicate() {
+            let name = EndpointNameClient::new(name).with_timeout(CALL_LIMIT);
+            let _ = name.complain(epoch, complaint);
         }
     }
 
@@ -92,21 +106,26 @@ impl Session {
     /// afterwards.
     ///
     /// # Errors
-    /// [`SessionError::Closed`] when there will be none, or the driver ended the session and lives;
+    /// [`SessionError::Closed`] when there will be none, or drivers end the session again and again;
     /// [`SessionError::OtherDisk`]; [`SessionError::TimedOut`]. What was in flight stays in the ledger.
     pub fn recover(&mut self, deadline: Deadline) -> Result<(), SessionError> {
         let Some(recovery) = &mut self.recovery else {
             return Err(SessionError::Closed);
         };
-        if self.connection.available()? > 0 {
+        if !self.given_up && self.connection.available().is_ok_and(|n| n > 0) {
             self.closed = true;
             return Ok(());
         }
-        // One that answers has ended this session, and has its reasons.
-        if recovery.endpoint.info().is_ok() {
-            return Err(SessionError::Closed);
-        }
         let mut after = self.connection.info().epoch;
+        // One that answers has ended this session. The client has done nothing to deserve it; but if that
+        // happens again before anything was answered, both insist.
+        if !self.given_up && recovery.endpoint.info().is_ok() {
+            if recovery.refused_at == Some(self.ledger.answered()) {
+                return Err(SessionError::Closed);
+            }
+            recovery.refused_at = Some(self.ledger.answered());
+            recovery.complain(after, Complaint::Protocol);
+        }
         let (endpoint, connection) = loop {
             let (epoch, endpoint) = recovery.next(after, deadline)?;
             after = epoch;
@@ -115,6 +134,17 @@ impl Session {
                 Ok(connection) => break (endpoint, connection),
                 // It died as well: on to its successor.
                 Err(error) if is_gone(error) => {}
+                Err(error @ (SessionError::Corrupt | SessionError::TimedOut)) => {
+                    let silent = error == SessionError::TimedOut;
+                    recovery.complain(
+                        after,
+                        if silent {
+                            Complaint::Silent
+                        } else {
+                            Complaint::Protocol
+                        },
+                    );
+                }
                 Err(error) => return Err(error),
             }
         };
@@ -122,10 +152,42 @@ impl Session {
         self.connection = connection;
         self.port = None;
         self.closed = false;
+        self.given_up = false;
+        self.patience.renew();
         for (id, request) in self.ledger.renew(self.connection.info().epoch) {
             self.connection.push(&request.submission(id))?;
         }
         self.connection.kick()
+    }
+
+    /// How long a request may be in flight before its driver is taken to be silent; the unit is a client's
+    /// patience, so it may take up to twice as long. Without effect for a disk that has no name.
+    pub fn set_patience(&mut self, time: Duration) {
+        self.patience.allow(time);
+        if let Some(recovery) = &mut self.recovery {
+            recovery.call_limit = time.min(CALL_LIMIT);
+        }
+    }
+
+    /// The driver is of no use: it is to be replaced. Nothing it does is looked at any more.
+    #[cold]
+    pub(crate) fn complain(&mut self, complaint: Complaint) {
+        if let Some(recovery) = &self.recovery {
+            recovery.complain(self.connection.info().epoch, complaint);
+            self.closed = true;
+            self.given_up = true;
+        }
+    }
+
+    /// Something of the connection failed: a break of the protocol becomes a complaint where there is a name,
+    /// anything else is the caller's.
+    #[cold]
+    pub(crate) fn broken(&mut self, error: SessionError) -> Result<(), SessionError> {
+        if error != SessionError::Corrupt || self.recovery.is_none() {
+            return Err(error);
+        }
+        self.complain(Complaint::Protocol);
+        Ok(())
     }
 
     /// Gives a request to the device again that it did not answer; `false` when that is not to be done.
@@ -136,6 +198,7 @@ impl Session {
             self.recovery.is_some() && entry.repeat() == Repeat::Idempotent && tried < ATTEMPTS_MAX;
         if again {
             let id = self.ledger.put_again(*entry)?;
+            self.patience.renew();
             self.connection.push(&entry.request.submission(id))?;
             self.connection.kick()?;
         }

@@ -171,8 +171,15 @@ impl Manager {
             let what = "rules: the shortest pause is longer than the longest";
             return Err(DevError::Invalid(what.to_string()));
         }
+        if rules.start_limit_ms == 0 || rules.heartbeat_ms == 0 || rules.silence_ms == 0 {
+            let what = "rules: no driver starts or answers in no time";
+            return Err(DevError::Invalid(what.to_string()));
+        }
         if let Some(node) = self.nodes.get_mut(index) {
             node.rules = Some(rules);
+            if let Some(held) = &mut node.held {
+                held.heartbeat.retime(&rules);
+            }
         }
         Ok(())
     }

@@ -45,8 +45,6 @@ pub const KEY_NAMES: u64 = 0x1000;
 const KEY_NODES: u64 = 1 << 16;
 /// Requests served before the port is asked again.
 pub const BATCH: usize = 32;
-/// A driver that is not in service after this time is ended.
-const START_LIMIT_S: u64 = 30;
 /// A driver that was asked to stop and still runs after this time is ended.
 pub const STOP_LIMIT_S: u64 = 5;
 /// Waiting for somebody to read partition tables, once everything else is done.
@@ -345,13 +343,9 @@ impl Manager {
             .fold(self.next_heartbeat(), Deadline::min)
     }
 
-    /// Deadline for a driver that is started now.
-    pub fn start_limit() -> Deadline {
-        Deadline::after_secs(START_LIMIT_S)
-    }
-
     fn check_limits(&mut self) {
         for index in 0..self.nodes.len() {
+            let start_limit_ms = self.rules(index).start_limit_ms;
             let Some(node) = self.nodes.get_mut(index) else {
                 continue;
             };
@@ -369,7 +363,7 @@ impl Manager {
                 ));
                 NodeEvent::Stopped
             } else {
-                node.ending = Some(format!("not in service after {START_LIMIT_S} s"));
+                node.ending = Some(format!("not in service after {start_limit_ms} ms"));
                 NodeEvent::Failed
             };
             self.teardown(index, event);

@@ -12,6 +12,9 @@ pub const DEFAULT_RULES: RestartRules = RestartRules {
     window_ms: 60_000,
     pause_min_ms: 50,
     pause_max_ms: 5_000,
+    start_limit_ms: 30_000,
+    heartbeat_ms: 2_000,
+    silence_ms: 10_000,
 };
 
 /// The rules of a driver that is never restarted.
@@ -89,6 +92,7 @@ mod tests {
         window_ms: 1000,
         pause_min_ms: 10,
         pause_max_ms: 25,
+        ..DEFAULT_RULES
     };
 
     #[test]
@@ -133,7 +137,9 @@ mod tests {
             pause_max_ms: u32,
             gaps in prop::collection::vec(0u64..5000, 1..300),
         ) {
-            let rules = RestartRules { budget, window_ms, pause_min_ms, pause_max_ms };
+            let rules = RestartRules {
+                budget, window_ms, pause_min_ms, pause_max_ms, ..DEFAULT_RULES
+            };
             let mut history = History::default();
             let (mut now, mut given): (u64, alloc::vec::Vec<u64>) = (0, alloc::vec::Vec::new());
             for gap in gaps {

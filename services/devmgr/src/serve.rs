@@ -273,9 +273,10 @@ impl Manager {
                     sent
                 }
                 DriverHostRequest::Running { reply } => {
+                    let rules = self.rules(index);
                     if let Some(held) = self.nodes.get_mut(index).and_then(|n| n.held.as_mut()) {
                         held.limit = None;
-                        held.heartbeat = Heartbeat::due();
+                        held.heartbeat = Heartbeat::due(&rules);
                     }
                     self.transition(index, NodeEvent::Running);
                     let sent = reply.ok();
@@ -283,8 +284,9 @@ impl Manager {
                     sent
                 }
                 DriverHostRequest::Alive { beat } => {
+                    let rules = self.rules(index);
                     if let Some(held) = self.nodes.get_mut(index).and_then(|n| n.held.as_mut()) {
-                        held.heartbeat.answered(beat);
+                        held.heartbeat.answered(beat, &rules);
                     }
                     Ok(())
                 }

@@ -11,11 +11,6 @@ use rt::time::now_ns;
 
 use crate::manager::{Manager, Node, Wanted};
 
-/// Time between a heartbeat's answer and the next one.
-const HEARTBEAT_MS: u64 = 2_000;
-/// A driver that does not answer for this long hangs.
-const SILENCE_MS: u64 = 10_000;
-
 /// The heartbeats of one incarnation.
 #[derive(Default)]
 pub struct Heartbeat {
@@ -27,18 +22,30 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// The driver is in service: the first one is due after a pause.
-    pub fn due() -> Heartbeat {
+    pub fn due(rules: &RestartRules) -> Heartbeat {
         Heartbeat {
-            next: Some(Deadline::after_ms(HEARTBEAT_MS)),
+            next: Some(Deadline::after_ms(rules.heartbeat_ms.into())),
             ..Heartbeat::default()
         }
     }
 
     /// An answer came; one to an older beat does not count.
-    pub fn answered(&mut self, beat: u32) {
+    pub fn answered(&mut self, beat: u32, rules: &RestartRules) {
         if self.awaited && beat == self.beat {
             self.awaited = false;
-            self.next = Some(Deadline::after_ms(HEARTBEAT_MS));
+            self.next = Some(Deadline::after_ms(rules.heartbeat_ms.into()));
+        }
+    }
+
+    /// The rules changed: what was awaited by the old ones is awaited anew.
+    pub fn retime(&mut self, rules: &RestartRules) {
+        if self.next.is_some() {
+            let wait_ms = if self.awaited {
+                rules.silence_ms
+            } else {
+                rules.heartbeat_ms
+            };
+            self.next = Some(Deadline::after_ms(wait_ms.into()));
         }
     }
 }
@@ -60,6 +67,12 @@ fn now_ms() -> u64 {
 }
 
 impl Manager {
+    /// The rules in force for a node.
+    pub fn rules(&self, index: usize) -> RestartRules {
+        let node = self.nodes.get(index);
+        node.map_or(restart::DEFAULT_RULES, |n| n.rules(&self.drivers))
+    }
+
     /// When a heartbeat is to be sent or overdue.
     pub fn next_heartbeat(&self) -> Deadline {
         let beats = self
@@ -75,19 +88,20 @@ impl Manager {
             let Some(node) = self.nodes.get_mut(index) else {
                 continue;
             };
+            let rules = node.rules(&self.drivers);
             let Some(held) = &mut node.held else { continue };
             let heartbeat = &mut held.heartbeat;
             if !heartbeat.next.is_some_and(Deadline::has_passed) {
                 continue;
             }
             if heartbeat.awaited {
-                node.ending = Some(format!("no heartbeat for {} s", SILENCE_MS / 1000));
+                node.ending = Some(format!("no heartbeat for {} ms", rules.silence_ms));
                 self.teardown(index, NodeEvent::Failed);
                 continue;
             }
             heartbeat.beat = heartbeat.beat.wrapping_add(1);
             heartbeat.awaited = true;
-            heartbeat.next = Some(Deadline::after_ms(SILENCE_MS));
+            heartbeat.next = Some(Deadline::after_ms(rules.silence_ms.into()));
             // A driver that is gone is told of by its process.
             let _ = held.control.ping(heartbeat.beat);
         }

@@ -21,7 +21,7 @@ const HELP: &str = "\
 Usage: drv [--json] list
        drv [--json] info NODE...
        drv [--json] start|stop|restart NODE...
-       drv [--json] policy NODE [budget=N] [window-ms=N] [pause-min-ms=N] [pause-max-ms=N]
+       drv [--json] policy NODE [RULE=N...]
 Show and control the drivers of devices. NODE is a path as `lsdev` prints it, its end, or the
 name of an endpoint (virtio0).
 
@@ -30,7 +30,8 @@ name of an endpoint (virtio0).
   start    start a driver that is stopped, failed or quarantined
   stop     let the driver finish, fence the device, leave it without a driver
   restart  stop it in good order and start it again
-  policy   show or set what is done when the driver dies unasked
+  policy   show or set when a driver is taken for dead, and what is done then: budget, window-ms,
+           pause-min-ms, pause-max-ms, start-limit-ms, heartbeat-ms, silence-ms
 ";
 
 /// A driver may take 30 s to come up, and a device as long to be fenced.
@@ -217,6 +218,9 @@ fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Resul
                 "window-ms" => &mut rules.window_ms,
                 "pause-min-ms" => &mut rules.pause_min_ms,
                 "pause-max-ms" => &mut rules.pause_max_ms,
+                "start-limit-ms" => &mut rules.start_limit_ms,
+                "heartbeat-ms" => &mut rules.heartbeat_ms,
+                "silence-ms" => &mut rules.silence_ms,
                 _ => return None,
             };
             *field = value.parse().ok()?;
@@ -236,6 +240,9 @@ fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Resul
         window_ms,
         pause_min_ms,
         pause_max_ms,
+        start_limit_ms,
+        heartbeat_ms,
+        silence_ms,
     } = rules;
     if json {
         return print(
@@ -246,6 +253,9 @@ fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Resul
                 "window_ms": window_ms,
                 "pause_min_ms": pause_min_ms,
                 "pause_max_ms": pause_max_ms,
+                "start_limit_ms": start_limit_ms,
+                "heartbeat_ms": heartbeat_ms,
+                "silence_ms": silence_ms,
                 "deaths": deaths,
             }),
         );
@@ -253,6 +263,7 @@ fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Resul
     writeln!(
         tool.out,
         "{path}: budget={budget} window-ms={window_ms} pause-min-ms={pause_min_ms} \
-         pause-max-ms={pause_max_ms}; deaths in the window: {deaths}"
+         pause-max-ms={pause_max_ms} start-limit-ms={start_limit_ms} \
+         heartbeat-ms={heartbeat_ms} silence-ms={silence_ms}; deaths in the window: {deaths}"
     )
 }
