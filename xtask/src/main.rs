@@ -8,6 +8,7 @@ mod book;
 mod build;
 mod campaign;
 mod conformance;
+mod control;
 mod fuzz;
 mod guest;
 mod image;
@@ -32,6 +33,8 @@ pub const STATUS_PANIC: u8 = 101;
 pub const STATUS_DIED: u8 = 102;
 /// Exit status when time ran out.
 pub const STATUS_TIMEOUT: u8 = 124;
+/// Exit status when a running system could not serve a request.
+pub const STATUS_NOT_SERVED: u8 = 125;
 /// Exit status when the command line asks for something that is not there.
 pub const STATUS_USAGE: u8 = 2;
 
@@ -50,6 +53,8 @@ struct Cli {
 enum Command {
     /// Build and boot in QEMU: a shell, or `--exec` for commands without a terminal.
     Run(Box<run::RunArgs>),
+    /// Run shell commands in a running system.
+    Sh(control::ShArgs),
     /// Build the kernel, all programs and the boot archive.
     Build(build::BuildArgs),
     /// Make the demo disk image, or one of the tests', and print its path.
@@ -85,6 +90,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Sh(args) => control::sh(&args),
         Command::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => levels::run(&args),

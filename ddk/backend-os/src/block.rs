@@ -11,7 +11,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use ddk::manifest::Manifest;
 use ddk::{
-    Deadline, DeviceAccess, DeviceContext, Event, EventQueue, PAGE, PlatformError, StopReason,
+    Deadline, DeviceAccess, DeviceContext, DriverError, Event, EventQueue, PAGE, PlatformError,
+    StopReason,
 };
 use ddk_class_block::{
     BlockDevice, Command, DiskInfo, Doorbell, Extent, Session, SessionId, Supervisor, Verdict,
@@ -22,10 +23,11 @@ use proto::block::{
     BlockError, BlockInfo, BlockSessionRequest, BlockSessionServer, BufferAccess, Completion,
     DEPTH_MAX, SessionInfo, Submission,
 };
-use proto::devmgr::{Class, DriverControlRequest, DriverControlServer};
+use proto::devmgr::Class;
 use ring::Layout;
 use rt::{AsHandle, Channel, Error, Mapping, Rights, SharedMapping, Signals, Vmo, Watch};
 
+use crate::control::{Control, Order};
 use crate::dma;
 use crate::entry::{Host, start};
 use crate::platform::OsPlatform;
@@ -90,7 +92,7 @@ struct Service<D: BlockDevice> {
     driver: &'static str,
     events: OsQueue,
     supervisor: Supervisor<D, SharedMapping>,
-    control: Option<DriverControlServer>,
+    control: Control,
     endpoints: BTreeMap<u64, Endpoint>,
     /// Generation of the disks that are published.
     followed: Option<u32>,
@@ -153,7 +155,7 @@ impl<D: BlockDevice + 'static> Service<D> {
             driver,
             events,
             supervisor,
-            control: None,
+            control: Control::from_startup(),
             endpoints: BTreeMap::new(),
             followed: None,
             sessions: BTreeMap::new(),
@@ -163,9 +165,8 @@ impl<D: BlockDevice + 'static> Service<D> {
     }
 
     fn run(&mut self) -> i32 {
-        self.control = Host::control();
-        if let Some(control) = &self.control {
-            let watched = self.watch(control.channel(), KEY_CONTROL);
+        if let Some(channel) = self.control.channel() {
+            let watched = self.watch(channel, KEY_CONTROL);
             if let Err(error) = watched {
                 rt::warn!("control channel: {error}");
             }
@@ -267,17 +268,23 @@ impl<D: BlockDevice + 'static> Service<D> {
     }
 
     fn serve_control(&mut self) {
-        while let Some(control) = &self.control {
-            match control.try_next() {
-                Ok(Some(DriverControlRequest::Ping { beat })) => self.supervisor.beat(beat),
-                Ok(Some(DriverControlRequest::Stop {})) => {
+        while let Some(order) = self.control.try_next() {
+            match order {
+                Order::Ping(beat) => self.supervisor.beat(beat),
+                Order::Stop(why) => {
+                    if why == StopReason::Replaced
+                        && let Some(state) = self.supervisor.save()
+                    {
+                        self.host.saved(state);
+                    }
                     // The clients' ledgers know what was in flight.
-                    self.supervisor.stop(StopReason::Requested);
+                    self.supervisor.stop(why);
                     rt::exit(0);
                 }
-                Ok(None) => return,
-                // The device manager is gone; those who have an endpoint are served all the same.
-                Err(_) => self.control = None,
+                Order::Suspend => self
+                    .host
+                    .suspended(Err(DriverError::Unsupported { what: "suspension" })),
+                Order::Resume => self.host.resumed(Ok(())),
             }
         }
     }

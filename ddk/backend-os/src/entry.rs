@@ -6,11 +6,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use ddk::manifest::Manifest;
-use ddk::{DeviceContext, Driver, DriverError, block_on};
-use proto::devmgr::{Class, DriverControlServer, DriverHostClient};
-use rt::{Channel, startup};
+use ddk::{DeviceContext, Driver, DriverError, SavedState, StopReason, block_on};
+use proto::devmgr::{Class, DriverHostClient, SAVED_BYTES_MAX, SAVED_FIELDS_MAX};
+use rt::{AsHandle, Channel, startup};
 
 use crate::platform::OsPlatform;
+
+/// The channel to the device manager, which the process may have several ends of.
+pub(crate) fn connection() -> Option<DriverHostClient> {
+    let channel = startup::handle::<Channel>("devmgr")?.duplicate().ok()?;
+    Some(DriverHostClient::new(channel))
+}
 
 /// The device manager's side of a driver process.
 pub struct Host {
@@ -19,20 +25,7 @@ pub struct Host {
 
 impl Host {
     pub(crate) fn from_startup() -> Host {
-        Host {
-            host: startup::take("devmgr").map(DriverHostClient::new),
-        }
-    }
-
-    /// The channel to the device manager.
-    #[cfg(feature = "faults")]
-    fn channel(&self) -> Option<&Channel> {
-        self.host.as_ref().map(DriverHostClient::channel)
-    }
-
-    /// The server end of the control channel.
-    pub(crate) fn control() -> Option<DriverControlServer> {
-        startup::take::<Channel>("control").map(DriverControlServer::new)
+        Host { host: connection() }
     }
 
     /// Publishes an endpoint; `suffix` tells several of one driver apart.
@@ -66,6 +59,40 @@ impl Host {
         }
     }
 
+    /// Whether the driver pauses as it was asked to.
+    pub(crate) fn suspended(&self, result: Result<(), DriverError>) {
+        if let Some(host) = &self.host {
+            let _ = host.suspended(result.err().map(|e| format!("{e}")));
+        }
+    }
+
+    /// Whether it goes on as it was asked to.
+    pub(crate) fn resumed(&self, result: Result<(), DriverError>) {
+        if let Some(host) = &self.host {
+            let _ = host.resumed(result.err().map(|e| format!("{e}")));
+        }
+    }
+
+    /// Leaves what the next version should know.
+    pub(crate) fn saved(&self, state: SavedState) {
+        let Some(host) = &self.host else { return };
+        let bytes: usize = state
+            .fields
+            .iter()
+            .map(|(_, contents)| contents.len())
+            .sum();
+        if bytes > SAVED_BYTES_MAX || state.fields.len() > SAVED_FIELDS_MAX {
+            rt::warn!("the state of {bytes} bytes is too much to be left to the next version");
+            return;
+        }
+        let fields = state.fields.into_iter();
+        let state = proto::devmgr::SavedState {
+            schema: state.schema,
+            fields: fields.map(|(n, contents)| (n, contents.into())).collect(),
+        };
+        let _ = host.saved(&state);
+    }
+
     /// Reports that the driver cannot serve its device, and ends the process.
     pub(crate) fn give_up(&self, error: &DriverError) -> ! {
         rt::error!("{error}");
@@ -85,7 +112,7 @@ pub(crate) fn start<D: Driver>(
     let result = OsPlatform::from_startup().and_then(|platform| {
         let platform = Arc::new(platform);
         #[cfg(feature = "faults")]
-        let cx = DeviceContext::new(crate::faults::wrap(platform.clone(), host.channel()))?;
+        let cx = DeviceContext::new(crate::faults::wrap(platform.clone()))?;
         #[cfg(not(feature = "faults"))]
         let cx = DeviceContext::new(platform.clone())?;
         Ok((platform, cx))
@@ -101,4 +128,23 @@ pub(crate) fn start<D: Driver>(
         Ok(Err(error)) => host.give_up(&error),
         Err(error) => host.give_up(&DriverError::platform("events", error)),
     }
+}
+
+/// What comes of a driver's control path.
+pub(crate) fn wait(
+    cx: &DeviceContext,
+    work: impl Future<Output = Result<(), DriverError>>,
+) -> Result<(), DriverError> {
+    block_on(cx, work).map_err(|e| DriverError::platform("events", e))?
+}
+
+/// Ends a driver in good order, and its process.
+pub(crate) fn stop<D: Driver>(host: &Host, cx: &DeviceContext, device: D, why: StopReason) -> ! {
+    if why == StopReason::Replaced
+        && let Some(state) = device.save()
+    {
+        host.saved(state);
+    }
+    let _ = block_on(cx, device.stop(why));
+    rt::exit(0)
 }

@@ -13,12 +13,14 @@ use alloc::vec::Vec;
 use ddk::{Platform, Width};
 use ddk_instrument::{Live, Plan, PlanReader, instrument};
 use proto::bus::PciDeviceClient;
+use proto::devmgr::DriverHostClient;
 use rt::abi::ResourceKind;
 use rt::{
     AsHandle, Channel, Event, HandleList, HandleType, MapAccess, Mapping, PinAccess, Resource,
     Rights, Vmo, startup,
 };
 
+use crate::entry::connection;
 use crate::platform::OsPlatform;
 
 /// Words of the plan: `sequence`, `kind`, `parameter`, `seed`.
@@ -43,10 +45,10 @@ const RUBBISH: u64 = 110;
 const GRANTS: u64 = 120;
 
 /// Puts the faults between a driver and its platform.
-pub(crate) fn wrap(platform: Arc<OsPlatform>, devmgr: Option<&Channel>) -> Arc<dyn Platform> {
+pub(crate) fn wrap(platform: Arc<OsPlatform>) -> Arc<dyn Platform> {
     let device = platform.device().ok().map(PciDeviceClient::channel);
     let reader = Reader {
-        devmgr: devmgr.and_then(|channel| channel.duplicate().ok()),
+        devmgr: connection().map(DriverHostClient::into_channel),
         device: device.and_then(|channel| channel.duplicate().ok()),
         platform: platform.clone(),
     };

@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod block;
+mod control;
 mod dma;
 mod entry;
 #[cfg(feature = "faults")]
@@ -21,6 +22,7 @@ mod raw;
 mod serial;
 
 pub use block::run_block;
+pub use control::{Control, Order};
 pub use entry::Host;
 pub use platform::OsPlatform;
 pub use queue::OsQueue;

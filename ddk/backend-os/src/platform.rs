@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use core::fmt::Arguments;
 
 use ddk::{
-    DmaRegion, EventQueue, Interrupt, LogLevel, Mmio, Platform, PlatformError, PortIo, Width, Work,
+    DmaRegion, EventQueue, Interrupt, LogLevel, Mmio, Platform, PlatformError, PortIo, SavedState,
+    Width, Work,
 };
 use ipc::CallError;
 use proto::bus::{BusError, PciDeviceClient};
@@ -135,6 +136,15 @@ impl Platform for OsPlatform {
 
     fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    fn restored(&self) -> Option<SavedState> {
+        let state = crate::entry::connection()?.restored().ok()??;
+        let fields = state.fields.into_iter();
+        Some(SavedState {
+            schema: state.schema,
+            fields: fields.map(|(n, contents)| (n, contents.0)).collect(),
+        })
     }
 
     fn bar(&self, index: u8) -> Result<Vec<(u64, Mmio)>, PlatformError> {

@@ -5,16 +5,17 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use ddk::manifest::Manifest;
-use ddk::{Deadline, DeviceContext, DriverError, Event, EventQueue, StopReason, block_on};
+use ddk::{Deadline, DeviceContext, DriverError, Event, EventQueue};
 use ddk_class_serial::{Pump, SerialDevice, Stream, StreamEnd};
 use ipc::Server;
-use proto::devmgr::{Class, DriverControlRequest, DriverControlServer};
+use proto::devmgr::Class;
 use proto::serial::{
     SerialEndpointDrainReply, SerialEndpointRequest, SerialEndpointServer, SerialError, SerialInfo,
 };
 use rt::{AsHandle, Channel, Error, HandleList, Signals, Watch};
 
-use crate::entry::{Host, start};
+use crate::control::{Control, Order};
+use crate::entry::{Host, start, stop, wait};
 use crate::queue::OsQueue;
 
 const KEY_INTERRUPT: u64 = 1;
@@ -63,7 +64,7 @@ struct Service<D> {
     device: Option<D>,
     events: OsQueue,
     endpoint: SerialEndpointServer,
-    control: Option<DriverControlServer>,
+    control: Control,
     stream: Option<ChannelStream>,
     streams: u64,
     pump: Pump,
@@ -81,9 +82,9 @@ pub fn run_serial<D: SerialDevice>(manifest: &'static Manifest) -> i32 {
         device.bind(&events, KEY_INTERRUPT).map_err(refused)?;
         let (client, endpoint) = SerialEndpointServer::pair().map_err(system)?;
         watch(&events, endpoint.channel(), KEY_ENDPOINT).map_err(system)?;
-        let control = Host::control();
-        if let Some(control) = &control {
-            watch(&events, control.channel(), KEY_CONTROL).map_err(system)?;
+        let control = Control::from_startup();
+        if let Some(channel) = control.channel() {
+            watch(&events, channel, KEY_CONTROL).map_err(system)?;
         }
         Ok((events, client, endpoint, control))
     })();
@@ -210,18 +211,19 @@ impl<D: SerialDevice> Service<D> {
     }
 
     fn serve_control(&mut self) {
-        while let Some(control) = &self.control {
-            match control.try_next() {
-                Ok(Some(DriverControlRequest::Ping { beat })) => self.host.alive(beat),
-                Ok(Some(DriverControlRequest::Stop {})) => {
+        while let Some(order) = self.control.try_next() {
+            let Some(device) = &mut self.device else {
+                rt::exit(0);
+            };
+            match order {
+                Order::Ping(beat) => self.host.alive(beat),
+                Order::Stop(why) => {
                     if let Some(device) = self.device.take() {
-                        let _ = block_on(&self.cx, device.stop(StopReason::Requested));
+                        stop(&self.host, &self.cx, device, why);
                     }
-                    rt::exit(0);
                 }
-                Ok(None) => return,
-                // The device manager is gone; who has the endpoint is served all the same.
-                Err(_) => self.control = None,
+                Order::Suspend => self.host.suspended(wait(&self.cx, device.suspend())),
+                Order::Resume => self.host.resumed(wait(&self.cx, device.resume())),
             }
         }
     }

@@ -5,7 +5,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
 
-use ddk::{Deadline, DeviceContext, DriverError, EventQueue, PlatformError, StopReason, block_on};
+use ddk::{
+    Deadline, DeviceContext, DriverError, EventQueue, PlatformError, SavedState, StopReason,
+    block_on,
+};
 use proto::block::Status;
 use ring::Memory;
 
@@ -350,6 +353,11 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
             sent.map_err(|e| DriverError::platform("worker", e))?;
         }
         Ok(())
+    }
+
+    /// What the next version should know, while the device is not stopped.
+    pub fn save(&self) -> Option<SavedState> {
+        self.device.as_ref()?.save()
     }
 
     /// Leaves the device quiet, for good: the process ends next. What the workers hold stays theirs until

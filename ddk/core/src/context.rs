@@ -8,7 +8,7 @@ use core::task::Poll;
 use crate::event::Hub;
 use crate::{
     Deadline, DmaRegion, DriverError, EventQueue, Irq, LogLevel, Mmio, Platform, PlatformError,
-    PortIo, Width, Work,
+    PortIo, SavedState, Width, Work,
 };
 
 /// Everything that a driver was granted. Clones are the same device.
@@ -108,6 +108,13 @@ impl DeviceContext {
     /// Incarnation of this driver on this device, from 1.
     pub fn epoch(&self) -> u32 {
         self.0.platform.epoch()
+    }
+
+    /// What [`Driver::save`](crate::Driver::save) of the version before left, if this start follows a reload.
+    /// A driver that cannot go on from it fails to start, and the version before takes over again; it must not
+    /// trust the contents more than it would a file's.
+    pub fn restored(&self) -> Option<SavedState> {
+        self.0.platform.restored()
     }
 
     /// A queue of its own, for a loop on the data path.

@@ -22,10 +22,38 @@ pub enum StopReason {
 /// State that outlives a driver: numbered fields under a version of the schema.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SavedState {
-    /// Version of the schema; [`Manifest::state_schema`] says which one a driver reads.
+    /// Version of the schema; [`Manifest::state_schema`] says which one a driver writes.
     pub schema: u32,
     /// Field numbers and contents.
     pub fields: Vec<(u32, Vec<u8>)>,
+}
+
+impl SavedState {
+    /// No fields yet.
+    pub const fn new(schema: u32) -> SavedState {
+        SavedState {
+            schema,
+            fields: Vec::new(),
+        }
+    }
+
+    /// The same with a number in a field.
+    #[must_use]
+    pub fn with_u64(mut self, field: u32, value: u64) -> SavedState {
+        self.fields.push((field, value.to_le_bytes().to_vec()));
+        self
+    }
+
+    /// The contents of a field.
+    pub fn field(&self, number: u32) -> Option<&[u8]> {
+        let field = self.fields.iter().find(|(n, _)| *n == number);
+        field.map(|(_, contents)| contents.as_slice())
+    }
+
+    /// The number in a field; `None` if there is none, or it is something else.
+    pub fn u64(&self, number: u32) -> Option<u64> {
+        Some(u64::from_le_bytes(self.field(number)?.try_into().ok()?))
+    }
 }
 
 /// A driver of one device.
@@ -51,7 +79,8 @@ pub trait Driver: Described + Sized {
     /// Leaves the device quiet: no DMA, no interrupts.
     async fn stop(self, why: StopReason);
 
-    /// What the next incarnation should know.
+    /// What the next version should know: asked for right before [`stop`](Driver::stop) with
+    /// [`StopReason::Replaced`], found there by [`DeviceContext::restored`].
     fn save(&self) -> Option<SavedState> {
         None
     }

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::{DmaRegion, EventQueue, Interrupt, Mmio, PlatformError, PortIo, Width};
+use crate::{DmaRegion, EventQueue, Interrupt, Mmio, PlatformError, PortIo, SavedState, Width};
 
 /// Work for a thread of its own.
 pub type Work = Box<dyn FnOnce() + Send>;
@@ -70,6 +70,11 @@ pub trait Platform: Send + Sync {
 
     /// Incarnation of this driver on this device, from 1.
     fn epoch(&self) -> u32;
+
+    /// The state that the version before left for this one. Homes without versions have none.
+    fn restored(&self) -> Option<SavedState> {
+        None
+    }
 
     /// The accessible windows of a memory BAR: offset in the BAR, and the window.
     ///

@@ -123,6 +123,10 @@ impl Platform for Instrumented {
         epoch
     }
 
+    fn restored(&self) -> Option<ddk::SavedState> {
+        self.platform.restored()
+    }
+
     fn bar(&self, index: u8) -> Result<Vec<(u64, Mmio)>, PlatformError> {
         let windows = self.platform.bar(index);
         let answer = windows.as_ref().map_err(|error| (*error).into());

@@ -16,11 +16,11 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use ddk::manifest::Manifest;
-use ddk::{DeviceContext, Driver, StopReason, block_on};
-use ddk_backend_os::OsPlatform;
+use ddk::{DeviceContext, Driver, block_on};
+use ddk_backend_os::{Control, Order, OsPlatform};
 use edu::{Edu, Handler, Raiser};
 use ipc::Server;
-use proto::devmgr::{Class, DriverControlRequest, DriverControlServer, DriverHostClient};
+use proto::devmgr::{Class, DriverHostClient};
 use proto::interrupt_test::{InterruptTestError, InterruptTestRequest, InterruptTestServer};
 use rt::abi::PRIORITY_DEFAULT;
 use rt::{AsHandle, Channel, Deadline, Packet, Port, Signals, Watch, startup};
@@ -41,7 +41,7 @@ struct Requests {
     handled: Arc<AtomicU32>,
     port: Port,
     endpoint: InterruptTestServer,
-    control: Option<DriverControlServer>,
+    control: Control,
     host: DriverHostClient,
 }
 
@@ -79,9 +79,9 @@ fn serve(host: &DriverHostClient) -> Result<core::convert::Infallible, String> {
     };
     let (client, endpoint) = InterruptTestServer::pair().map_err(text)?;
     watch(endpoint.channel(), KEY_ENDPOINT)?;
-    let control = startup::take::<Channel>("control").map(DriverControlServer::new);
-    if let Some(control) = &control {
-        watch(control.channel(), KEY_CONTROL)?;
+    let control = Control::from_startup();
+    if let Some(channel) = control.channel() {
+        watch(channel, KEY_CONTROL)?;
     }
     let requests = Requests {
         raiser: device.raiser(),
@@ -149,18 +149,22 @@ impl Requests {
     }
 
     fn serve_control(mut self) -> Self {
-        while let Some(control) = &self.control {
-            match control.try_next() {
-                Ok(Some(DriverControlRequest::Ping { beat })) => {
+        while let Some(order) = self.control.try_next() {
+            match order {
+                Order::Ping(beat) => {
                     let _ = self.host.alive(beat);
                 }
-                Ok(Some(DriverControlRequest::Stop {})) => {
-                    let _ = block_on(&self.cx, self.device.stop(StopReason::Requested));
+                Order::Stop(why) => {
+                    let _ = block_on(&self.cx, self.device.stop(why));
                     rt::exit(0);
                 }
-                Ok(None) => break,
-                // The device manager is gone; who has the endpoint is served all the same.
-                Err(_) => self.control = None,
+                // Between two interrupts there is nothing to pause.
+                Order::Suspend => {
+                    let _ = self.host.suspended(None::<&str>);
+                }
+                Order::Resume => {
+                    let _ = self.host.resumed(None::<&str>);
+                }
             }
         }
         self

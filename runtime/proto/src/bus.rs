@@ -190,7 +190,7 @@ pub struct Message {
 }
 
 /// A step of the fence around a device; they are taken in this order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
 pub enum FenceStep {
     /// MSI-X function mask and INTx disable set, MSI disabled.
     MaskInterrupts,

@@ -1,4 +1,4 @@
-//! The device tree (`dev:`), class endpoints (`disk:`, `serial:`) and the channel between devmgr and a
+//! The device tree (`dev:`), class endpoints (`disk:`, `serial:`, `net:`) and the channel between devmgr and a
 //! driver process.
 //!
 //! It does not say how a class works (see `block`) nor how a driver reaches its device (see `bus`).
@@ -18,8 +18,10 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use ipc::Channel;
+use ipc::{Channel, Vmo};
 use serde::{Deserialize, Serialize};
+
+use crate::fs::Bytes;
 
 /// State of a node's driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
@@ -71,6 +73,8 @@ pub enum Class {
     Block,
     /// Byte streams of serial ports, scheme `serial`.
     Serial,
+    /// Network interfaces, scheme `net`.
+    Net,
     /// A bus: its children are nodes, it has no endpoints.
     Bus,
     /// Endpoints of a protocol of their own, scheme `other`.
@@ -83,6 +87,7 @@ impl Class {
         match self {
             Class::Block => "block",
             Class::Serial => "serial",
+            Class::Net => "net",
             Class::Bus => "bus",
             Class::Other => "other",
         }
@@ -125,6 +130,8 @@ pub struct NodeInfo {
     pub pci: Option<crate::bus::PciFunctionInfo>,
     /// Version of the driver.
     pub driver_version: Option<String>,
+    /// Versions that the node knows.
+    pub versions: Versions,
     /// Steps of the last teardown with their outcome.
     pub teardown: Vec<String>,
 }
@@ -177,12 +184,6 @@ pub struct RestartRules {
     pub pause_min_ms: u32,
     /// Longest pause, in milliseconds.
     pub pause_max_ms: u32,
-    /// A driver that is not in service after this time is ended, in milliseconds.
-    pub start_limit_ms: u32,
-    /// Time between a heartbeat's answer and the next one, in milliseconds.
-    pub heartbeat_ms: u32,
-    /// A driver that owes the answer to a heartbeat for this long hangs, in milliseconds.
-    pub silence_ms: u32,
 }
 
 /// What a client has against the driver that serves it.
@@ -202,6 +203,82 @@ impl Complaint {
             Complaint::Protocol => "broke the protocol with a client",
         }
     }
+}
+
+/// How a node's driver is watched over, restarted and tried. Times are in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DriverPolicy {
+    /// What is done when it dies unasked.
+    pub restart: RestartRules,
+    /// A version that served this long without dying is the last known good one.
+    pub probation_ms: u32,
+    /// Pause between a heartbeat's answer and the next one.
+    pub heartbeat_ms: u32,
+    /// A driver that owes its answer for this long hangs, and is ended.
+    pub silence_ms: u32,
+    /// One that is not in service (or not back from a suspension) after this time is ended.
+    pub start_ms: u32,
+    /// One that was asked to stop, to suspend or to make room and has not after this time is ended.
+    pub stop_ms: u32,
+}
+
+/// State that a driver leaves to the next version: numbered fields under a version of its schema.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SavedState {
+    /// Version of the schema.
+    pub schema: u32,
+    /// Field numbers and contents.
+    pub fields: Vec<(u32, Bytes)>,
+}
+
+/// Most bytes that a saved state has in all its fields together.
+pub const SAVED_BYTES_MAX: usize = 16 * 1024;
+/// Most fields of a saved state.
+pub const SAVED_FIELDS_MAX: usize = 256;
+
+/// Which versions of a driver a node knows, as `NAME 1.2.3 (PROGRAM)`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Versions {
+    /// The one that runs, or would be started.
+    pub current: Option<String>,
+    /// The one that is gone back to: it passed its probation.
+    pub last_known_good: Option<String>,
+    /// Whether the current one is not proven yet.
+    pub in_probation: bool,
+    /// What became of the last reload, if it did not stay.
+    pub fell_back: Option<String>,
+}
+
+/// What a reload did.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Version that served before, if one did.
+    pub before: Option<String>,
+    /// Version that serves now.
+    pub now: String,
+    /// Incarnation that serves now.
+    pub epoch: u32,
+    /// Why the old version serves again, if it does.
+    pub fell_back: Option<String>,
+    /// Fields of state that the old version left for the new one.
+    pub saved_fields: u32,
+    /// From the order to the old version to the new one being in service, in nanoseconds.
+    pub gap_ns: u64,
+}
+
+/// A driver's program as devmgr knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProgramInfo {
+    /// Name in the manifest.
+    pub driver: String,
+    /// Version in the manifest.
+    pub version: String,
+    /// Where it came from: `bin/nvme` of the boot archive, or what whoever loaded it said.
+    pub program: String,
+    /// Whether it was loaded at run time, and can be unloaded.
+    pub loaded: bool,
+    /// Paths of the nodes that it serves.
+    pub nodes: Vec<String>,
 }
 
 /// Something changed in the tree or among the endpoints of a class.
@@ -299,7 +376,7 @@ ipc::protocol! {
 }
 
 ipc::protocol! {
-    /// The endpoints of one class: schemes `disk`, `serial` and `other`. Names are without the scheme.
+    /// The endpoints of one class: schemes `disk`, `serial`, `net` and `other`. Names are without the scheme.
     pub protocol Endpoints("endpoints", version = 1, error = DevError) {
         /// All endpoints in their stable order.
         1 = list() -> (endpoints: Vec<EndpointInfo>);
@@ -337,10 +414,26 @@ ipc::protocol! {
         2 = stop(path: String) -> ();
         /// Stops it in good order and starts it again. Answered when the new incarnation serves.
         3 = restart(path: String) -> ();
-        /// What is done when the driver dies, and the deaths in the window so far.
-        4 = policy(path: String) -> (rules: RestartRules, deaths: u32);
-        /// Sets what is done when the driver dies.
-        5 = set_policy(path: String, rules: RestartRules) -> ();
+        /// How the driver is watched over and restarted, and its deaths in the window so far.
+        6 = policy(path: String) -> (policy: DriverPolicy, deaths: u32);
+        /// Sets that.
+        7 = set_policy(path: String, policy: DriverPolicy) -> ();
+        /// Puts a program of `length` bytes in the place of the node's driver (without one: the same program
+        /// anew): the old version is quiesced and leaves its state, the device is fenced, the new version
+        /// starts with that state. Answered when a version serves: when the new one does not come up, the
+        /// old one does and the report says why. The program is copied before it is looked at.
+        8 = reload(path: String, length: u64; program: Option<Vmo>) -> (report: ReloadReport);
+        /// Lets the driver pause; its clients wait. Answered when it has.
+        9 = suspend(path: String) -> ();
+        /// Lets it go on.
+        10 = resume(path: String) -> ();
+        /// Makes a program known and starts it where it is the best match of a node without a driver; answers
+        /// with those nodes. `name` says where it came from, for people.
+        11 = load(name: String, length: u64; program: Vmo) -> (program: ProgramInfo);
+        /// Stops the nodes that a loaded program serves, and forgets it.
+        12 = unload(name: String) -> ();
+        /// All programs with a manifest.
+        13 = programs() -> (programs: Vec<ProgramInfo>);
     }
 }
 
@@ -376,6 +469,14 @@ ipc::protocol! {
         3 = failed(reason: String) -> ();
         /// Every thread of the driver answered the ping of this number.
         4 = alive(beat: u32);
+        /// What the next version is to know; before the exit that [`DriverControl`]'s `replace` asks for.
+        5 = saved(state: SavedState);
+        /// The state that the version before left, if this start follows a reload.
+        6 = restored() -> (state: Option<SavedState>);
+        /// It pauses as it was asked to, or says why it does not.
+        7 = suspended(problem: Option<String>);
+        /// It goes on as it was asked to, or says why it cannot.
+        8 = resumed(problem: Option<String>);
     }
 }
 
@@ -386,5 +487,13 @@ ipc::protocol! {
         1 = stop();
         /// Answer with [`DriverHost`]'s `alive`, from every thread that serves the device: heartbeat.
         2 = ping(beat: u32);
+        /// Another version takes over: stop the device, tell [`DriverHost`]'s `saved`, and exit.
+        3 = replace();
+        /// The device is about to be removed: stop it and exit.
+        4 = remove();
+        /// Pause: answer with `suspended`.
+        5 = suspend();
+        /// Go on: answer with `resumed`.
+        6 = resume();
     }
 }

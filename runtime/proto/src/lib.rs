@@ -12,6 +12,7 @@ pub mod console;
 pub mod devmgr;
 pub mod fs;
 pub mod interrupt_test;
+pub mod net;
 pub mod power;
 pub mod proc;
 pub mod serial;

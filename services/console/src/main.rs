@@ -1,6 +1,6 @@
 //! The console's process. Started with the handles `serial` (endpoints of class serial) and
 //! `serve:console` (server end of the console protocol), and the argument `interactive` or
-//! `headless`.
+//! `headless`, then the name of a serial port that is not for it, if there is one.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 

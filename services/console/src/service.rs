@@ -57,6 +57,8 @@ pub fn run() -> Result<(), String> {
         Some("headless") => Session::Headless,
         _ => Session::Interactive,
     };
+    // A port that serves another purpose.
+    let reserved = startup::args().get(2).map_or("", String::as_str);
     let ports = startup::handle::<Channel>("serial").ok_or("no handle 'serial'")?;
     let ports = ports
         .duplicate()
@@ -64,10 +66,15 @@ pub fn run() -> Result<(), String> {
         .map_err(|e| alloc::format!("{e}"))?;
     let server = startup::take::<Channel>("serve:console").ok_or("no handle 'serve:console'")?;
     let server = ConsoleServer::new(server);
-    serve(session, &ports, &server).map_err(|e| alloc::format!("{e}"))
+    serve(session, &ports, reserved, &server).map_err(|e| alloc::format!("{e}"))
 }
 
-fn serve(session: Session, ports: &EndpointsClient, server: &ConsoleServer) -> Result<(), Error> {
+fn serve(
+    session: Session,
+    ports: &EndpointsClient,
+    reserved: &str,
+    server: &ConsoleServer,
+) -> Result<(), Error> {
     let port = Port::create()?;
     let (input, input_for_clients) = Channel::create()?;
     let (output, output_for_clients) = Channel::create()?;
@@ -78,7 +85,7 @@ fn serve(session: Session, ports: &EndpointsClient, server: &ConsoleServer) -> R
             columns: 80,
             rows: 24,
         },
-        line: connect(ports, &port)?,
+        line: connect(ports, reserved, &port)?,
         input: (session == Session::Interactive).then_some(input),
         input_for_clients,
         output,
@@ -109,7 +116,7 @@ fn serve(session: Session, ports: &EndpointsClient, server: &ConsoleServer) -> R
             Ok(()) => {}
             Err(Error::PeerClosed) => {
                 rt::warn!("the serial port is gone; waiting for another one");
-                console.line = connect(ports, &port)?;
+                console.line = connect(ports, reserved, &port)?;
                 continue;
             }
             Err(error) => return Err(error),
@@ -118,13 +125,13 @@ fn serve(session: Session, ports: &EndpointsClient, server: &ConsoleServer) -> R
     }
 }
 
-/// Opens the first serial port, waiting for one if there is none.
-fn connect(ports: &EndpointsClient, port: &Port) -> Result<Line, Error> {
+/// Opens the first serial port but `reserved`, waiting for one if there is none.
+fn connect(ports: &EndpointsClient, reserved: &str, port: &Port) -> Result<Line, Error> {
     let changes = ports.watch().map_err(|_| Error::PeerClosed)?;
     let mut message = Vec::new();
     loop {
         let list = ports.list().map_err(|_| Error::PeerClosed)?;
-        for candidate in list {
+        for candidate in list.iter().filter(|port| port.name != reserved) {
             let Ok((_, channel, _)) = ports.open(&candidate.name) else {
                 continue;
             };

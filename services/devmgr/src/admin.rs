@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use devmgr::node::{self, Device, NodeEvent};
 use proto::devmgr::{
     DevError, DriverAdminRequest, DriverAdminRestartReply, DriverAdminStartReply,
-    DriverAdminStopReply, NodeState, RestartRules,
+    DriverAdminStopReply, DriverPolicy, NodeState,
 };
 use rt::Deadline;
 use rt::ipc::Server;
@@ -30,6 +30,10 @@ impl AdminReply {
             AdminReply::Restart(reply) => reply.send(result),
         };
     }
+}
+
+fn not_yet() -> DevError {
+    DevError::Failed(String::from("not supported yet"))
 }
 
 fn not_a_device() -> DevError {
@@ -59,12 +63,34 @@ impl Manager {
                 }
                 DriverAdminRequest::Policy { path, reply } => {
                     let _ = match self.policy(&path) {
-                        Ok((rules, deaths)) => reply.ok(rules, deaths),
+                        Ok((policy, deaths)) => reply.ok(policy, deaths),
                         Err(error) => reply.error(&error),
                     };
                 }
-                DriverAdminRequest::SetPolicy { path, rules, reply } => {
-                    let _ = reply.send(self.set_policy(&path, rules));
+                DriverAdminRequest::SetPolicy {
+                    path,
+                    policy,
+                    reply,
+                } => {
+                    let _ = reply.send(self.set_policy(&path, policy));
+                }
+                DriverAdminRequest::Reload { reply, .. } => {
+                    let _ = reply.error(not_yet());
+                }
+                DriverAdminRequest::Suspend { reply, .. } => {
+                    let _ = reply.error(not_yet());
+                }
+                DriverAdminRequest::Resume { reply, .. } => {
+                    let _ = reply.error(not_yet());
+                }
+                DriverAdminRequest::Load { reply, .. } => {
+                    let _ = reply.error(not_yet());
+                }
+                DriverAdminRequest::Unload { reply, .. } => {
+                    let _ = reply.error(not_yet());
+                }
+                DriverAdminRequest::Programs { reply } => {
+                    let _ = reply.error(not_yet());
                 }
             }
         }
@@ -158,28 +184,22 @@ impl Manager {
         }
     }
 
-    fn policy(&self, path: &str) -> Result<(RestartRules, u32), DevError> {
+    fn policy(&self, path: &str) -> Result<(DriverPolicy, u32), DevError> {
         let node = self.nodes.get(self.device_at(path)?);
         let node = node.ok_or(DevError::NotFound)?;
-        let rules = node.rules(&self.drivers);
-        Ok((rules, node.history.deaths(&rules, now_ns() / 1_000_000)))
+        let policy = node.policy(&self.drivers);
+        let deaths = node.history.deaths(&policy.restart, now_ns() / 1_000_000);
+        Ok((policy, deaths))
     }
 
-    fn set_policy(&mut self, path: &str, rules: RestartRules) -> Result<(), DevError> {
+    fn set_policy(&mut self, path: &str, policy: DriverPolicy) -> Result<(), DevError> {
         let index = self.device_at(path)?;
-        if rules.pause_min_ms > rules.pause_max_ms {
+        if policy.restart.pause_min_ms > policy.restart.pause_max_ms {
             let what = "rules: the shortest pause is longer than the longest";
             return Err(DevError::Invalid(what.to_string()));
         }
-        if rules.start_limit_ms == 0 || rules.heartbeat_ms == 0 || rules.silence_ms == 0 {
-            let what = "rules: no driver starts or answers in no time";
-            return Err(DevError::Invalid(what.to_string()));
-        }
         if let Some(node) = self.nodes.get_mut(index) {
-            node.rules = Some(rules);
-            if let Some(held) = &mut node.held {
-                held.heartbeat.retime(&rules);
-            }
+            node.policy = Some(policy);
         }
         Ok(())
     }

@@ -29,6 +29,11 @@ impl Driver {
         let [major, minor, patch] = self.manifest.version;
         format!("{major}.{minor}.{patch}")
     }
+
+    /// Stem of the names of its endpoints.
+    pub fn stem(&self) -> &str {
+        crate::names::stem(self.manifest.class, self.manifest.name())
+    }
 }
 
 /// The chosen driver.

@@ -219,6 +219,7 @@ pub const fn scheme(class: Class) -> &'static str {
     match class {
         Class::Block => "disk",
         Class::Serial => "serial",
+        Class::Net => "net",
         Class::Bus | Class::Other => "other",
     }
 }

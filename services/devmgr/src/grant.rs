@@ -12,8 +12,8 @@ use proto::devmgr::{DriverControlClient, DriverHostServer};
 use rt::abi::{PRIORITY_DRIVER, Quota, ResourceKind};
 use rt::process::{Command, Stdio};
 use rt::{
-    AsHandle, CacheMode, Channel, Deadline, DmaDomain, Error, Interrupt, Resource, Rights, Signals,
-    Trigger, Vmo, Watch, startup,
+    AsHandle, CacheMode, Channel, DmaDomain, Error, Interrupt, Resource, Rights, Signals, Trigger,
+    Vmo, Watch, startup,
 };
 
 use crate::manager::{Held, Manager, NodeKey};
@@ -59,7 +59,6 @@ impl Manager {
     fn launch(&mut self, index: usize, choice: &Choice) -> Result<(), String> {
         let driver = self.drivers.get(choice.driver).ok_or("no such driver")?;
         let (name, program) = (driver.manifest.name().to_string(), driver.program.clone());
-        let start_limit_ms = self.rules(index).start_limit_ms;
         let node = self.nodes.get_mut(index).ok_or("no such node")?;
         let (host_client, host) = DriverHostServer::pair().map_err(text("channel"))?;
         let (control, control_server) = Channel::create().map_err(text("channel"))?;
@@ -122,7 +121,7 @@ impl Manager {
             .process()
             .wait_async(&self.port, key, Signals::TERMINATED, Watch::Once);
         held.child = Some(child);
-        held.limit = Some(Deadline::after_ms(start_limit_ms.into()));
+        held.limit = Some(Self::start_limit());
         watched.map_err(text("port"))
     }
 }

@@ -16,9 +16,8 @@ use devmgr::program;
 use devmgr::restart::History;
 use proto::devmgr::{
     Change, ChangeEventsClient, Class, DeviceTreeServer, DeviceTreeWaitSettledReply,
-    DriverAdminServer, DriverControlClient, DriverHostServer, EndpointsServer,
+    DriverAdminServer, DriverControlClient, DriverHostServer, DriverPolicy, EndpointsServer,
     EndpointsWaitSettledReply, NodeState, NodeSummary, PartitionsNextDiskReply, PartitionsServer,
-    RestartRules,
 };
 use proto::proc::CrashReportsClient;
 use rt::process::Child;
@@ -39,12 +38,15 @@ pub const KEY_SERIAL: u64 = 3;
 pub const KEY_PARTITIONS: u64 = 4;
 pub const KEY_OTHER: u64 = 5;
 pub const KEY_DRV: u64 = 6;
+pub const KEY_NET: u64 = 7;
 const KEY_BUSES: u64 = 0x100;
 /// Names of endpoints, by their place.
 pub const KEY_NAMES: u64 = 0x1000;
 const KEY_NODES: u64 = 1 << 16;
 /// Requests served before the port is asked again.
 pub const BATCH: usize = 32;
+/// A driver that is not in service after this time is ended.
+const START_LIMIT_S: u64 = 30;
 /// A driver that was asked to stop and still runs after this time is ended.
 pub const STOP_LIMIT_S: u64 = 5;
 /// Waiting for somebody to read partition tables, once everything else is done.
@@ -101,8 +103,8 @@ pub struct Node {
     pub ending: Option<String>,
     pub teardown: Vec<String>,
     pub wanted: Wanted,
-    /// What is done when the driver dies; `None`: as its manifest says.
-    pub rules: Option<RestartRules>,
+    /// What an administrator wants; `None`: as its manifest says.
+    pub policy: Option<DriverPolicy>,
     pub history: History,
     /// When the next incarnation starts.
     pub restart_at: Option<Deadline>,
@@ -124,7 +126,7 @@ impl Node {
             ending: None,
             teardown: Vec::new(),
             wanted: Wanted::Serving,
-            rules: None,
+            policy: None,
             history: History::default(),
             restart_at: None,
             unfenced: false,
@@ -167,6 +169,7 @@ pub struct Manager {
     pub tree_server: DeviceTreeServer,
     pub disk_server: EndpointsServer,
     pub serial_server: EndpointsServer,
+    pub net_server: EndpointsServer,
     pub other_server: EndpointsServer,
     pub admin_server: DriverAdminServer,
     pub admin_replies: Vec<(usize, AdminReply)>,
@@ -209,6 +212,7 @@ impl Manager {
             tree_server: DeviceTreeServer::new(served("dev", KEY_DEV)?),
             disk_server: EndpointsServer::new(served("disk", KEY_DISK)?),
             serial_server: EndpointsServer::new(served("serial", KEY_SERIAL)?),
+            net_server: EndpointsServer::new(served("net", KEY_NET)?),
             other_server: EndpointsServer::new(served("other", KEY_OTHER)?),
             admin_server: DriverAdminServer::new(served("drv", KEY_DRV)?),
             admin_replies: Vec::new(),
@@ -257,10 +261,7 @@ impl Manager {
         }
         let named = bound.iter().filter_map(|(index, choice)| {
             let driver = self.drivers.get(choice.driver)?;
-            Some((
-                self.nodes.get(*index)?.path.as_str(),
-                driver.manifest.name(),
-            ))
+            Some((self.nodes.get(*index)?.path.as_str(), driver.stem()))
         });
         self.names.reserve(named);
         for (index, choice) in bound {
@@ -297,6 +298,7 @@ impl Manager {
             KEY_DEV => self.serve_tree(),
             KEY_DISK => self.serve_endpoints(Class::Block, key),
             KEY_SERIAL => self.serve_endpoints(Class::Serial, key),
+            KEY_NET => self.serve_endpoints(Class::Net, key),
             KEY_OTHER => self.serve_endpoints(Class::Other, key),
             KEY_PARTITIONS => self.serve_partitions(),
             KEY_DRV => self.serve_admin(),
@@ -343,9 +345,13 @@ impl Manager {
             .fold(self.next_heartbeat(), Deadline::min)
     }
 
+    /// Deadline for a driver that is started now.
+    pub fn start_limit() -> Deadline {
+        Deadline::after_secs(START_LIMIT_S)
+    }
+
     fn check_limits(&mut self) {
         for index in 0..self.nodes.len() {
-            let start_limit_ms = self.rules(index).start_limit_ms;
             let Some(node) = self.nodes.get_mut(index) else {
                 continue;
             };
@@ -363,7 +369,7 @@ impl Manager {
                 ));
                 NodeEvent::Stopped
             } else {
-                node.ending = Some(format!("not in service after {start_limit_ms} ms"));
+                node.ending = Some(format!("not in service after {START_LIMIT_S} s"));
                 NodeEvent::Failed
             };
             self.teardown(index, event);

@@ -1,4 +1,4 @@
-//! Stable names of endpoints: `virtio0`, `nvme0n1`, `uart0`.
+//! Stable names of endpoints: `virtio0`, `nvme0n1`, `uart0`, `eth0`.
 //!
 //! A number belongs to a stem and a node's path and stays with them as long as the system runs, so that a
 //! restarted driver has its old name. Nodes are numbered in the order of their paths when they are bound,
@@ -8,6 +8,8 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+
+use ddk_manifest::Class;
 
 /// Most bytes of a suffix.
 const SUFFIX_MAX: usize = 16;
@@ -19,25 +21,29 @@ pub struct Names {
     next: BTreeMap<String, u32>,
 }
 
-/// The stem of a driver's endpoints: its name up to the first `-`, without digits at the end.
-pub fn stem(driver: &str) -> &str {
+/// The stem of a driver's endpoints. Interfaces are `eth`, whatever drives them; else it is the driver's name up to the
+/// first `-`, without digits at the end.
+pub fn stem(class: Class, driver: &str) -> &str {
+    if class == Class::NET {
+        return "eth";
+    }
     let word = driver.split('-').next().unwrap_or(driver);
     let stem = word.trim_end_matches(|c: char| c.is_ascii_digit());
     if stem.is_empty() { word } else { stem }
 }
 
 impl Names {
-    /// Numbers all nodes that were bound together: (path, driver).
+    /// Numbers all nodes that were bound together: (path, stem of the driver).
     pub fn reserve<'a>(&mut self, bound: impl IntoIterator<Item = (&'a str, &'a str)>) {
         let mut bound: Vec<_> = bound.into_iter().collect();
         bound.sort_unstable();
-        for (path, driver) in bound {
-            self.number(path, driver);
+        for (path, stem) in bound {
+            self.number(path, stem);
         }
     }
 
-    fn number(&mut self, path: &str, driver: &str) -> u32 {
-        let stem = stem(driver).to_string();
+    fn number(&mut self, path: &str, stem: &str) -> u32 {
+        let stem = stem.to_string();
         let next = &mut self.next;
         *self
             .numbers
@@ -50,8 +56,8 @@ impl Names {
             })
     }
 
-    /// Name of an endpoint of the driver at that node; `None` for a suffix that is no plain word.
-    pub fn name(&mut self, path: &str, driver: &str, suffix: &str) -> Option<String> {
+    /// Name of an endpoint of the driver with this stem at that node; `None` for a suffix that is no plain word.
+    pub fn name(&mut self, path: &str, stem: &str, suffix: &str) -> Option<String> {
         let plain = suffix.len() <= SUFFIX_MAX
             && suffix
                 .bytes()
@@ -59,8 +65,8 @@ impl Names {
         if !plain {
             return None;
         }
-        let number = self.number(path, driver);
-        Some(format!("{}{number}{suffix}", stem(driver)))
+        let number = self.number(path, stem);
+        Some(format!("{stem}{number}{suffix}"))
     }
 }
 
@@ -70,27 +76,28 @@ mod tests {
 
     #[test]
     fn stems() {
-        assert_eq!(stem("virtio-blk"), "virtio");
-        assert_eq!(stem("uart16550"), "uart");
-        assert_eq!(stem("8250"), "8250");
-        assert_eq!(stem("nvme"), "nvme");
+        assert_eq!(stem(Class::BLOCK, "virtio-blk"), "virtio");
+        assert_eq!(stem(Class::SERIAL, "uart16550"), "uart");
+        assert_eq!(stem(Class::SERIAL, "8250"), "8250");
+        assert_eq!(stem(Class::BLOCK, "nvme"), "nvme");
+        assert_eq!(stem(Class::NET, "virtio-net"), "eth");
     }
 
     #[test]
     fn numbers_follow_paths_and_stay() {
         let mut names = Names::default();
         names.reserve([
-            ("/pci/00:05.0", "virtio-blk"),
+            ("/pci/00:05.0", "virtio"),
             ("/pci/00:03.0", "nvme"),
-            ("/pci/00:04.0", "virtio-blk"),
+            ("/pci/00:04.0", "virtio"),
         ]);
         let mut name = |p: &str, d: &str, s: &str| names.name(p, d, s);
         assert_eq!(
-            name("/pci/00:05.0", "virtio-blk", "").as_deref(),
+            name("/pci/00:05.0", "virtio", "").as_deref(),
             Some("virtio1")
         );
         assert_eq!(
-            name("/pci/00:04.0", "virtio-blk", "").as_deref(),
+            name("/pci/00:04.0", "virtio", "").as_deref(),
             Some("virtio0")
         );
         assert_eq!(
@@ -99,13 +106,13 @@ mod tests {
         );
         // Plugged in later: the next number, although the path comes first.
         assert_eq!(
-            name("/pci/00:02.0", "virtio-blk", "").as_deref(),
+            name("/pci/00:02.0", "virtio", "").as_deref(),
             Some("virtio2")
         );
         assert_eq!(
-            name("/pci/00:04.0", "virtio-blk", "").as_deref(),
+            name("/pci/00:04.0", "virtio", "").as_deref(),
             Some("virtio0")
         );
-        assert_eq!(name("/pci/00:04.0", "virtio-blk", "../x"), None);
+        assert_eq!(name("/pci/00:04.0", "virtio", "../x"), None);
     }
 }

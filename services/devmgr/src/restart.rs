@@ -4,7 +4,7 @@
 
 use alloc::collections::VecDeque;
 
-use proto::devmgr::RestartRules;
+use proto::devmgr::{DriverPolicy, RestartRules};
 
 /// The rules unless manifest or administrator say otherwise: 8 restarts in a minute, at most 5 s apart.
 pub const DEFAULT_RULES: RestartRules = RestartRules {
@@ -12,15 +12,22 @@ pub const DEFAULT_RULES: RestartRules = RestartRules {
     window_ms: 60_000,
     pause_min_ms: 50,
     pause_max_ms: 5_000,
-    start_limit_ms: 30_000,
-    heartbeat_ms: 2_000,
-    silence_ms: 10_000,
 };
 
 /// The rules of a driver that is never restarted.
 pub const NEVER: RestartRules = RestartRules {
     budget: 0,
     ..DEFAULT_RULES
+};
+
+/// How drivers are watched over unless an administrator says otherwise.
+pub const DEFAULT_POLICY: DriverPolicy = DriverPolicy {
+    restart: DEFAULT_RULES,
+    probation_ms: 60_000,
+    heartbeat_ms: 2_000,
+    silence_ms: 10_000,
+    start_ms: 30_000,
+    stop_ms: 5_000,
 };
 
 /// Most deaths that are remembered, and so the largest budget that counts.
@@ -92,7 +99,6 @@ mod tests {
         window_ms: 1000,
         pause_min_ms: 10,
         pause_max_ms: 25,
-        ..DEFAULT_RULES
     };
 
     #[test]
@@ -137,9 +143,7 @@ mod tests {
             pause_max_ms: u32,
             gaps in prop::collection::vec(0u64..5000, 1..300),
         ) {
-            let rules = RestartRules {
-                budget, window_ms, pause_min_ms, pause_max_ms, ..DEFAULT_RULES
-            };
+            let rules = RestartRules { budget, window_ms, pause_min_ms, pause_max_ms };
             let mut history = History::default();
             let (mut now, mut given): (u64, alloc::vec::Vec<u64>) = (0, alloc::vec::Vec::new());
             for gap in gaps {

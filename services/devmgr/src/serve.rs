@@ -7,7 +7,7 @@ use devmgr::binding;
 use devmgr::node::{Device, NodeEvent};
 use proto::devmgr::{
     Change, ChangeEventsClient, Class, DevError, DeviceTreeRequest, DriverHostRequest,
-    EndpointInfo, EndpointsRequest, NodeInfo, PartitionsRequest, WhyReport,
+    EndpointInfo, EndpointsRequest, NodeInfo, PartitionsRequest, Versions, WhyReport,
 };
 use rt::ipc::Server;
 use rt::{AsHandle, Channel, Error};
@@ -72,6 +72,7 @@ impl Manager {
                 _ => None,
             },
             driver_version: driver.map(binding::Driver::version),
+            versions: Versions::default(),
             teardown: node.teardown.clone(),
         })
     }
@@ -144,10 +145,11 @@ impl Manager {
         Ok(())
     }
 
-    /// Serves a batch of `disk:`, `serial:` or `other:`.
+    /// Serves a batch of `disk:`, `serial:`, `net:` or `other:`.
     pub fn serve_endpoints(&mut self, class: Class, key: u64) {
         let server = match class {
             Class::Serial => self.serial_server.clone(),
+            Class::Net => self.net_server.clone(),
             Class::Other => self.other_server.clone(),
             _ => self.disk_server.clone(),
         };
@@ -273,10 +275,12 @@ impl Manager {
                     sent
                 }
                 DriverHostRequest::Running { reply } => {
-                    let rules = self.rules(index);
-                    if let Some(held) = self.nodes.get_mut(index).and_then(|n| n.held.as_mut()) {
-                        held.limit = None;
-                        held.heartbeat = Heartbeat::due(&rules);
+                    if let Some(node) = self.nodes.get_mut(index) {
+                        let policy = node.policy(&self.drivers);
+                        if let Some(held) = &mut node.held {
+                            held.limit = None;
+                            held.heartbeat = Heartbeat::due(&policy);
+                        }
                     }
                     self.transition(index, NodeEvent::Running);
                     let sent = reply.ok();
@@ -284,12 +288,18 @@ impl Manager {
                     sent
                 }
                 DriverHostRequest::Alive { beat } => {
-                    let rules = self.rules(index);
-                    if let Some(held) = self.nodes.get_mut(index).and_then(|n| n.held.as_mut()) {
-                        held.heartbeat.answered(beat, &rules);
+                    if let Some(node) = self.nodes.get_mut(index) {
+                        let policy = node.policy(&self.drivers);
+                        if let Some(held) = &mut node.held {
+                            held.heartbeat.answered(beat, &policy);
+                        }
                     }
                     Ok(())
                 }
+                DriverHostRequest::Saved { .. }
+                | DriverHostRequest::Suspended { .. }
+                | DriverHostRequest::Resumed { .. } => Ok(()),
+                DriverHostRequest::Restored { reply } => reply.ok(None),
                 DriverHostRequest::Failed { reason, reply } => {
                     if let Some(node) = self.nodes.get_mut(index) {
                         let short: String = reason.chars().take(256).collect();
@@ -319,12 +329,12 @@ impl Manager {
         if driver.manifest.class.text() != class.text() {
             return Err(DevError::Invalid(String::from("class")));
         }
-        let driver = driver.manifest.name().to_string();
         let (path, epoch) = (node.path.clone(), node.epoch);
         let name = self
             .names
-            .name(&path, &driver, suffix)
+            .name(&path, driver.stem(), suffix)
             .ok_or_else(|| DevError::Invalid(String::from("suffix")))?;
+        let driver = driver.manifest.name().to_string();
         let info = EndpointInfo {
             name: name.clone(),
             class,

@@ -5,7 +5,7 @@ use alloc::format;
 use devmgr::binding;
 use devmgr::node::NodeEvent;
 use devmgr::restart::{self, Verdict};
-use proto::devmgr::{NodeState, RestartRules};
+use proto::devmgr::{DriverPolicy, NodeState};
 use rt::Deadline;
 use rt::time::now_ns;
 
@@ -22,43 +22,34 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// The driver is in service: the first one is due after a pause.
-    pub fn due(rules: &RestartRules) -> Heartbeat {
+    pub fn due(policy: &DriverPolicy) -> Heartbeat {
         Heartbeat {
-            next: Some(Deadline::after_ms(rules.heartbeat_ms.into())),
+            next: Some(Deadline::after_ms(policy.heartbeat_ms.into())),
             ..Heartbeat::default()
         }
     }
 
     /// An answer came; one to an older beat does not count.
-    pub fn answered(&mut self, beat: u32, rules: &RestartRules) {
+    pub fn answered(&mut self, beat: u32, policy: &DriverPolicy) {
         if self.awaited && beat == self.beat {
             self.awaited = false;
-            self.next = Some(Deadline::after_ms(rules.heartbeat_ms.into()));
-        }
-    }
-
-    /// The rules changed: what was awaited by the old ones is awaited anew.
-    pub fn retime(&mut self, rules: &RestartRules) {
-        if self.next.is_some() {
-            let wait_ms = if self.awaited {
-                rules.silence_ms
-            } else {
-                rules.heartbeat_ms
-            };
-            self.next = Some(Deadline::after_ms(wait_ms.into()));
+            self.next = Some(Deadline::after_ms(policy.heartbeat_ms.into()));
         }
     }
 }
 
 impl Node {
-    /// The rules in force: those set by hand, or the manifest's.
-    pub fn rules(&self, drivers: &[binding::Driver]) -> RestartRules {
+    /// The policy in force: that set by hand, or the manifest's.
+    pub fn policy(&self, drivers: &[binding::Driver]) -> DriverPolicy {
         let manifest = self.driver.and_then(|d| drivers.get(d)).map(|d| d.manifest);
-        let by_manifest = match manifest {
+        let restart = match manifest {
             Some(m) if m.restart == ddk_manifest::RestartPolicy::NEVER => restart::NEVER,
             _ => restart::DEFAULT_RULES,
         };
-        self.rules.unwrap_or(by_manifest)
+        self.policy.unwrap_or(DriverPolicy {
+            restart,
+            ..restart::DEFAULT_POLICY
+        })
     }
 }
 
@@ -67,12 +58,6 @@ fn now_ms() -> u64 {
 }
 
 impl Manager {
-    /// The rules in force for a node.
-    pub fn rules(&self, index: usize) -> RestartRules {
-        let node = self.nodes.get(index);
-        node.map_or(restart::DEFAULT_RULES, |n| n.rules(&self.drivers))
-    }
-
     /// When a heartbeat is to be sent or overdue.
     pub fn next_heartbeat(&self) -> Deadline {
         let beats = self
@@ -88,20 +73,23 @@ impl Manager {
             let Some(node) = self.nodes.get_mut(index) else {
                 continue;
             };
-            let rules = node.rules(&self.drivers);
+            let silence_ms = node.policy(&self.drivers).silence_ms;
             let Some(held) = &mut node.held else { continue };
             let heartbeat = &mut held.heartbeat;
             if !heartbeat.next.is_some_and(Deadline::has_passed) {
                 continue;
             }
             if heartbeat.awaited {
-                node.ending = Some(format!("no heartbeat for {} ms", rules.silence_ms));
+                node.ending = Some(format!(
+                    "no heartbeat for {} s",
+                    f64::from(silence_ms) / 1000.0
+                ));
                 self.teardown(index, NodeEvent::Failed);
                 continue;
             }
             heartbeat.beat = heartbeat.beat.wrapping_add(1);
             heartbeat.awaited = true;
-            heartbeat.next = Some(Deadline::after_ms(rules.silence_ms.into()));
+            heartbeat.next = Some(Deadline::after_ms(silence_ms.into()));
             // A driver that is gone is told of by its process.
             let _ = held.control.ping(heartbeat.beat);
         }
@@ -119,7 +107,7 @@ impl Manager {
                 self.transition(index, NodeEvent::Restart);
             }
             (NodeState::Failed, Wanted::Serving) => {
-                let (rules, now) = (node.rules(&self.drivers), now_ms());
+                let (rules, now) = (node.policy(&self.drivers).restart, now_ms());
                 match node.history.died(&rules, now) {
                     Verdict::RestartAt(at) => {
                         node.restart_at = Some(Deadline::after_ms(at.saturating_sub(now)));

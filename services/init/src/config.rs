@@ -9,7 +9,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 /// Keys that have a meaning.
-pub const KEYS: &[&str] = &["services", "root"];
+pub const KEYS: &[&str] = &["services", "root", "control", "console"];
 
 /// What was configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -37,6 +37,8 @@ pub enum OnExit {
 pub enum Argument {
     /// `interactive` or `headless`.
     Session,
+    /// Name of the serial port that the configuration calls `control`.
+    ControlPort,
 }
 
 /// A row of the table.
@@ -92,6 +94,7 @@ pub const SERVICES: &[Service] = &[
             Grant::Serve("drv"),
             Grant::Serve("disk"),
             Grant::Serve("serial"),
+            Grant::Serve("net"),
             Grant::Serve("other"),
             Grant::Serve("partitions"),
             Grant::Resource("ports", ResourceKind::IoPort, 0, PORTS),
@@ -106,7 +109,7 @@ pub const SERVICES: &[Service] = &[
         name: "console",
         program: "bin/console",
         priority: PRIORITY_DRIVER,
-        arguments: &[Argument::Session],
+        arguments: &[Argument::Session, Argument::ControlPort],
         grants: &[Grant::Log, Grant::Use("serial"), Grant::Serve("console")],
         on_exit: OnExit::Report,
     },
@@ -142,6 +145,29 @@ pub const SERVICES: &[Service] = &[
         ],
         on_exit: OnExit::Report,
     },
+    // Only where the configuration names a port for it. It passes on what the shell has.
+    Service {
+        name: "control",
+        program: "bin/control",
+        priority: PRIORITY_DRIVER,
+        arguments: &[Argument::ControlPort],
+        grants: &[
+            Grant::Log,
+            Grant::Archive,
+            Grant::Use("serial"),
+            Grant::Use("file"),
+            Grant::Use("disk"),
+            Grant::Use("other"),
+            Grant::Use("net"),
+            Grant::Use("dev"),
+            Grant::Use("drv"),
+            Grant::Use("proc"),
+            Grant::Use("power"),
+            Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
+            Grant::Resource("system", ResourceKind::System, 0, 1),
+        ],
+        on_exit: OnExit::Report,
+    },
 ];
 
 /// The shell: started when the console is there, with the console's streams.
@@ -154,6 +180,7 @@ pub const SHELL: Service = Service {
         Grant::Log,
         Grant::Use("file"),
         Grant::Use("disk"),
+        Grant::Use("net"),
         Grant::Use("other"),
         Grant::Use("dev"),
         Grant::Use("drv"),
@@ -208,6 +235,18 @@ mod tests {
                 ["acpi", "devmgr"].contains(&service.name),
                 "{}",
                 service.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_from_a_host_may_what_one_at_the_console_may() {
+        let control = find("control").unwrap();
+        for grant in SHELL.grants {
+            let at_the_console = *grant == Grant::Use("console");
+            assert!(
+                at_the_console || control.grants.contains(grant),
+                "{grant:?}"
             );
         }
     }

@@ -138,11 +138,14 @@ impl Supervisor {
         };
         for name in &names {
             match services::find(name) {
+                Some(service) if !self.is_wanted(service) => {}
                 Some(service) => self.start(service),
                 None => rt::error!("boot.cfg names an unknown service: {name:?}"),
             }
         }
-        if let Err(why) = self.open_console() {
+        if self.has_console()
+            && let Err(why) = self.open_console()
+        {
             self.no_shell(&why);
         }
         let mut packets = [Packet::default(); 8];
@@ -230,6 +233,7 @@ impl Supervisor {
             .map_err(|e| format!("{}: {e}", service.program))?;
         let own = service.arguments.iter().map(|argument| match argument {
             Argument::Session => self.session(),
+            Argument::ControlPort => self.config.get("control").unwrap_or(""),
         });
         let mut command = Command::new(&program, service.name)
             .args(own.chain(args.iter().copied()))
@@ -288,6 +292,20 @@ impl Supervisor {
                 }
             }
         })
+    }
+
+    /// Whether the configuration has a use for the service.
+    fn is_wanted(&self, service: &Service) -> bool {
+        match service.name {
+            "control" => self.config.get("control").is_some(),
+            "console" => self.has_console(),
+            _ => true,
+        }
+    }
+
+    /// Whether there is a console, with a shell at it.
+    fn has_console(&self) -> bool {
+        self.config.get("console") != Some("off")
     }
 
     fn session(&self) -> &'static str {
@@ -403,7 +421,10 @@ impl Supervisor {
             return false;
         }
         let handles = ending::Handles {
-            console: self.scheme("console").ok(),
+            console: self
+                .has_console()
+                .then(|| self.scheme("console").ok())
+                .flatten(),
             firmware: self.scheme("firmware").ok(),
             log: self.root.derive(ResourceKind::Log, 0, 1).ok(),
             ports: self.root.derive(ResourceKind::IoPort, 0, 1 << 16).ok(),

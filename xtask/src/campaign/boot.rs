@@ -83,7 +83,7 @@ impl Boot<'_> {
         let archive_file = self.folder.join(format!("{name}.archive"));
         let script = format!(
             "drv policy {disk_name} budget=4294967295 pause-min-ms=0 pause-max-ms=0 \
-             start-limit-ms=3000 heartbeat-ms=300 silence-ms=1000\n\
+             start-ms=3000 heartbeat-ms=300 silence-ms=1000\n\
              drv restart {disk_name}; sleep 1\n\
              echo '== counts before'; kernstat -l\n\
              echo '== load'\n\

@@ -4,6 +4,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::Sender;
 
 use super::disk::{self, Disk};
 use crate::tool;
@@ -18,6 +19,31 @@ const DETERMINISTIC: &[&str] = &[
     "-seed",
     "1",
 ];
+
+/// What carries the control port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// COM2, in the console's place.
+    Uart,
+}
+
+/// A line to the guest's control service.
+#[derive(Clone, Debug)]
+pub struct ControlPort {
+    /// What carries it.
+    pub transport: Transport,
+    /// Is given the host's end when the machine starts.
+    pub opened: Sender<UnixStream>,
+}
+
+impl Transport {
+    /// The words of the kernel's command line that tell the system of it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Transport::Uart => "control=uart0 console=off",
+        }
+    }
+}
 
 /// A machine, and what it boots.
 #[derive(Clone, Debug)]
@@ -36,6 +62,21 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// Further QEMU arguments, after all others.
     pub extra: Vec<String>,
+    /// The control port; without one there is none.
+    pub control: Option<ControlPort>,
+}
+
+/// The guest's ends of its lines to the host.
+#[derive(Debug)]
+pub struct GuestEnds {
+    /// COM1.
+    pub log: UnixStream,
+    /// COM2.
+    pub console: UnixStream,
+    /// Port 0xe9.
+    pub outcome: UnixStream,
+    /// The control port.
+    pub control: Option<UnixStream>,
 }
 
 impl Machine {
@@ -49,6 +90,7 @@ impl Machine {
             command_line: String::new(),
             disks: Vec::new(),
             extra: Vec::new(),
+            control: None,
         }
     }
 
@@ -60,7 +102,7 @@ impl Machine {
 
     /// QEMU's command line, with the log on COM1, the console on COM2 and the
     /// outcome on port 0xe9. QEMU has to inherit the sockets under their numbers.
-    pub fn command(&self, log: &UnixStream, console: &UnixStream, outcome: &UnixStream) -> Command {
+    pub fn command(&self, ends: &GuestEnds) -> Command {
         let mut command = tool::command("qemu-system-x86_64");
         command
             .args(["-M", "q35", "-cpu", "max,-erms", "-m", &self.memory])
@@ -74,11 +116,23 @@ impl Machine {
         if !self.command_line.is_empty() {
             command.args(["-append", &self.command_line]);
         }
-        for (name, socket) in [("log", log), ("console", console), ("outcome", outcome)] {
-            let fd = socket.as_raw_fd();
-            command.args(["-chardev", &format!("socket,id={name},fd={fd}")]);
+        let lines = [
+            ("log", Some(&ends.log)),
+            ("console", Some(&ends.console)),
+            ("outcome", Some(&ends.outcome)),
+            ("control", ends.control.as_ref()),
+        ];
+        for (name, socket) in lines {
+            if let Some(socket) = socket {
+                let fd = socket.as_raw_fd();
+                command.args(["-chardev", &format!("socket,id={name},fd={fd}")]);
+            }
         }
-        command.args(["-serial", "chardev:log", "-serial", "chardev:console"]);
+        let second = match &self.control {
+            Some(control) if control.transport == Transport::Uart => "chardev:control",
+            _ => "chardev:console",
+        };
+        command.args(["-serial", "chardev:log", "-serial", second]);
         command.args(["-device", "isa-debugcon,iobase=0xe9,chardev=outcome"]);
         command.args(disk::controllers(&self.disks, self.cpus));
         for (index, disk) in self.disks.iter().enumerate() {

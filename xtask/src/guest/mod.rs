@@ -17,9 +17,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use machine::GuestEnds;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-pub use machine::Machine;
+pub use machine::{ControlPort, Machine, Transport};
 
 /// How long a panicking kernel may go on writing its report.
 const PANIC_REPORT_LIMIT: Duration = Duration::from_secs(10);
@@ -102,9 +103,20 @@ pub fn run(
     let (log, log_guest) = UnixStream::pair().context("a socket for the log")?;
     let (console, console_guest) = UnixStream::pair().context("a socket for the console")?;
     let (outcome, outcome_guest) = UnixStream::pair().context("a socket for the outcome")?;
-    let command = machine.command(&log_guest, &console_guest, &outcome_guest);
-    let guest_ends = vec![log_guest, console_guest, outcome_guest];
-    let mut process = process::Process::start(command, guest_ends)?;
+    let mut control_guest = None;
+    if let Some(port) = &machine.control {
+        let (control, guest_end) = UnixStream::pair().context("a socket for the control port")?;
+        // Whoever does not want it any more does without.
+        let _ = port.opened.send(control);
+        control_guest = Some(guest_end);
+    }
+    let guest_ends = GuestEnds {
+        log: log_guest,
+        console: console_guest,
+        outcome: outcome_guest,
+        control: control_guest,
+    };
+    let mut process = process::Process::start(machine.command(&guest_ends), guest_ends)?;
 
     // Bounded, so that a guest that floods a slow reader waits for it.
     let (sender, events) = mpsc::sync_channel(64);

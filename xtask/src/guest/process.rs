@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus};
 use anyhow::Context;
 use rustix::io::FdFlags;
 
+use super::machine::GuestEnds;
 use crate::tool;
 
 /// A running QEMU. Dropping it ends QEMU.
@@ -16,12 +17,16 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts QEMU, which inherits `sockets` under their present numbers.
+    /// Starts QEMU, which inherits `ends` under their present numbers.
     ///
     /// The kernel ends QEMU when the calling thread ends, so the thread that
     /// starts it has to stay until its end.
-    pub(super) fn start(mut command: Command, sockets: Vec<UnixStream>) -> anyhow::Result<Self> {
+    pub(super) fn start(mut command: Command, ends: GuestEnds) -> anyhow::Result<Self> {
         let text = tool::shown(&command);
+        let sockets: Vec<UnixStream> = [ends.log, ends.console, ends.outcome]
+            .into_iter()
+            .chain(ends.control)
+            .collect();
         let prepare = move || {
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
             // In the child only, so that no other child inherits them: the end

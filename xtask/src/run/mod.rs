@@ -5,6 +5,7 @@
 //! alone, and the host's terminal adds the carriage return. So the output of
 //! `--exec` is exactly what the guest's programs wrote.
 
+mod headless;
 mod terminal;
 
 use std::fs::File;
@@ -54,6 +55,13 @@ pub struct RunArgs {
     /// Run the shell commands of this file without a terminal, then power off.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
+    /// No terminal: print one line of JSON when the system is ready (control address, process id, log file,
+    /// forwarded ports), and stay until it ends or this process is ended. `cargo xtask sh` runs commands in it.
+    #[arg(long, conflicts_with_all = ["exec", "script", "gdb"])]
+    headless: bool,
+    /// With --headless: go on in the background once the line is printed.
+    #[arg(long, requires = "headless")]
+    detach: bool,
     /// Give up after so many seconds; 300 with --exec or --script, else no limit.
     #[arg(long, value_name = "N")]
     timeout_s: Option<u64>,
@@ -80,6 +88,9 @@ pub struct RunArgs {
 ///
 /// When set-up or build fails, or the arguments ask for what is not there.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    if args.detach {
+        return headless::detach();
+    }
     let commands = commands(args)?;
     let mut disks = args
         .disks
@@ -135,6 +146,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         (None, _) => None,
     };
     let outcome = match commands {
+        _ if args.headless => headless::run(machine, time_limit, &built)?,
         Some(_) => without_terminal(&machine, time_limit, &built)?,
         None => with_terminal(&machine, time_limit, &built)?,
     };

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use rt::proto::devmgr::{
-    DeviceTreeClient, DriverAdminClient, NodeState, NodeSummary, RestartRules,
+    DeviceTreeClient, DriverAdminClient, DriverPolicy, NodeState, NodeSummary, RestartRules,
 };
 use serde_json::{Value, json};
 use tools::{devices, service};
@@ -21,7 +21,7 @@ const HELP: &str = "\
 Usage: drv [--json] list
        drv [--json] info NODE...
        drv [--json] start|stop|restart NODE...
-       drv [--json] policy NODE [RULE=N...]
+       drv [--json] policy NODE [RULE=N]...
 Show and control the drivers of devices. NODE is a path as `lsdev` prints it, its end, or the
 name of an endpoint (virtio0).
 
@@ -30,8 +30,10 @@ name of an endpoint (virtio0).
   start    start a driver that is stopped, failed or quarantined
   stop     let the driver finish, fence the device, leave it without a driver
   restart  stop it in good order and start it again
-  policy   show or set when a driver is taken for dead, and what is done then: budget, window-ms,
-           pause-min-ms, pause-max-ms, start-limit-ms, heartbeat-ms, silence-ms
+  policy   show or set how the driver is watched over. Restarts when it dies unasked: budget in
+           window-ms, pauses from pause-min-ms to pause-max-ms. Hangs: a heartbeat every
+           heartbeat-ms, an answer within silence-ms, in service within start-ms, stopped within
+           stop-ms. A new version is proven after probation-ms.
 ";
 
 /// A driver may take 30 s to come up, and a device as long to be fenced.
@@ -210,19 +212,10 @@ fn control(tool: &mut Tool, verb: &str, paths: &[String], json: bool) -> Result<
 
 fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Result<(), Stop> {
     let admin: DriverAdminClient = service::connect(tool, "drv")?;
-    let (mut rules, deaths) = service::answer(tool, path, admin.policy(path))?;
+    let (mut policy, deaths) = service::answer(tool, path, admin.policy(path))?;
     for setting in settings {
         let number = setting.split_once('=').and_then(|(name, value)| {
-            let field = match name {
-                "budget" => &mut rules.budget,
-                "window-ms" => &mut rules.window_ms,
-                "pause-min-ms" => &mut rules.pause_min_ms,
-                "pause-max-ms" => &mut rules.pause_max_ms,
-                "start-limit-ms" => &mut rules.start_limit_ms,
-                "heartbeat-ms" => &mut rules.heartbeat_ms,
-                "silence-ms" => &mut rules.silence_ms,
-                _ => return None,
-            };
+            let (_, field) = fields(&mut policy).into_iter().find(|(n, _)| *n == name)?;
             *field = value.parse().ok()?;
             Some(())
         });
@@ -233,37 +226,49 @@ fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Resul
         }
     }
     if !settings.is_empty() {
-        service::answer(tool, path, admin.set_policy(path, rules))?;
+        service::answer(tool, path, admin.set_policy(path, policy))?;
     }
-    let RestartRules {
-        budget,
-        window_ms,
-        pause_min_ms,
-        pause_max_ms,
-        start_limit_ms,
-        heartbeat_ms,
-        silence_ms,
-    } = rules;
+    let rules = fields(&mut policy);
     if json {
-        return print(
-            tool,
-            &json!({
-                "path": path,
-                "budget": budget,
-                "window_ms": window_ms,
-                "pause_min_ms": pause_min_ms,
-                "pause_max_ms": pause_max_ms,
-                "start_limit_ms": start_limit_ms,
-                "heartbeat_ms": heartbeat_ms,
-                "silence_ms": silence_ms,
-                "deaths": deaths,
-            }),
-        );
+        let mut value = json!({ "path": path, "deaths": deaths });
+        for (name, number) in rules {
+            value[name.replace('-', "_")] = json!(*number);
+        }
+        return print(tool, &value);
     }
+    let rules: Vec<String> = rules.map(|(name, n)| format!("{name}={n}")).to_vec();
     writeln!(
         tool.out,
-        "{path}: budget={budget} window-ms={window_ms} pause-min-ms={pause_min_ms} \
-         pause-max-ms={pause_max_ms} start-limit-ms={start_limit_ms} \
-         heartbeat-ms={heartbeat_ms} silence-ms={silence_ms}; deaths in the window: {deaths}"
+        "{path}: {}; deaths in the window: {deaths}",
+        rules.join(" ")
     )
+}
+
+/// Names and numbers of a policy.
+fn fields(policy: &mut DriverPolicy) -> [(&'static str, &mut u32); 9] {
+    let DriverPolicy {
+        restart:
+            RestartRules {
+                budget,
+                window_ms,
+                pause_min_ms,
+                pause_max_ms,
+            },
+        probation_ms,
+        heartbeat_ms,
+        silence_ms,
+        start_ms,
+        stop_ms,
+    } = policy;
+    [
+        ("budget", budget),
+        ("window-ms", window_ms),
+        ("pause-min-ms", pause_min_ms),
+        ("pause-max-ms", pause_max_ms),
+        ("probation-ms", probation_ms),
+        ("heartbeat-ms", heartbeat_ms),
+        ("silence-ms", silence_ms),
+        ("start-ms", start_ms),
+        ("stop-ms", stop_ms),
+    ]
 }

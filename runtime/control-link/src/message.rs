@@ -1,0 +1,187 @@
+//! Messages.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the protocol; the two sides have the same one or do not talk.
+pub const VERSION: u16 = 1;
+/// Most bytes of data in a message.
+pub const DATA_BYTES_MAX: usize = 16 * 1024;
+/// Most bytes of a command line.
+pub const COMMAND_BYTES_MAX: usize = 32 * 1024;
+/// Bytes that a receiver grants at a time; at most this much of a request is under way.
+pub const CREDIT_BYTES: u32 = 256 * 1024;
+/// Requests that a system serves at a time.
+pub const REQUESTS_MAX: usize = 16;
+
+/// What the standard input of a command is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// Nothing.
+    Empty,
+    /// What follows as [`ToSystem::Data`], up to [`ToSystem::End`].
+    Stream,
+}
+
+/// Which output of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputStream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Errors,
+}
+
+/// From a host to a system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToSystem {
+    /// Who is there? Answered by [`FromSystem::Hello`].
+    Hello,
+    /// Runs a command line with `sh`.
+    Execute {
+        /// Number of the request.
+        id: u32,
+        /// The command line, at most [`COMMAND_BYTES_MAX`] bytes.
+        command: String,
+        /// Its standard input.
+        input: Input,
+        /// Bytes of output that are granted to begin with, both streams together.
+        credit: u32,
+    },
+    /// Bytes of a request, at most [`DATA_BYTES_MAX`], after those up to `offset`.
+    Data {
+        /// Number of the request.
+        id: u32,
+        /// How many bytes were sent before.
+        offset: u64,
+        /// The bytes.
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+    },
+    /// There are no more bytes of this request.
+    End {
+        /// Number of the request.
+        id: u32,
+    },
+    /// So many more bytes of the request's output may be sent.
+    Credit {
+        /// Number of the request.
+        id: u32,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// Nobody wants the request's result any more. A command is killed with what it started.
+    Cancel {
+        /// Number of the request.
+        id: u32,
+    },
+}
+
+/// From a system to a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromSystem {
+    /// The service is there. Also sent unasked when it starts; with another number than before it has
+    /// forgotten all requests.
+    Hello {
+        /// Version of the protocol.
+        version: u16,
+        /// Tells this start of the service from others.
+        incarnation: u64,
+    },
+    /// So many frames came damaged since this was told last; what they said is lost.
+    Damaged {
+        /// Number of frames.
+        frames: u32,
+    },
+    /// So many more bytes of the request may be sent.
+    Credit {
+        /// Number of the request.
+        id: u32,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// What a command wrote, at most [`DATA_BYTES_MAX`] bytes.
+    Output {
+        /// Number of the request.
+        id: u32,
+        /// Which of its outputs.
+        stream: OutputStream,
+        /// The bytes.
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+    },
+    /// The request is over.
+    Ended {
+        /// Number of the request.
+        id: u32,
+        /// How.
+        ending: Ending,
+    },
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// The command ended with this status, as a shell's `$?`.
+    Exited {
+        /// 0 to 255.
+        status: u8,
+    },
+    /// It was cancelled.
+    Cancelled,
+    /// The system switched itself off meanwhile; not the system says this, but who runs it.
+    SwitchedOff {
+        /// The status that the system ended with.
+        status: u8,
+    },
+    /// It could not be served.
+    Failed {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+impl ToSystem {
+    /// The request that it belongs to.
+    pub fn id(&self) -> Option<u32> {
+        match self {
+            ToSystem::Hello => None,
+            ToSystem::Execute { id, .. }
+            | ToSystem::Data { id, .. }
+            | ToSystem::End { id }
+            | ToSystem::Credit { id, .. }
+            | ToSystem::Cancel { id } => Some(*id),
+        }
+    }
+
+    /// The request that it belongs to, to be renumbered.
+    pub fn id_mut(&mut self) -> Option<&mut u32> {
+        match self {
+            ToSystem::Hello => None,
+            ToSystem::Execute { id, .. }
+            | ToSystem::Data { id, .. }
+            | ToSystem::End { id }
+            | ToSystem::Credit { id, .. }
+            | ToSystem::Cancel { id } => Some(id),
+        }
+    }
+
+    /// Whether it begins a request.
+    pub fn begins(&self) -> bool {
+        matches!(self, ToSystem::Execute { .. })
+    }
+}
+
+impl FromSystem {
+    /// The request that it belongs to, to be renumbered.
+    pub fn id_mut(&mut self) -> Option<&mut u32> {
+        match self {
+            FromSystem::Hello { .. } | FromSystem::Damaged { .. } => None,
+            FromSystem::Credit { id, .. }
+            | FromSystem::Output { id, .. }
+            | FromSystem::Ended { id, .. } => Some(id),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A session with buffers of its own: whole frames are copied in and out.
+
+use alloc::vec::Vec;
+
+use proto::net::{BufferAccess, Status};
+use sys::{Deadline, Mapping};
+
+use crate::frame::{Checksum, RxChecksum, RxFrame, Segment, Space, TxFrame};
+use crate::session::Buffer;
+use crate::{Nic, Session, SessionError};
+
+/// Bytes of a buffer, and how far apart they are: half a page, so that none straddles two.
+const BUFFER_BYTES: u32 = 2048;
+/// Most buffers that a frame to be sent takes.
+const PARTS_MAX: usize = 34;
+
+/// What the device is to do with a frame to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Offload {
+    /// Compute this checksum.
+    pub checksum: Option<Checksum>,
+    /// Cut it; needs `checksum`.
+    pub segment: Option<Segment>,
+}
+
+/// A port for whole frames.
+pub struct FramePort {
+    session: Session,
+    memory: Mapping,
+    buffer: Buffer,
+    /// Bytes of a receive buffer.
+    rx_bytes: u32,
+    /// Buffers to send from, by number.
+    tx_free: Vec<u32>,
+    /// Where they start.
+    tx_base: u32,
+    /// Buffers of frames that the driver has, by the first one's number.
+    tx_parts: Vec<Vec<u32>>,
+    /// Frames that were refused or lost.
+    tx_failed: u64,
+    frame: RxFrame,
+    fragments_max: usize,
+}
+
+impl FramePort {
+    /// A session of its own on a queue of the interface, with this many buffers each way.
+    ///
+    /// # Errors
+    /// When the driver or the system refuses.
+    pub fn new(nic: &Nic, queue: u16, buffers: u16) -> Result<FramePort, SessionError> {
+        let mut session = nic.open_session(queue, buffers, buffers)?;
+        let info = nic.info();
+        let rx_bytes = info.rx_buffer_min.max(BUFFER_BYTES);
+        let rx_bytes = rx_bytes.next_multiple_of(BUFFER_BYTES);
+        let rx_count = u32::from(session.info().rx_depth);
+        let tx_count = u32::from(session.info().tx_depth);
+        let tx_base = rx_count
+            .checked_mul(rx_bytes)
+            .ok_or(SessionError::Corrupt)?;
+        let len = tx_base as usize + (tx_count * BUFFER_BYTES) as usize;
+        let (vmo, memory) = Mapping::create(len)?;
+        let whole = len.next_multiple_of(4096) as u64;
+        let buffer = session.register(&vmo, 0, whole, BufferAccess::Both)?;
+        for number in 0..rx_count {
+            let space = Space {
+                buffer,
+                offset: number * rx_bytes,
+                length: rx_bytes,
+            };
+            session.provide(space, number.into())?;
+        }
+        session.kick()?;
+        Ok(FramePort {
+            session,
+            memory,
+            buffer,
+            rx_bytes,
+            tx_free: (0..tx_count).rev().collect(),
+            tx_base,
+            tx_parts: (0..tx_count).map(|_| Vec::new()).collect(),
+            tx_failed: 0,
+            frame: RxFrame::default(),
+            fragments_max: usize::from(info.fragments_max).min(PARTS_MAX),
+        })
+    }
+
+    /// The session, for its event, its channel and the modes.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// The next frame that is there, in place of what `into` holds, and what the device says of its checksums.
+    /// Its buffers go back to the driver with the next [`FramePort::flush`] or [`FramePort::wait`].
+    ///
+    /// # Errors
+    /// As [`Session::receive`].
+    pub fn receive(&mut self, into: &mut Vec<u8>) -> Result<Option<RxChecksum>, SessionError> {
+        while self.session.receive(&mut self.frame)? {
+            into.clear();
+            for part in &self.frame.parts {
+                into.extend_from_slice(part.prefix());
+                let (at, len) = (part.space.offset as usize, part.space.length as usize);
+                self.memory.read_to_vec(at, len, into)?;
+                let number = part.token as u32;
+                let space = Space {
+                    buffer: self.buffer,
+                    offset: number.wrapping_mul(self.rx_bytes),
+                    length: self.rx_bytes,
+                };
+                self.session.provide(space, part.token)?;
+            }
+            if self.frame.status == Status::OK {
+                return Ok(Some(self.frame.checksum));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Copies a frame into buffers and queues it. `false`: there are no buffers free, wait first. The driver sees it with
+    /// [`FramePort::flush`] or [`FramePort::wait`].
+    ///
+    /// # Errors
+    /// As [`Session::transmit`]; a frame of more buffers than the device takes is `InvalidArgument`.
+    pub fn send(&mut self, frame: &[u8], offload: Offload) -> Result<bool, SessionError> {
+        let count = frame.len().div_ceil(BUFFER_BYTES as usize);
+        if count == 0 || count > self.fragments_max {
+            return Err(SessionError::System(sys::Error::InvalidArgument));
+        }
+        if self.tx_free.len() < count || self.session.room() < count {
+            self.reclaim()?;
+        }
+        if self.tx_free.len() < count || self.session.room() < count {
+            return Ok(false);
+        }
+        let numbers = self.tx_free.split_off(self.tx_free.len() - count);
+        let mut parts = [Space {
+            buffer: self.buffer,
+            offset: 0,
+            length: 0,
+        }; PARTS_MAX];
+        let pieces = frame.chunks(BUFFER_BYTES as usize);
+        for ((part, number), piece) in parts.iter_mut().zip(&numbers).zip(pieces) {
+            part.offset = self.tx_base + number * BUFFER_BYTES;
+            part.length = piece.len() as u32;
+            self.memory.write(part.offset as usize, piece)?;
+        }
+        let first = numbers.first().copied().unwrap_or(0);
+        let frame = TxFrame {
+            parts: parts.get(..count).unwrap_or_default(),
+            checksum: offload.checksum,
+            segment: offload.segment,
+        };
+        self.session.transmit(&frame, first.into())?;
+        if let Some(kept) = self.tx_parts.get_mut(first as usize) {
+            *kept = numbers;
+        }
+        Ok(true)
+    }
+
+    /// Takes back the buffers of what was sent.
+    fn reclaim(&mut self) -> Result<(), SessionError> {
+        while let Some(done) = self.session.sent()? {
+            if done.status != Status::OK {
+                self.tx_failed += 1;
+            }
+            if let Some(numbers) = self.tx_parts.get_mut(done.token as usize) {
+                self.tx_free.append(numbers);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames that were refused, or lost with a driver.
+    pub fn failed(&self) -> u64 {
+        self.tx_failed
+    }
+
+    /// Shows the driver what was queued and given back.
+    ///
+    /// # Errors
+    /// As [`Session::kick`].
+    pub fn flush(&mut self) -> Result<(), SessionError> {
+        self.session.kick()
+    }
+
+    /// Shows the driver what there is, and sleeps until there is something to receive or something was sent. May return early.
+    ///
+    /// # Errors
+    /// As [`Session::wait`].
+    pub fn wait(&mut self, deadline: Deadline) -> Result<(), SessionError> {
+        // A driver that is gone has no doorbell; the wait finds its successor.
+        let _ = self.session.kick();
+        self.reclaim()?;
+        self.session.wait(deadline)
+    }
+}
+
+impl core::fmt::Debug for FramePort {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "FramePort {{ {:?} }}", self.session)
+    }
+}

@@ -1,0 +1,204 @@
+//! The loop: one thread, never blocked by a host or a command that does not keep up.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use boot_archive::BootArchive;
+use control_link::{
+    COMMAND_BYTES_MAX, Ending, FrameError, FromSystem, Input, REQUESTS_MAX, ToSystem, VERSION,
+};
+use rt::proto::devmgr::EndpointsClient;
+use rt::proto::proc::ProcessesClient;
+use rt::{AsHandle, Channel, Deadline, Error, Packet, Port, Vmo, startup};
+
+use crate::execute::Execution;
+use crate::line::Line;
+
+const KEY_LINE: u64 = 1;
+const KEY_REQUEST: u64 = 2;
+/// Queued by the loop itself when there is more to read.
+const KEY_AGAIN: u64 = 3;
+
+struct Control {
+    port: Port,
+    shell: Vmo,
+    processes: Option<ProcessesClient>,
+    incarnation: u64,
+    line: Line,
+    requests: BTreeMap<u32, Execution>,
+    damaged: u32,
+}
+
+/// Entry point.
+pub fn run() -> Result<(), String> {
+    let name = startup::args()
+        .get(1)
+        .ok_or("started without the name of a serial port")?;
+    let client = |name: &str| startup::take::<Channel>(name);
+    let ports = client("serial").ok_or("started without the handle \"serial\"")?;
+    let ports = EndpointsClient::new(ports);
+    let archive =
+        startup::take::<Vmo>("archive").ok_or("started without the handle \"archive\"")?;
+    let archive = BootArchive::open(archive).map_err(|error| error.to_string())?;
+    let shell = archive
+        .window("bin/sh")
+        .map_err(|error| format!("bin/sh: {error}"))?;
+    let processes = startup::handle::<Channel>("proc")
+        .and_then(|channel| channel.duplicate().ok())
+        .map(ProcessesClient::new);
+    let text = |error: Error| error.to_string();
+    let port = Port::create().map_err(text)?;
+    let line = Line::open(&ports, name, &port, KEY_LINE).map_err(text)?;
+    let mut control = Control {
+        port,
+        shell,
+        processes,
+        incarnation: rt::time::now_ns(),
+        line,
+        requests: BTreeMap::new(),
+        damaged: 0,
+    };
+    rt::info!("control port at serial:/{name}");
+    control.hello();
+    loop {
+        match control.turn() {
+            Ok(()) => {}
+            Err(Error::PeerClosed) => {
+                rt::warn!("the serial port is gone; waiting for it");
+                control.line = Line::open(&ports, name, &control.port, KEY_LINE).map_err(text)?;
+                // What was on its way is lost, in both directions.
+                control.damaged = control.damaged.saturating_add(1);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+impl Control {
+    fn turn(&mut self) -> Result<(), Error> {
+        let mut messages = alloc::vec::Vec::new();
+        let more = self.line.receive(|message| messages.push(message))?;
+        for message in messages {
+            match message {
+                Ok(message) => self.serve(message),
+                Err(error) => self.complain(error),
+            }
+        }
+        let damaged = core::mem::take(&mut self.damaged);
+        if damaged > 0 {
+            self.line.send(&FromSystem::Damaged { frames: damaged });
+        }
+        let line = &mut self.line;
+        let mut over = alloc::vec::Vec::new();
+        for (id, request) in &mut self.requests {
+            if let Some(ending) = request.pump(line) {
+                over.push((*id, ending));
+            }
+        }
+        for (id, ending) in over {
+            self.requests.remove(&id);
+            self.line.send(&FromSystem::Ended { id, ending });
+        }
+        self.line.flush()?;
+        if more {
+            self.port.queue(KEY_AGAIN, 0)?;
+        }
+        let mut packets = [Packet::default(); 16];
+        self.port.wait(&mut packets, Deadline::FOREVER)?;
+        Ok(())
+    }
+
+    /// A line of garbage is one line of the log, not one each.
+    fn complain(&mut self, error: FrameError) {
+        if self.damaged == 0 {
+            rt::warn!("{error}");
+        }
+        self.damaged = self.damaged.saturating_add(1);
+    }
+
+    fn hello(&mut self) {
+        self.line.send(&FromSystem::Hello {
+            version: VERSION,
+            incarnation: self.incarnation,
+        });
+    }
+
+    fn refuse(&mut self, id: u32, reason: String) {
+        let ending = Ending::Failed { reason };
+        self.line.send(&FromSystem::Ended { id, ending });
+    }
+
+    fn serve(&mut self, message: ToSystem) {
+        match message {
+            ToSystem::Hello => self.hello(),
+            ToSystem::Execute {
+                id,
+                command,
+                input,
+                credit,
+            } => {
+                if let Err(reason) = self.execute(id, &command, input, credit) {
+                    self.refuse(id, reason);
+                }
+            }
+            ToSystem::Data { id, offset, bytes } => {
+                let Some(request) = self.requests.get_mut(&id) else {
+                    return;
+                };
+                if let Err(reason) = request.input(offset, bytes) {
+                    request.cancel(self.processes.as_ref());
+                    self.requests.remove(&id);
+                    self.refuse(id, reason);
+                }
+            }
+            ToSystem::End { id } => {
+                if let Some(request) = self.requests.get_mut(&id) {
+                    request.end_input();
+                }
+            }
+            ToSystem::Credit { id, bytes } => {
+                if let Some(request) = self.requests.get_mut(&id) {
+                    request.grant(bytes);
+                }
+            }
+            // What is over needs no cancelling, and was told.
+            ToSystem::Cancel { id } => {
+                if let Some(request) = self.requests.get_mut(&id) {
+                    request.cancel(self.processes.as_ref());
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, id: u32, command: &str, input: Input, credit: u32) -> Result<(), String> {
+        if id == 0 || self.requests.contains_key(&id) {
+            // An end for this number would be taken for the other one's.
+            rt::warn!("a request with number {id}, which is in use");
+            return Ok(());
+        }
+        if self.requests.len() >= REQUESTS_MAX {
+            return Err(format!("{REQUESTS_MAX} requests are under way already"));
+        }
+        if command.len() > COMMAND_BYTES_MAX {
+            return Err(format!(
+                "a command of {} bytes, where {COMMAND_BYTES_MAX} is the most",
+                command.len()
+            ));
+        }
+        let request = Execution::start(
+            &self.shell,
+            id,
+            command,
+            input,
+            credit,
+            &self.port,
+            KEY_REQUEST,
+        )?;
+        if let Some(greeting) = request.greeting() {
+            self.line.send(&greeting);
+        }
+        self.requests.insert(id, request);
+        Ok(())
+    }
+}
