@@ -109,7 +109,7 @@ impl Live {
     fn faults(&self) -> Arc<Faults> {
         let plan = self.reader.plan();
         let mut state = self.state.lock();
-        if plan == state.plan {
+        if plan.sequence == state.plan.sequence {
             return state.faults.clone();
         }
         state.plan = plan;

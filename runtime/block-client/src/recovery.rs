@@ -154,7 +154,10 @@ impl Session {
         self.closed = false;
         self.given_up = false;
         self.patience.renew();
-        for (id, request) in self.ledger.renew(self.connection.info().epoch) {
+        let in_flight = self.ledger.renew(self.connection.info().epoch);
+        #[cfg(feature = "control-no-replay")]
+        let in_flight = self.forgotten(in_flight)?;
+        for (id, request) in in_flight {
             self.connection.push(&request.submission(id))?;
         }
         self.connection.kick()
@@ -188,6 +191,18 @@ impl Session {
         }
         self.complain(Complaint::Protocol);
         Ok(())
+    }
+
+    /// Negative control: what was in flight is answered as if it had been done.
+    #[cfg(feature = "control-no-replay")]
+    fn forgotten(
+        &mut self,
+        in_flight: Vec<(u64, crate::Request)>,
+    ) -> Result<Vec<(u64, crate::Request)>, SessionError> {
+        for (id, _) in in_flight {
+            self.forgotten.push(self.ledger.remove(id)?);
+        }
+        Ok(Vec::new())
     }
 
     /// Gives a request to the device again that it did not answer; `false` when that is not to be done.

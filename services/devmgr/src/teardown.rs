@@ -52,6 +52,7 @@ pub fn steps(device: &Device, grants: &Grants) -> Vec<Step> {
     let mut steps = alloc::vec![Step::WithdrawEndpoints, Step::EndProcess];
     if let Device::Pci(_) = device {
         steps.push(Step::Fence(FenceStep::MaskInterrupts));
+        #[cfg(not(feature = "control-no-fence"))]
         steps.push(Step::Fence(FenceStep::BusMasterOff));
         steps.push(Step::Fence(FenceStep::Reset));
     }

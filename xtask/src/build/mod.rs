@@ -150,6 +150,25 @@ pub fn build(profile: Profile) -> anyhow::Result<Built> {
     Ok(Built { kernel, programs })
 }
 
+/// The same with the programs of some packages built with a feature that no shipped program has: for fault campaigns
+/// and negative controls.
+///
+/// # Errors
+///
+/// When something does not compile.
+pub fn with_features(built: &Built, packages: &[&str], feature: &str) -> anyhow::Result<Built> {
+    let toolchain = Toolchain::ensure()?;
+    let mut others = cargo::build_with_feature(&toolchain, Profile::Release, packages, feature)?;
+    let programs = built.programs.iter().map(|program| {
+        let other = others.iter().position(|p| p.name == program.name);
+        other.map_or_else(|| program.clone(), |at| others.swap_remove(at))
+    });
+    Ok(Built {
+        kernel: built.kernel.clone(),
+        programs: programs.collect(),
+    })
+}
+
 /// Builds the documentation of all packages and fails on a warning.
 ///
 /// # Errors

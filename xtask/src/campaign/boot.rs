@@ -32,9 +32,9 @@ use crate::system::endurance::check_image;
 const BLOCKS: usize = 256;
 const DISK_BYTES: u64 = 32 << 20;
 /// How long a client of the campaign waits for an answer.
-const PATIENCE_MS: u32 = 1000;
+const PATIENCE_MS: u32 = 700;
 /// How long a fault is watched that shows nothing.
-const WINDOW_US: u64 = 40_000;
+const WINDOW_US: u64 = 25_000;
 /// Member of the archive through which the guest gets its orders, and its length in bytes.
 const MAILBOX: &str = "etc/campaign";
 const PAGE: usize = 4096;
@@ -83,7 +83,7 @@ impl Boot<'_> {
         let archive_file = self.folder.join(format!("{name}.archive"));
         let script = format!(
             "drv policy {disk_name} budget=4294967295 pause-min-ms=0 pause-max-ms=0 \
-             start-ms=3000 heartbeat-ms=300 silence-ms=1000\n\
+             start-ms=3000 heartbeat-ms=200 silence-ms=700\n\
              drv restart {disk_name}; sleep 1\n\
              echo '== counts before'; kernstat -l\n\
              echo '== load'\n\
@@ -289,6 +289,8 @@ pub struct Current {
     pub fault: Fault,
     /// Whether its place was reached; `None` before that is known.
     pub activated: Option<bool>,
+    /// The number of its first order, by which a driver with faults built in tells of it.
+    number: u64,
     /// The trap is in.
     probing: bool,
 }
@@ -323,6 +325,25 @@ impl Conductor<'_, '_> {
         self.memory()?.write(at, bytes)
     }
 
+    fn plan_at(&mut self) -> anyhow::Result<u64> {
+        let plan = self.boot.code.plan();
+        let plan = plan.context("the driver has no faults built in")?;
+        self.memory()?;
+        Ok(self.base + self.program + plan)
+    }
+
+    /// Kind, parameter and seed; the number that puts them in force comes after.
+    fn put_plan(&mut self, words: &[u64; 3]) -> anyhow::Result<()> {
+        let at = self.plan_at()? + 8;
+        let bytes = words.map(u64::to_le_bytes).concat();
+        self.memory()?.write(at, &bytes)
+    }
+
+    fn put_plan_sequence(&mut self, number: u64) -> anyhow::Result<()> {
+        let at = self.plan_at()?;
+        self.memory()?.write(at, &number.to_le_bytes())
+    }
+
     /// A line of the guest.
     fn answer(&mut self, line: &str) -> anyhow::Result<()> {
         let word = line.split(' ').next().unwrap_or_default();
@@ -342,6 +363,12 @@ impl Conductor<'_, '_> {
         if let Some(patch) = &fault.patch {
             self.put(patch, &patch.after)?;
         }
+        if let Some(plan) = fault.plan {
+            // The order that follows has the next number, and the fault has the order's.
+            self.put_plan(&plan)?;
+            let number = self.sequence + 1;
+            self.put_plan_sequence(number)?;
+        }
         let (order, parameter) = match fault.order {
             Order::Watch => (1, WINDOW_US),
             Order::Restart => (5, 2 * WINDOW_US),
@@ -351,7 +378,8 @@ impl Conductor<'_, '_> {
             class,
             number,
             Current {
-                activated: fault.patch.is_none().then_some(true),
+                activated: matches!(fault.order, Order::Kill(_)).then_some(true),
+                number: self.sequence + 1,
                 fault,
                 probing: false,
             },
@@ -365,6 +393,10 @@ impl Conductor<'_, '_> {
         };
         if let Some(patch) = &current.fault.patch {
             self.put(patch, &patch.before)?;
+        }
+        if current.fault.plan.is_some() {
+            self.put_plan_sequence(0)?;
+            self.put_plan(&[0; 3])?;
         }
         let probe = current.fault.patch.as_ref().filter(|_| {
             current.fault.probe && !died && !current.probing && current.fault.order == Order::Watch
@@ -391,7 +423,14 @@ impl Conductor<'_, '_> {
     }
 
     fn result(&mut self, line: &str) -> anyhow::Result<()> {
-        if let Some((class, number, current)) = self.current.take() {
+        if let Some((class, number, mut current)) = self.current.take() {
+            if current.fault.plan.is_some() {
+                let injected = self.injected.borrow().get(&current.number).cloned();
+                current.activated = Some(injected.is_some());
+                if let Some(text) = injected {
+                    current.fault.text = format!("{}: {text}", current.fault.text);
+                }
+            }
             let seen = Seen::parse(line)?;
             let driver = self.boot.driver.0;
             let entry = Entry::new(driver, class, self.boot.seed, number, &current, seen);

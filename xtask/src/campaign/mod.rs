@@ -4,6 +4,7 @@
 //! system: `plan.rs` says which, `boot.rs` injects them, `journal.rs` keeps what became of each, `tally.rs` counts.
 
 mod boot;
+mod curve;
 mod journal;
 mod kills;
 mod memory;
@@ -39,6 +40,40 @@ pub enum Class {
     KillStep,
     /// The driver is killed, and again while it starts.
     KillRecovery,
+    /// The device's registers answer something else, or nothing.
+    Mmio,
+    /// Memory that device and driver share holds something else.
+    Dma,
+    /// Interrupts are lost, come without a cause, or in a storm.
+    Interrupt,
+    /// The driver sends rubbish to the device manager and to its bus.
+    Ipc,
+    /// The driver has used up its memory, its handles, or the system refuses it more.
+    Oom,
+    /// The driver tries what it was not granted.
+    Grant,
+}
+
+/// All classes that are trials.
+const TRIALS: [Class; 10] = [
+    Class::Code,
+    Class::Hang,
+    Class::KillStep,
+    Class::KillRecovery,
+    Class::Mmio,
+    Class::Dma,
+    Class::Interrupt,
+    Class::Ipc,
+    Class::Oom,
+    Class::Grant,
+];
+
+impl Class {
+    /// Whether the driver has to be built with faults in it: its code alone cannot be made to do this.
+    fn needs_faults_built_in(self) -> bool {
+        use Class::{Dma, Grant, Interrupt, Ipc, Mmio, Oom};
+        matches!(self, Mmio | Dma | Interrupt | Ipc | Oom | Grant)
+    }
 }
 
 /// What `cargo xtask campaign` takes.
@@ -53,6 +88,9 @@ pub struct CampaignArgs {
     /// Classes of faults, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
     class: Vec<Class>,
+    /// Every class but `kill`; of a driver's faults half are mutations of its code.
+    #[arg(long, conflicts_with = "class")]
+    all: bool,
     /// Only this driver.
     #[arg(long, value_name = "NAME")]
     driver: Option<String>,
@@ -74,6 +112,18 @@ pub struct CampaignArgs {
     /// Faults of one boot.
     #[arg(long, value_name = "N", default_value_t = 300)]
     batch: usize,
+    /// Measure throughput over the interval at which the driver is killed, instead of injecting faults.
+    #[arg(long)]
+    curve: bool,
+    /// With `--curve`: seconds at each interval.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    seconds: u64,
+    /// With `--curve`: how often each interval has its turn.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    rounds: u64,
+    /// With `--curve`: where the plot goes; in `target/campaign` otherwise.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Print JSON objects.
     #[arg(long)]
     json: bool,
@@ -95,6 +145,19 @@ pub fn run(args: &CampaignArgs) -> anyhow::Result<ExitCode> {
         let names: Vec<&str> = DRIVERS.iter().map(|(driver, ..)| *driver).collect();
         let text = format!("--driver: there is {}", names.join(" and "));
         return Err(crate::UsageError(text).into());
+    }
+    if args.curve {
+        return curve::run(args, &drivers);
+    }
+    if args.all {
+        // A code fault after each of the others.
+        let others = TRIALS.iter().filter(|class| **class != Class::Code);
+        let class = others.flat_map(|class| [Class::Code, *class]).collect();
+        let args = CampaignArgs {
+            class,
+            ..args.clone()
+        };
+        return trials(&args, &drivers);
     }
     if args.class == [Class::Kill] && args.number.is_none() {
         return kills::run(args, &drivers);
@@ -123,75 +186,98 @@ fn is_drivers_code(name: &str) -> bool {
     OURS.iter().any(|part| name.contains(part)) && !NOT.iter().any(|part| name.contains(part))
 }
 
+/// Class and number of each fault of a driver.
+fn faults(args: &CampaignArgs) -> Vec<(Class, u64)> {
+    if let Some(number) = args.number {
+        return args.class.iter().map(|class| (*class, number)).collect();
+    }
+    let mut counts = std::collections::BTreeMap::new();
+    let turns = args.class.iter().cycle().zip(0..args.faults);
+    let numbered = turns.map(|(class, _)| {
+        let count: &mut u64 = counts.entry(*class as u8).or_default();
+        *count += 1;
+        (*class, *count - 1)
+    });
+    numbered.collect()
+}
+
 fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitCode> {
     setup::ensure(&[setup::MACHINE])?;
     let built = build::build(Profile::Release)?;
     let folder = build::target_folder("campaign")?;
     let mut journal = Journal::open(args.resume.as_ref())?;
-    let classes = args.class.len() as u64;
     let mut boots = 0;
     let mut traces = Vec::new();
-    'drivers: for driver in drivers.iter().copied() {
+    let mut variants = vec![(false, built)];
+    if args.class.iter().any(|class| class.needs_faults_built_in()) {
+        let faulty = build::with_features(&variants[0].1, drivers, "ddk-backend-os/faults")?;
+        variants.push((true, faulty));
+    }
+    'runs: for driver in drivers.iter().copied() {
         let known = DRIVERS.iter().find(|(name, ..)| *name == driver);
         let driver = *known.context("no such driver")?;
-        let program = built.programs.iter().find(|p| p.name == driver.0);
-        let program = program.context("the driver was not built")?;
-        let code = Code::load(&program.stripped, is_drivers_code)?;
-        let all = (0..args.faults).map(|n| {
-            let class = args.class[(n % classes) as usize];
-            (class, n / classes)
-        });
-        let mut rest: Vec<(Class, u64)> = match args.number {
-            Some(number) => args.class.iter().map(|class| (*class, number)).collect(),
-            None => all
-                .filter(|(class, n)| !journal.has(driver.0, *class, args.seed, *n))
-                .collect(),
-        };
-        while !rest.is_empty() {
-            if args.boots.is_some_and(|most| boots >= most) {
-                break 'drivers;
-            }
-            boots += 1;
-            let batch: Vec<_> = rest.iter().copied().take(args.batch).collect();
-            let boot = Boot {
-                built: &built,
-                driver,
-                code: &code,
-                cpus: args.cpus,
-                seed: args.seed,
-                folder: &folder,
-            };
-            let mut finished = 0;
-            let mut problem = None;
-            let ended = boot.run(&batch, &mut |entry| {
-                finished += 1;
-                if entry.seen.stuck || !entry.seen.recovered && entry.seen.manifested() {
-                    eprintln!("xtask: {}", told(&entry, args));
+        for (faults_built_in, built) in &variants {
+            let program = built.programs.iter().find(|p| p.name == driver.0);
+            let program = program.context("the driver was not built")?;
+            let code = Code::load(&program.stripped, is_drivers_code)?;
+            let mut rest: Vec<(Class, u64)> = faults(args)
+                .into_iter()
+                .filter(|(class, n)| {
+                    class.needs_faults_built_in() == *faults_built_in
+                        && !journal.has(driver.0, *class, args.seed, *n)
+                })
+                .collect();
+            while !rest.is_empty() {
+                if args.boots.is_some_and(|most| boots >= most) {
+                    break 'runs;
                 }
-                problem = journal.add(entry).err();
-            })?;
-            if let Some(problem) = problem {
-                return Err(problem);
-            }
-            eprintln!(
-                "xtask: {}: {} of {} faults{}",
-                driver.0,
-                args.faults as usize - rest.len() + finished,
-                args.faults,
-                match &ended {
-                    End::Done => String::new(),
-                    End::Interrupted => ", interrupted".to_owned(),
-                    End::Stuck(how) | End::Traces(how) => format!("; {how}"),
+                boots += 1;
+                let batch: Vec<_> = rest.iter().copied().take(args.batch).collect();
+                let boot = Boot {
+                    built,
+                    driver,
+                    code: &code,
+                    cpus: args.cpus,
+                    seed: args.seed,
+                    folder: &folder,
+                };
+                let mut finished = 0;
+                let mut problem = None;
+                let ended = boot.run(&batch, &mut |entry| {
+                    finished += 1;
+                    if entry.seen.stuck || !entry.seen.recovered && entry.seen.manifested() {
+                        eprintln!("xtask: {}", told(&entry, args));
+                    }
+                    problem = journal.add(entry).err();
+                })?;
+                if let Some(problem) = problem {
+                    return Err(problem);
                 }
-            );
-            rest.drain(..finished.min(rest.len()));
-            match ended {
-                End::Done => {}
-                End::Traces(how) => traces.push(format!("{}: {how}", driver.0)),
-                // The fault that did it is in the journal; without one it is nobody's, and would come again.
-                End::Stuck(how) if finished == 0 => anyhow::bail!("{}: {how}", driver.0),
-                End::Stuck(_) => {}
-                End::Interrupted => break 'drivers,
+                rest.drain(..finished.min(rest.len()));
+                eprintln!(
+                    "xtask: {}: {} faults done, {} to go{}{}",
+                    driver.0,
+                    journal.entries.len(),
+                    rest.len(),
+                    if *faults_built_in {
+                        " with faults built in"
+                    } else {
+                        ""
+                    },
+                    match &ended {
+                        End::Done => String::new(),
+                        End::Interrupted => ", interrupted".to_owned(),
+                        End::Stuck(how) | End::Traces(how) => format!("; {how}"),
+                    }
+                );
+                match ended {
+                    End::Done => {}
+                    End::Traces(how) => traces.push(format!("{}: {how}", driver.0)),
+                    // The fault that did it is in the journal; without one it is nobody's, and would come again.
+                    End::Stuck(how) if finished == 0 => anyhow::bail!("{}: {how}", driver.0),
+                    End::Stuck(_) => {}
+                    End::Interrupted => break 'runs,
+                }
             }
         }
     }

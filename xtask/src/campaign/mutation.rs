@@ -77,7 +77,11 @@ pub struct Code {
     functions: Functions,
     /// Address, offset in the file and bytes of each function.
     bodies: Vec<(u64, u64, Vec<u8>)>,
+    plan: Option<u64>,
 }
+
+/// Where a driver with faults built in looks for its plan (`ddk/backend-os/src/faults.rs`).
+const PLAN_SYMBOL: &str = "BULKHEAD_FAULT_PLAN";
 
 impl Code {
     /// The functions of a program whose names `wanted` wants.
@@ -89,10 +93,17 @@ impl Code {
         let bytes = std::fs::read(file)?;
         let mut elf = ElfStream::<AnyEndian, _>::open_stream(std::fs::File::open(file)?)?;
         let segments: Vec<_> = elf.segments().to_vec();
-        let (symbols, _) = elf.symbol_table()?.context("no symbols")?;
-        let mut bodies = Vec::new();
+        let (symbols, names) = elf.symbol_table()?.context("no symbols")?;
+        let (mut bodies, mut plan) = (Vec::new(), None);
         for symbol in symbols.iter() {
             let (start, len) = (symbol.st_value, symbol.st_size);
+            if names.get(symbol.st_name as usize)? == PLAN_SYMBOL {
+                let inside = |s: &&elf::segment::ProgramHeader| {
+                    s.p_vaddr <= start && start + len <= s.p_vaddr + s.p_filesz
+                };
+                let segment = segments.iter().find(inside);
+                plan = segment.map(|s| start - s.p_vaddr + s.p_offset);
+            }
             if symbol.st_symtype() != STT_FUNC || len == 0 {
                 continue;
             }
@@ -112,7 +123,16 @@ impl Code {
         bodies.sort();
         bodies.dedup();
         ensure!(!bodies.is_empty(), "{}: no functions", file.display());
-        Ok(Code { functions, bodies })
+        Ok(Code {
+            functions,
+            bodies,
+            plan,
+        })
+    }
+
+    /// Offset in the file of the plan of a driver with faults built in.
+    pub fn plan(&self) -> Option<u64> {
+        self.plan
     }
 
     /// Bytes of code.

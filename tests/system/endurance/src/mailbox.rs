@@ -2,7 +2,6 @@
 //! little-endian words. The program answers with lines on its standard output.
 
 use alloc::string::String;
-use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use proto::fs::{BytesRef, FilesClient, OpenFlags};
@@ -57,9 +56,10 @@ impl Mailbox {
     }
 
     fn word(&self, index: usize) -> u64 {
-        // Aligned and inside of the page.
-        let word = self.memory.atomic_u64(index * 8);
-        word.map_or(0, |word| word.load(Ordering::Acquire))
+        let mut bytes = [0; 8];
+        // Inside of the page.
+        let _ = self.memory.read(index * 8, &mut bytes);
+        u64::from_le_bytes(bytes)
     }
 
     /// The next order.
