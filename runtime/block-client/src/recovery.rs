@@ -15,6 +15,8 @@ use crate::{Disk, Session, SessionError};
 
 /// How often a request is given to a device that does not answer it: the first time, and after each reset.
 const ATTEMPTS_MAX: u8 = 3;
+/// Living drivers that end a session one after the other before the client believes them.
+const REFUSALS_MAX: u8 = 3;
 /// Time for the new incarnation to answer one call.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -28,8 +30,8 @@ pub(crate) struct Recovery {
     pub(crate) buffers: Vec<Registered>,
     /// Time for one call.
     call_limit: Duration,
-    /// How many requests were answered when a living driver ended the session.
-    refused_at: Option<u64>,
+    /// How many requests were answered when a living driver ended the session, and how often that was so.
+    refused: (u64, u8),
 }
 
 impl Recovery {
@@ -45,7 +47,7 @@ impl Recovery {
             cpu,
             buffers: Vec::new(),
             call_limit: CALL_LIMIT,
-            refused_at: None,
+            refused: (0, 0),
         }))
     }
 
@@ -117,13 +119,15 @@ impl Session {
             return Ok(());
         }
         let mut after = self.connection.info().epoch;
-        // One that answers has ended this session. The client has done nothing to deserve it; but if that
-        // happens again before anything was answered, both insist.
+        // One that answers has ended this session. The client has done nothing to deserve it; but if its
+        // successors do the same before anything was answered, they have their reasons.
         if !self.given_up && recovery.endpoint.info().is_ok() {
-            if recovery.refused_at == Some(self.ledger.answered()) {
+            let answered = self.ledger.answered();
+            let (at, times) = recovery.refused;
+            recovery.refused = (answered, if at == answered { times + 1 } else { 1 });
+            if recovery.refused.1 > REFUSALS_MAX {
                 return Err(SessionError::Closed);
             }
-            recovery.refused_at = Some(self.ledger.answered());
             recovery.complain(after, Complaint::Protocol);
         }
         let (endpoint, connection) = loop {

@@ -10,6 +10,7 @@ mod kills;
 mod memory;
 mod mutation;
 mod plan;
+mod reached;
 mod tally;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::system::endurance::DRIVERS;
 use boot::{Boot, End};
 use journal::{Entry, Journal};
 use mutation::Code;
+use reached::Reached;
 
 /// A class of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -219,7 +221,11 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
         for (faults_built_in, built) in &variants {
             let program = built.programs.iter().find(|p| p.name == driver.0);
             let program = program.context("the driver was not built")?;
-            let code = Code::load(&program.stripped, is_drivers_code)?;
+            let mut code = Code::load(&program.stripped, is_drivers_code)?;
+            if !faults_built_in {
+                let reached = Reached::find(built, driver, &program.stripped, &folder)?;
+                code = code.with_reached(reached);
+            }
             let mut rest: Vec<(Class, u64)> = faults(args)
                 .into_iter()
                 .filter(|(class, n)| {

@@ -14,6 +14,7 @@ use iced_x86::{
     InstructionInfoFactory, IntelFormatter, OpAccess, OpKind, Register,
 };
 
+use super::reached::Reached;
 use crate::symbols::Functions;
 
 /// Symbol type of functions (System V gABI, chapter 4, "Symbol Table").
@@ -72,12 +73,39 @@ pub struct Patch {
     pub text: String,
 }
 
+/// The segments of a program: address and bytes in the file.
+///
+/// # Errors
+/// When it is no ELF file.
+pub fn segments(program: &Path) -> anyhow::Result<Vec<(u64, Vec<u8>)>> {
+    let bytes = std::fs::read(program)?;
+    let elf = ElfStream::<AnyEndian, _>::open_stream(std::fs::File::open(program)?)?;
+    let parts = elf.segments().iter().map(|segment| {
+        let (from, len) = (segment.p_offset as usize, segment.p_filesz as usize);
+        let part = bytes.get(from..from + len).context("a segment outside")?;
+        Ok((segment.p_vaddr, part.to_vec()))
+    });
+    parts.collect()
+}
+
+/// Which of a driver's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// All of it.
+    Anywhere,
+    /// What runs when it starts, or rarely.
+    Rare,
+    /// What runs all the time.
+    Often,
+}
+
 /// A driver's code.
 pub struct Code {
     functions: Functions,
     /// Address, offset in the file and bytes of each function.
     bodies: Vec<(u64, u64, Vec<u8>)>,
     plan: Option<u64>,
+    reached: Reached,
 }
 
 /// Where a driver with faults built in looks for its plan (`ddk/backend-os/src/faults.rs`).
@@ -127,7 +155,27 @@ impl Code {
             functions,
             bodies,
             plan,
+            reached: Reached::default(),
         })
+    }
+
+    /// The same with what is known of where it runs.
+    pub fn with_reached(self, reached: Reached) -> Code {
+        let ours = |block: &(u64, u64)| self.body_at(block.0).is_some();
+        let keep = |blocks: Vec<(u64, u64)>| blocks.into_iter().filter(ours).collect();
+        let reached = Reached {
+            rare: keep(reached.rare),
+            often: keep(reached.often),
+        };
+        Code { reached, ..self }
+    }
+
+    /// The function that an address is in.
+    fn body_at(&self, address: u64) -> Option<&(u64, u64, Vec<u8>)> {
+        let bodies = &self.bodies;
+        let next = bodies.partition_point(|body| body.0 <= address);
+        let body = bodies.get(next.checked_sub(1)?)?;
+        (address < body.0 + body.2.len() as u64).then_some(body)
     }
 
     /// Offset in the file of the plan of a driver with faults built in.
@@ -141,17 +189,37 @@ impl Code {
     }
 
     /// An instruction by chance: its address, its place in the file, its bytes.
-    fn instruction(&self, random: &mut Rng) -> (Instruction, u64, Vec<u8>) {
+    fn instruction(&self, place: Where, random: &mut Rng) -> (Instruction, u64, Vec<u8>) {
+        let blocks = match place {
+            Where::Anywhere => &[][..],
+            Where::Rare => &self.reached.rare,
+            Where::Often => &self.reached.often,
+        };
         // By length, so that each instruction has about the same chance.
-        let mut at = random.usize(..self.len());
-        let body = self.bodies.iter().find(|body| {
-            let inside = at < body.2.len();
-            if !inside {
-                at -= body.2.len();
-            }
-            inside
-        });
-        let (start, offset, bytes) = body.unwrap_or(&self.bodies[0]);
+        let lengths: u64 = blocks.iter().map(|block| block.1).sum();
+        let address = if lengths == 0 {
+            let mut at = random.usize(..self.len());
+            let body = self.bodies.iter().find(|body| {
+                let inside = at < body.2.len();
+                if !inside {
+                    at -= body.2.len();
+                }
+                inside
+            });
+            body.unwrap_or(&self.bodies[0]).0 + at as u64
+        } else {
+            let mut at = random.u64(..lengths);
+            let block = blocks.iter().find(|block| {
+                let inside = at < block.1;
+                if !inside {
+                    at -= block.1;
+                }
+                inside
+            });
+            block.unwrap_or(&blocks[0]).0 + at
+        };
+        let (start, offset, bytes) = self.body_at(address).unwrap_or(&self.bodies[0]);
+        let at = (address - start) as usize;
         let mut decoder = Decoder::with_ip(64, bytes, *start, DecoderOptions::NONE);
         let mut instruction = Instruction::default();
         while decoder.can_decode() {
@@ -166,10 +234,10 @@ impl Code {
     }
 
     /// A mutation by chance.
-    pub fn mutate(&self, random: &mut Rng) -> Patch {
+    pub fn mutate(&self, place: Where, random: &mut Rng) -> Patch {
         let (kind, name) = KINDS[random.usize(..KINDS.len())];
         for _ in 0..TRIES {
-            let (instruction, offset, before) = self.instruction(random);
+            let (instruction, offset, before) = self.instruction(place, random);
             let Some(after) = changed(kind, &instruction, &before, random) else {
                 continue;
             };
@@ -178,26 +246,26 @@ impl Code {
             }
         }
         // Every code has bits.
-        let (instruction, offset, before) = self.instruction(random);
+        let (instruction, offset, before) = self.instruction(place, random);
         let after = flipped(&before, random);
         self.patch("bit flip", &instruction, offset, before, after)
     }
 
     /// An instruction by chance becomes an endless loop.
-    pub fn hang(&self, random: &mut Rng) -> Patch {
+    pub fn hang(&self, place: Where, random: &mut Rng) -> Patch {
         // `jmp $`
-        self.replaced("endless loop", &[0xeb, 0xfe], random)
+        self.replaced("endless loop", &[0xeb, 0xfe], place, random)
     }
 
     /// The driver ends at an instruction by chance, before it.
-    pub fn stop(&self, random: &mut Rng) -> Patch {
+    pub fn stop(&self, place: Where, random: &mut Rng) -> Patch {
         // `ud2`
-        self.replaced("ends", &[0x0f, 0x0b], random)
+        self.replaced("ends", &[0x0f, 0x0b], place, random)
     }
 
-    fn replaced(&self, name: &str, with: &[u8], random: &mut Rng) -> Patch {
+    fn replaced(&self, name: &str, with: &[u8], place: Where, random: &mut Rng) -> Patch {
         loop {
-            let (instruction, offset, before) = self.instruction(random);
+            let (instruction, offset, before) = self.instruction(place, random);
             if before.len() >= with.len() {
                 let mut after = before.clone();
                 after[..with.len()].copy_from_slice(with);
@@ -376,8 +444,11 @@ mod tests {
     fn a_seed_gives_the_same_mutation_and_lengths_stay() {
         let code = own();
         for seed in 0..300 {
-            let patch = code.mutate(&mut Rng::with_seed(seed));
-            assert_eq!(patch, code.mutate(&mut Rng::with_seed(seed)));
+            let patch = code.mutate(Where::Anywhere, &mut Rng::with_seed(seed));
+            assert_eq!(
+                patch,
+                code.mutate(Where::Anywhere, &mut Rng::with_seed(seed))
+            );
             assert_eq!(patch.before.len(), patch.after.len());
             assert_ne!(patch.before, patch.after, "{}", patch.text);
             let probe = patch.probe();

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 
 use super::Class;
-use super::mutation::{Code, Patch};
+use super::mutation::{Code, Patch, Where};
 
 /// What the guest is asked to do about a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,12 @@ pub fn fault(class: Class, code: &Code, seed: u64, number: u64) -> Fault {
     } else {
         Order::Watch
     };
+    // A fifth of the faults lies anywhere, the others where the driver comes along.
+    let place = match order {
+        _ if random.u8(..5) == 0 => Where::Anywhere,
+        Order::Restart => Where::Rare,
+        _ => Where::Often,
+    };
     let patched = |patch: Patch, probe: bool| Fault {
         text: match order {
             Order::Restart => format!("{}, from the start", patch.text),
@@ -52,9 +58,9 @@ pub fn fault(class: Class, code: &Code, seed: u64, number: u64) -> Fault {
         probe,
     };
     match class {
-        Class::Code => patched(code.mutate(&mut random), true),
-        Class::Hang => patched(code.hang(&mut random), true),
-        Class::KillStep => patched(code.stop(&mut random), false),
+        Class::Code => patched(code.mutate(place, &mut random), true),
+        Class::Hang => patched(code.hang(place, &mut random), true),
+        Class::KillStep => patched(code.stop(place, &mut random), false),
         Class::Kill | Class::KillRecovery => {
             let times = match class {
                 Class::Kill => 1,

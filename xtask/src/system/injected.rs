@@ -26,7 +26,7 @@ pub(super) fn share() -> anyhow::Result<()> {
     let all = lines
         .filter(|value| value["group"] == "all")
         .map(|value| value["counts"].clone())
-        .last();
+        .next_back();
     let all = all.with_context(|| format!("no counts: {errors}"))?;
     let count = |name: &str| all[name].as_u64().unwrap_or(0);
     ensure!(output.status.success(), "not recovered: {text}{errors}");

@@ -110,7 +110,7 @@ impl SystemTest {
     }
 
     /// Further arguments of QEMU.
-    fn devices(mut self, arguments: &[&str]) -> Self {
+    pub fn devices(mut self, arguments: &[&str]) -> Self {
         self.devices
             .extend(arguments.iter().map(ToString::to_string));
         self

@@ -24,6 +24,8 @@ macro_rules! tell {
 const LOOK: Duration = Duration::from_micros(500);
 /// A load that gets no answer for this long is stalled.
 const STALL_NS: u64 = 60_000_000;
+/// Shorter pauses are ordinary.
+const PAUSE_NS: u64 = 10_000_000;
 /// The longest that a stalled load is watched: somebody has to notice before.
 const STALLED_LIMIT_S: u64 = 20;
 /// A driver that is not back after this time, with the load going on, will not come back by itself.
@@ -204,7 +206,8 @@ impl Injector {
                 seen.stalled = true;
                 end = Deadline::after(window);
             }
-            if end.has_passed() || stalled_end.has_passed() {
+            // A load that has just fallen silent may be about to stall.
+            if (end.has_passed() && now - last.1 < PAUSE_NS) || stalled_end.has_passed() {
                 return Ok(seen);
             }
             time::sleep(LOOK);
