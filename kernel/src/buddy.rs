@@ -172,11 +172,13 @@ mod tests {
 
     #[test]
     fn whole_memory_comes_back_as_the_biggest_blocks() {
-        with_buddy(5000, |b| {
-            b.add_range(3, 5000);
-            assert_eq!(b.free_pages(), 4997);
+        // At least one block of the largest order.
+        let frames = if cfg!(miri) { 2048 } else { 5000 };
+        with_buddy(frames, |b| {
+            b.add_range(3, frames);
+            assert_eq!(b.free_pages(), frames - 3);
             let all: Vec<_> = std::iter::from_fn(|| b.allocate(0)).collect();
-            assert_eq!(all.len(), 4997);
+            assert_eq!(all.len(), frames - 3);
             assert_eq!(b.free_pages(), 0);
             for frame in all {
                 b.release(frame, 0).unwrap();
@@ -201,7 +203,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 128 }))]
         #[test]
-        fn blocks_never_overlap(ops in prop::collection::vec((0usize..6, any::<u16>()), 1..300)) {
+        fn blocks_never_overlap(ops in prop::collection::vec((0usize..6, any::<u16>()), 1..if cfg!(miri) { 40 } else { 300 })) {
             with_buddy(700, |b| {
                 b.add_range(5, 700);
                 let mut held: BTreeMap<usize, usize> = BTreeMap::new();

@@ -150,7 +150,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         #[test]
-        fn behaves_as_a_map(ops in prop::collection::vec((0u8..4, any::<u32>()), 1..400)) {
+        fn behaves_as_a_map(ops in prop::collection::vec((0u8..4, any::<u32>()), 1..if cfg!(miri) { 60 } else { 400 })) {
             let mut table = Table::new();
             let mut model: HashMap<u32, u32> = HashMap::new();
             let mut seen = Vec::new();

@@ -12,6 +12,9 @@ pub mod page_map;
 pub mod run_queue;
 pub mod slab;
 
+#[cfg(test)]
+mod hostile_calls;
+
 // The architecture's pure parts are tested here; the machine's are in the kernel proper.
 #[cfg(all(test, target_arch = "x86_64"))]
 #[expect(dead_code, reason = "only the pure parts are used")]

@@ -112,7 +112,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         #[test]
-        fn behaves_as_a_map(ops in prop::collection::vec((0u8..4, 0usize..3000, 1u64..9, 0usize..1500), 1..200)) {
+        fn behaves_as_a_map(ops in prop::collection::vec((0u8..4, 0usize..3000, 1u64..9, 0usize..1500), 1..if cfg!(miri) { 40 } else { 200 })) {
             let mut map = PageMap::new();
             let mut model = BTreeMap::new();
             for (op, index, address, len) in ops {

@@ -9,6 +9,7 @@ mod build;
 mod campaign;
 mod conformance;
 mod control;
+mod copy;
 mod fuzz;
 mod guest;
 mod image;

@@ -5,9 +5,8 @@
 //! turns neither red has survived: the suite or the model has a hole. One that does not compile, or whose text is no
 //! longer in the source, is an error of the list.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,8 +15,8 @@ use serde::Deserialize;
 
 use crate::build::{target_folder, workspace_root};
 use crate::levels::Tally;
-use crate::setup;
 use crate::tool;
+use crate::{copy, setup};
 
 /// Seeds of the simulator that a break has to survive: those of the conformance level.
 const SEEDS: u64 = 4;
@@ -112,7 +111,7 @@ pub fn run(choice: Choice<'_>) -> anyhow::Result<Tally> {
         if chosen.is_empty() {
             continue;
         }
-        copy.build()?.context_of(&file)?;
+        copy.build(&list)?.context_of(&file)?;
         let unbroken = copy.test(&list)?;
         ensure!(
             unbroken == Said::Green,
@@ -123,7 +122,7 @@ pub fn run(choice: Choice<'_>) -> anyhow::Result<Tally> {
             let started = Instant::now();
             let said = copy
                 .broken(mutation, || {
-                    copy.build()?.context_of(&label)?;
+                    copy.build(&list)?.context_of(&label)?;
                     copy.test(&list)
                 })
                 .with_context(|| label.clone());
@@ -146,6 +145,9 @@ pub fn run(choice: Choice<'_>) -> anyhow::Result<Tally> {
         }
     }
     let all = tally.passed + tally.failed;
+    if let (0, Choice::Named(part)) = (all, choice) {
+        bail!("no break has {part:?} in its name");
+    }
     println!("        caught {} of {all}", tally.passed);
     for survivor in survivors {
         println!("        survived: {survivor}");
@@ -203,46 +205,14 @@ impl Build {
 }
 
 impl Copy {
-    /// Brings the copy up to date with the sources; what has not changed keeps its time, so that it is not
-    /// built again.
     fn make() -> anyhow::Result<Self> {
         let copy = Self {
             root: target_folder("mutations/source")?,
             target: target_folder("mutations/target")?,
         };
-        let mut command = tool::command("git");
-        command
-            .args([
-                "ls-files",
-                "-z",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-            ])
-            .current_dir(workspace_root());
-        let listed = String::from_utf8(tool::read(&mut command)?).context("names of files")?;
-        let wanted: BTreeSet<&str> = listed.split('\0').filter(|name| !name.is_empty()).collect();
-        for name in &wanted {
-            let from = workspace_root().join(name);
-            if !from.is_file() {
-                continue;
-            }
-            let bytes = fs::read(&from).with_context(|| format!("cannot read {name}"))?;
-            copy.write(name, &bytes)?;
-        }
-        remove_others(&copy.root, &copy.root, &wanted)?;
+        copy::sources(&copy.root)?;
+        copy::seed(&copy.target, &["debug"])?;
         Ok(copy)
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        let to = self.root.join(name);
-        if fs::read(&to).is_ok_and(|there| there == bytes) {
-            return Ok(());
-        }
-        if let Some(folder) = to.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::write(&to, bytes).with_context(|| format!("cannot write {}", to.display()))
     }
 
     /// Makes a break, does something, and takes the break back.
@@ -255,9 +225,9 @@ impl Copy {
         let source =
             fs::read_to_string(&file).with_context(|| format!("cannot read {}", mutation.file))?;
         let changed = mutated(&source, mutation)?;
-        self.write(&mutation.file, changed.as_bytes())?;
+        copy::write(&self.root, &mutation.file, changed.as_bytes())?;
         let result = work();
-        self.write(&mutation.file, source.as_bytes())?;
+        copy::write(&self.root, &mutation.file, source.as_bytes())?;
         result
     }
 
@@ -270,14 +240,29 @@ impl Copy {
         command
     }
 
-    fn build(&self) -> anyhow::Result<Build> {
-        let mut command = self.cargo(&["build", "--quiet", "--package", "conformance"]);
-        let output = command.output().context("cargo build")?;
-        let text = String::from_utf8_lossy(&output.stderr);
-        let error = text.lines().find(|line| line.starts_with("error"));
-        Ok(Build(
-            (!output.status.success()).then(|| error.unwrap_or("cargo says no more").to_owned()),
-        ))
+    /// Builds the suite and the unit tests: what then runs under the limit does not wait for a compiler.
+    fn build(&self, list: &List) -> anyhow::Result<Build> {
+        let suite = self.cargo(&["build", "--quiet", "--package", "conformance"]);
+        let mut units = self.units(list);
+        units.arg("--no-run");
+        for mut command in [suite, units] {
+            let output = command.output().context("cargo build")?;
+            if !output.status.success() {
+                let text = String::from_utf8_lossy(&output.stderr);
+                let error = text.lines().find(|line| line.starts_with("error"));
+                let said = error.unwrap_or("cargo says no more").to_owned();
+                return Ok(Build(Some(said)));
+            }
+        }
+        Ok(Build(None))
+    }
+
+    fn units(&self, list: &List) -> Command {
+        let mut units = self.cargo(&["test", "--quiet", "--lib"]);
+        for package in &list.packages {
+            units.args(["--package", package]);
+        }
+        units
     }
 
     /// The suite, and then the unit tests.
@@ -291,29 +276,8 @@ impl Copy {
         if said != Said::Green {
             return Ok(said);
         }
-        let mut units = self.cargo(&["test", "--quiet", "--lib"]);
-        for package in &list.packages {
-            units.args(["--package", package]);
-        }
-        limited(units, "panicked at")
+        limited(self.units(list), "panicked at")
     }
-}
-
-/// Removes files of the copy that the repository does not have any more.
-fn remove_others(root: &Path, folder: &Path, wanted: &BTreeSet<&str>) -> anyhow::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            remove_others(root, &path, wanted)?;
-            // An empty folder would be a package without a manifest; one that is not stays.
-            let _ = fs::remove_dir(&path);
-        } else if let Ok(name) = path.strip_prefix(root)
-            && !wanted.contains(name.to_string_lossy().as_ref())
-        {
-            fs::remove_file(&path)?;
-        }
-    }
-    Ok(())
 }
 
 /// Runs a test within the limit. When it is red the line that begins with `mark`, or has it, says why.

@@ -7,31 +7,27 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use ddk::manifest::Manifest;
-use ddk::{
-    Deadline, DeviceAccess, DeviceContext, DriverError, Event, EventQueue, PAGE, PlatformError,
-    StopReason,
-};
+use ddk::{Deadline, DeviceContext, DriverError, Event, EventQueue, StopReason};
 use ddk_class_block::{
-    BlockDevice, Command, DiskInfo, Doorbell, Extent, Session, SessionId, Supervisor, Verdict,
+    BlockDevice, Command, DiskInfo, Extent, Session, SessionId, Supervisor, Verdict,
 };
 use ipc::Server;
 use proto::block::{
-    Access, BUFFERS_MAX, BlockEndpointClient, BlockEndpointRequest, BlockEndpointServer,
-    BlockError, BlockInfo, BlockSessionRequest, BlockSessionServer, BufferAccess, Completion,
-    DEPTH_MAX, SessionInfo, Submission,
+    Access, BlockEndpointClient, BlockEndpointRequest, BlockEndpointServer, BlockError, BlockInfo,
+    BlockSessionRequest, BlockSessionServer, BufferAccess, Completion, DEPTH_MAX, SessionInfo,
+    Submission,
 };
 use proto::devmgr::Class;
 use ring::Layout;
-use rt::{AsHandle, Channel, Error, Mapping, Rights, SharedMapping, Signals, Vmo, Watch};
+use rt::{AsHandle, Channel, Error, SharedMapping, Signals, Vmo, Watch};
 
 use crate::control::{Control, Order};
-use crate::dma;
 use crate::entry::{Host, start};
 use crate::platform::OsPlatform;
-use crate::queue::{OsQueue, refused};
+use crate::queue::OsQueue;
+use crate::session::{RegisterError, Slots, doorbell_of_client, doorbell_of_driver, rings};
 
 const KEY_NOTICE: u64 = 1;
 const KEY_CHANGES: u64 = 2;
@@ -43,35 +39,6 @@ const KEY_SESSION: u64 = 2 << 32;
 const SESSIONS_MAX: usize = 128;
 /// Most endpoints: the disk and its partitions.
 const ENDPOINTS_MAX: usize = 512;
-/// Longest buffer that can be registered, in bytes.
-const BUFFER_BYTES_MAX: u64 = 1 << 32;
-
-/// An event as a doorbell.
-struct EventDoorbell(rt::Event);
-
-impl Doorbell for EventDoorbell {
-    #[inline]
-    fn ring(&self) {
-        let _ = self.0.ring();
-    }
-
-    fn watch(&self, events: &dyn EventQueue, key: u64) -> Result<(), PlatformError> {
-        let port = OsQueue::of(events)?.port();
-        self.0
-            .wait_async(port, key, Signals::SIGNALED, Watch::Persistent)
-            .map_err(refused)
-    }
-
-    fn unwatch(&self, events: &dyn EventQueue, key: u64) {
-        if let Ok(queue) = OsQueue::of(events) {
-            let _ = queue.port().cancel(&self.0, key);
-        }
-    }
-}
-
-/// Slots in use, cleared by the worker when a buffer is gone.
-type Slots = [AtomicU64; BUFFERS_MAX as usize / 64];
-
 struct OpenSession {
     server: BlockSessionServer,
     queue: usize,
@@ -130,18 +97,7 @@ impl<D: BlockDevice + 'static> Service<D> {
             supervisor
                 .bind_changes(&events, KEY_CHANGES)
                 .map_err(what)?;
-            // One queue serves whatever CPU its clients are on; of several each has a CPU of its own.
-            let pinned = workers.len() > 1;
-            for (index, mut worker) in workers.into_iter().enumerate() {
-                let cpu = pinned.then(|| index % cx.cpu_count());
-                let name = format!("queue {index}");
-                let serve = move || {
-                    if let Err(error) = worker.run() {
-                        panic!("events of a queue: {error}");
-                    }
-                };
-                cx.spawn(&name, cpu, Box::new(serve))?;
-            }
+            crate::session::spawn_workers(&cx, workers, |worker| worker.run())?;
             Ok((events, supervisor))
         })();
         let (events, supervisor) = match parts {
@@ -398,22 +354,9 @@ impl<D: BlockDevice + 'static> Service<D> {
             return Err(BlockError::Invalid);
         };
         let refused = |_: Error| BlockError::LimitReached;
-        let (vmo, mapping) = Mapping::create(submissions + completions).map_err(refused)?;
-        let memory = SharedMapping::new(mapping);
-        let submitted = rt::Event::create().map_err(refused)?;
-        let completed = rt::Event::create().map_err(refused)?;
-        // The client can map the rings and neither resize nor name them; it rings one doorbell and waits for
-        // the other.
-        let pass = Rights::TRANSFER | Rights::DUPLICATE | Rights::INSPECT;
-        let client_rings = vmo
-            .duplicate_with(pass | Rights::READ | Rights::WRITE | Rights::MAP)
-            .map_err(refused)?;
-        let client_submitted = submitted
-            .duplicate_with(pass | Rights::SIGNAL)
-            .map_err(refused)?;
-        let client_completed = completed
-            .duplicate_with(pass | Rights::WAIT)
-            .map_err(refused)?;
+        let (memory, client_rings) = rings(submissions + completions).map_err(refused)?;
+        let (submitted, client_submitted) = doorbell_of_client().map_err(refused)?;
+        let (completed, client_completed) = doorbell_of_driver().map_err(refused)?;
         let id = self.next_session;
         self.next_session = id.wrapping_add(1);
         let session = Session::new(
@@ -422,8 +365,8 @@ impl<D: BlockDevice + 'static> Service<D> {
             depth,
             memory,
             submissions,
-            Box::new(EventDoorbell(submitted)),
-            Box::new(EventDoorbell(completed)),
+            Box::new(submitted),
+            Box::new(completed),
         );
         let session = session.map_err(|_| BlockError::Invalid)?;
         let (client, server) = BlockSessionServer::pair().map_err(refused)?;
@@ -435,7 +378,7 @@ impl<D: BlockDevice + 'static> Service<D> {
             .supervisor
             .send(queue, Command::Open(Box::new(session)));
         sent.map_err(|_| BlockError::Gone)?;
-        let slots = Arc::new([const { AtomicU64::new(0) }; BUFFERS_MAX as usize / 64]);
+        let slots = Arc::new(Slots::new());
         self.sessions.insert(
             id,
             OpenSession {
@@ -488,8 +431,8 @@ impl<D: BlockDevice + 'static> Service<D> {
                     let slots = session.slots.clone();
                     let done = move |removed| {
                         // Free before the client hears of it.
-                        if removed && let Some((word, bit)) = slot_bit(&slots, slot) {
-                            word.fetch_and(!bit, Ordering::Release);
+                        if removed {
+                            slots.free(slot);
                         }
                         let result = if removed {
                             Ok(())
@@ -516,36 +459,22 @@ impl<D: BlockDevice + 'static> Service<D> {
         session: &OpenSession,
         slot: u16,
         access: BufferAccess,
-        (offset, length): (u64, u64),
+        range: (u64, u64),
         vmo: &Vmo,
     ) -> Result<(), BlockError> {
-        let page = PAGE as u64;
-        if offset % page != 0 || length % page != 0 || length == 0 || length > BUFFER_BYTES_MAX {
-            return Err(BlockError::Invalid);
-        }
-        let (word, bit) = slot_bit(&session.slots, slot).ok_or(BlockError::Invalid)?;
-        if word.load(Ordering::Acquire) & bit != 0 {
-            return Err(BlockError::BadSlot);
-        }
-        let access = match access {
-            BufferAccess::DeviceReads => DeviceAccess::Reads,
-            BufferAccess::DeviceWrites => DeviceAccess::Writes,
-            BufferAccess::Both => DeviceAccess::Both,
-        };
-        let domain = self.platform.domain().ok_or(BlockError::Gone)?;
-        let buffer = dma::payload(domain, vmo, offset, length as usize, access);
+        let buffer = session
+            .slots
+            .register(&self.platform, slot, access, range, vmo);
         let buffer = buffer.map_err(|error| match error {
-            PlatformError::NoMemory => BlockError::LimitReached,
-            _ => BlockError::BadBuffer,
+            RegisterError::Invalid => BlockError::Invalid,
+            RegisterError::BadSlot => BlockError::BadSlot,
+            RegisterError::BadBuffer => BlockError::BadBuffer,
+            RegisterError::LimitReached => BlockError::LimitReached,
+            RegisterError::Gone => BlockError::Gone,
         })?;
-        word.fetch_or(bit, Ordering::Relaxed);
         let sent = self
             .supervisor
             .send(session.queue, Command::AddBuffer(id, slot, buffer));
         sent.map_err(|_| BlockError::Gone)
     }
-}
-
-fn slot_bit(slots: &Slots, slot: u16) -> Option<(&AtomicU64, u64)> {
-    Some((slots.get(usize::from(slot / 64))?, 1 << (slot % 64)))
 }

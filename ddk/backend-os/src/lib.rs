@@ -1,6 +1,6 @@
 //! Home of drivers as processes on the microkernel: the one crate that knows both the DDK and the runtime.
 //!
-//! A driver's program is one line, [`block_driver!`], [`serial_driver!`] or [`raw_driver!`] with the driver's type. It takes
+//! A driver's program is one line, [`block_driver!`], [`net_driver!`], [`serial_driver!`] or [`raw_driver!`] with the driver's type. It takes
 //! what the device manager granted (see `proto::bus` for the names), starts the driver, publishes its
 //! endpoint and serves it.
 #![cfg_attr(target_os = "none", no_std)]
@@ -15,15 +15,18 @@ mod entry;
 mod faults;
 mod interrupt;
 mod mmio;
+mod net;
 mod platform;
 mod ports;
 mod queue;
 mod raw;
 mod serial;
+mod session;
 
 pub use block::run_block;
 pub use control::{Control, Order};
 pub use entry::Host;
+pub use net::run_net;
 pub use platform::OsPlatform;
 pub use queue::OsQueue;
 pub use raw::run_raw;
@@ -38,6 +41,14 @@ pub use {ddk, rt};
 macro_rules! block_driver {
     ($driver:ty) => {
         $crate::driver_program!($driver, $crate::run_block::<$driver>);
+    };
+}
+
+/// The whole program of a network driver: `net_driver!(path::to::Driver);`.
+#[macro_export]
+macro_rules! net_driver {
+    ($driver:ty) => {
+        $crate::driver_program!($driver, $crate::run_net::<$driver>);
     };
 }
 

@@ -88,7 +88,7 @@ pub(crate) fn check<'a, M>(
         });
     }
     let data = if matches!(operation, Operation::Read | Operation::Write) {
-        let buffer = session.buffer(slot).ok_or(Status::BAD_BUFFER)?;
+        let buffer = session.buffers.get(slot).ok_or(Status::BAD_BUFFER)?;
         let allowed = match operation {
             Operation::Read => buffer.device_writes(),
             _ => buffer.device_reads(),

@@ -44,13 +44,11 @@ mod session;
 mod supervisor;
 mod worker;
 
+pub use ddk_class_core::{Doorbell, SessionId, TICK_MS};
 pub use device::{Abort, BlockDevice, BlockQueue, Completed, DiskInfo, PushError, Request};
 pub use direct::{Access, DirectDisks};
 pub use link::{Command, Notice, Notices, WorkerLink};
 pub use proto::block::{Operation, Status, flags};
-pub use session::{Doorbell, Extent, Session, SessionId};
+pub use session::{Extent, Session};
 pub use supervisor::{Supervisor, Verdict};
 pub use worker::{ABORT_LIMIT_TICKS, REQUEST_LIMIT_TICKS, Worker};
-
-/// Length of a watchdog tick in milliseconds.
-pub const TICK_MS: u32 = 1000;

@@ -3,19 +3,17 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{Ordering, fence};
 
 use ddk::{
     Deadline, DeviceContext, DriverError, EventQueue, PlatformError, SavedState, StopReason,
     block_on,
 };
+use ddk_class_core::{Handover, Heartbeat, SessionId, Watchdog};
 use proto::block::Status;
 use ring::Memory;
 
-use crate::TICK_MS;
 use crate::device::{Abort, BlockDevice, DiskInfo};
 use crate::link::{Command, Notice, Notices, WorkerLink};
-use crate::session::SessionId;
 use crate::worker::Worker;
 
 /// What the control thread has to do after looking at the notices.
@@ -30,13 +28,6 @@ pub enum Verdict {
     Alive(u32),
 }
 
-/// A reset under way.
-struct Resetting<Q> {
-    status: Status,
-    /// Queues that workers handed over.
-    queues: Vec<Option<Q>>,
-}
-
 /// See the module.
 pub struct Supervisor<D: BlockDevice, M> {
     cx: DeviceContext,
@@ -46,10 +37,9 @@ pub struct Supervisor<D: BlockDevice, M> {
     notices: Arc<Notices<D::Queue>>,
     disks: Arc<[DiskInfo]>,
     generation: u32,
-    resetting: Option<Resetting<D::Queue>>,
-    next_tick: Deadline,
-    /// The last heartbeat, and how many workers owe an answer.
-    beat: (u32, usize),
+    resetting: Option<Handover<D::Queue, Status>>,
+    watchdog: Watchdog,
+    beat: Heartbeat,
     /// Sessions that were opened on each queue.
     opened: Vec<u32>,
 }
@@ -86,8 +76,8 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
             disks,
             generation: 0,
             resetting: None,
-            next_tick: Deadline::NEVER,
-            beat: (0, 0),
+            watchdog: Watchdog::default(),
+            beat: Heartbeat::default(),
             opened,
         };
         Ok((supervisor, workers))
@@ -187,7 +177,7 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
 
     /// Asks every worker for a sign of life: [`Verdict::Alive`] follows when all have answered.
     pub fn beat(&mut self, beat: u32) {
-        self.beat = (beat, self.links.len());
+        self.beat.ask(beat, self.links.len());
         for link in &self.links {
             let _ = link.send(Command::Beat(beat));
         }
@@ -201,39 +191,17 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
 
     /// When [`Supervisor::tick`] is due.
     pub fn next_tick(&self) -> Deadline {
-        self.next_tick
+        self.watchdog.next()
     }
 
     /// Ages the requests in flight once a tick, while there are any.
     pub fn tick(&mut self) {
-        let now = self.cx.now_ns();
-        if self.notices.asleep.load(Ordering::Acquire) {
-            self.next_tick = Deadline::NEVER;
-            return;
-        }
-        if self.next_tick == Deadline::NEVER {
-            // Just woken: the first tick is a whole one.
-            self.next_tick = self.cx.deadline_in_ms(TICK_MS);
-            return;
-        }
-        if !self.next_tick.is_over(now) {
-            return;
-        }
-        self.next_tick = self.cx.deadline_in_ms(TICK_MS);
         let busy = |link: &&Arc<WorkerLink<D::Queue, M>>| link.in_flight() > 0;
-        if self.links.iter().any(|l| busy(&l)) {
+        let any = || self.links.iter().any(|l| busy(&l));
+        if self.watchdog.is_due(&self.cx, &self.notices, any) {
             for link in self.links.iter().filter(busy) {
                 let _ = link.send(Command::Tick);
             }
-            return;
-        }
-        self.notices.asleep.store(true, Ordering::Relaxed);
-        // Orders the flag before the last look; pairs with the fence in `Notices::watch`.
-        fence(Ordering::SeqCst);
-        if self.links.iter().any(|l| busy(&l)) {
-            self.notices.asleep.store(false, Ordering::Relaxed);
-        } else {
-            self.next_tick = Deadline::NEVER;
         }
     }
 
@@ -244,13 +212,8 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
             match notice {
                 Notice::SessionBroken(id) => verdicts.push(Verdict::CloseSession(id)),
                 Notice::Alive(beat) => {
-                    let (asked, owing) = &mut self.beat;
-                    // A late answer to an older beat says nothing of the present.
-                    if beat == *asked && *owing > 0 {
-                        *owing -= 1;
-                        if *owing == 0 {
-                            verdicts.push(Verdict::Alive(beat));
-                        }
+                    if self.beat.answered(beat) {
+                        verdicts.push(Verdict::Alive(beat));
                     }
                 }
                 Notice::TimedOut(queue, token) => {
@@ -273,21 +236,15 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
                     self.begin_reset(Status::IO_ERROR);
                 }
                 Notice::Paused(index, queue) => {
-                    if let Some(resetting) = &mut self.resetting
-                        && let Some(entry) = resetting.queues.get_mut(index)
-                    {
-                        *entry = queue.or(entry.take());
+                    if let Some(resetting) = &mut self.resetting {
+                        resetting.take(index, queue);
                     }
                 }
             }
         }
-        let complete = self
-            .resetting
-            .as_ref()
-            .is_some_and(|r| r.queues.iter().all(Option::is_some));
-        if complete && let Some(resetting) = self.resetting.take() {
-            let old = resetting.queues.into_iter().flatten().collect();
-            if let Err(error) = self.reset(old, resetting.status) {
+        if let Some(resetting) = self.resetting.take_if(|r| r.is_complete()) {
+            let (old, status) = resetting.into_parts();
+            if let Err(error) = self.reset(old, status) {
                 verdicts.push(Verdict::GiveUp(error));
             }
         }
@@ -324,8 +281,7 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
         if self.resetting.is_some() {
             return;
         }
-        let queues = self.links.iter().map(|_| None).collect();
-        self.resetting = Some(Resetting { status, queues });
+        self.resetting = Some(Handover::new(self.links.len(), status));
         for link in &self.links {
             let _ = link.send(Command::Pause);
         }

@@ -6,15 +6,15 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
 
 use ddk::{Deadline, DriverError, Event, PlatformError};
+use ddk_class_core::{KEY_COMMAND, KEY_INTERRUPT};
 use proto::block::{Completion, Status, Submission};
 use ring::Memory;
 
 use crate::check::{Checked, check};
 use crate::device::{BlockQueue, DiskInfo, PushError, Request};
-use crate::link::{Command, KEY_COMMAND, KEY_INTERRUPT, Notice, Notices, WorkerLink};
+use crate::link::{Command, Notice, Notices, WorkerLink};
 use crate::session::Session;
 
 /// Ticks that a request may stay with the device: between 30 and 31 seconds.
@@ -240,7 +240,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
         };
         session.in_flight -= 1;
         if request.uses_buffer {
-            session.release_buffer(request.slot);
+            session.buffers.release(request.slot);
         }
         if session.waiting.is_some() && !session.active {
             session.active = true;
@@ -325,9 +325,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
             }
         }
         if pushed {
-            self.link
-                .in_flight
-                .store(self.in_flight() as u32, Ordering::Relaxed);
+            self.link.set_in_flight(self.in_flight() as u32);
             if let Some(queue) = &mut self.queue {
                 queue.kick();
             }
@@ -385,7 +383,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
     /// Checks a request and pushes it.
     #[inline]
     fn start(&mut self, index: u16, submission: &Submission) -> Result<Started, PushError> {
-        if self.link.pending.load(Ordering::Acquire) {
+        if self.link.is_pending() {
             // The client may have got the answer to a registration that is still on its way here.
             self.commands();
         }
@@ -406,7 +404,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
         queue.push(&request)?;
         let uses_buffer = request.data.is_some();
         if uses_buffer {
-            session.use_buffer(submission.slot);
+            session.buffers.hold(submission.slot);
         }
         session.in_flight += 1;
         self.free.pop();
@@ -487,7 +485,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
             }
         }
         if self.free.len() == self.in_flight.len() {
-            self.link.in_flight.store(0, Ordering::Relaxed);
+            self.link.set_in_flight(0);
         }
         more
     }
@@ -516,11 +514,11 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
                 Command::AddBuffer(id, slot, buffer) => {
                     // Without a session the buffer is dropped here, which unpins it.
                     if let Some(session) = self.session(id) {
-                        session.add_buffer(slot, buffer);
+                        session.buffers.add(slot, buffer);
                     }
                 }
                 Command::RemoveBuffer(id, slot, done) => match self.session(id) {
-                    Some(session) => session.remove_buffer(slot, done),
+                    Some(session) => session.buffers.remove(slot, done),
                     None => done(false),
                 },
                 Command::Disks(disks) => self.disks = disks,

@@ -1,6 +1,5 @@
 //! Faults in a driver that serves: the plan comes from outside and changes while it runs.
 
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

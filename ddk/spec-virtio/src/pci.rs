@@ -4,6 +4,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Lowest device ID of a device that has only the modern interface; the device type is added (4.1.2).
 pub const DEVICE_ID_MODERN: u16 = 0x1040;
+/// Transitional device ID of a network device (4.1.2.1).
+pub const DEVICE_ID_NET_TRANSITIONAL: u16 = 0x1000;
 /// Transitional device ID of a block device (4.1.2.1).
 pub const DEVICE_ID_BLOCK_TRANSITIONAL: u16 = 0x1001;
 /// Vector number that means none (4.1.5.1.2).

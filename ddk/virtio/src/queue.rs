@@ -1,7 +1,7 @@
 //! The driver's side of a split virtqueue (virtio 1.2, 2.7).
 //!
-//! A request is a chain of descriptors in a slot. With indirect descriptors each slot has a table of its own,
-//! one page, and takes one descriptor of the ring; without, each slot owns a fixed run of the ring's
+//! A request is a chain of descriptors in a slot. With indirect descriptors each slot has a table of its own
+//! and takes one descriptor of the ring; without, each slot owns a fixed run of the ring's
 //! descriptors. Either way nothing is searched for and nothing is allocated per request.
 
 use alloc::vec;
@@ -14,11 +14,11 @@ use spec_virtio::queue::{self as spec, avail, descriptor, used};
 /// Largest queue used: descriptor table, available ring and used ring then take one page each, so that no
 /// memory need be contiguous beyond a page.
 const SIZE_MAX: u16 = 256;
-/// Descriptors of an indirect table: one page.
+/// Most descriptors of an indirect table: one page.
 const INDIRECT_DESCRIPTORS: u16 = (PAGE / size_of::<spec::Descriptor>()) as u16;
-/// Most slots with indirect tables, a page of memory each.
-const INDIRECT_SLOTS: u16 = 128;
-/// Descriptors that a slot owns without indirect tables.
+/// Most pages of indirect tables.
+const INDIRECT_PAGES: u16 = 128;
+/// Most descriptors that a slot owns without indirect tables.
 const DIRECT_DESCRIPTORS: u16 = 16;
 
 const DESCRIPTORS: usize = 0;
@@ -32,6 +32,9 @@ pub struct QueueOptions {
     pub size: u16,
     /// Features that were negotiated.
     pub features: u64,
+    /// Most descriptors that a chain wants, rounded up to a power of two: shorter chains leave room for more of them. What can be had is
+    /// [`Virtqueue::chain_max`].
+    pub chain: u16,
 }
 
 /// The device broke the rules of the queue. The queue is of no use until the device was reset.
@@ -134,9 +137,11 @@ struct Slot {
 /// A split virtqueue.
 pub struct Virtqueue {
     ring: DmaRegion,
-    /// Where the chains are written: indirect tables, a page for each slot, or the ring's own descriptors.
+    /// Where the chains are written: indirect tables, or the ring's own descriptors.
     tables: DmaRegion,
     indirect: bool,
+    /// Descriptors of a slot, as a power of two.
+    chain_shift: u8,
     /// Every chain begins with a buffer that was set beforehand.
     prefixed: bool,
     notify: Mmio,
@@ -178,22 +183,28 @@ impl Virtqueue {
         let ring = cx.dma_region(3 * PAGE)?;
         let indirect = options.features & spec_virtio::feature::RING_INDIRECT_DESC != 0;
         let event_idx = options.features & spec_virtio::feature::RING_EVENT_IDX != 0;
-        let (tables, slots) = if indirect {
-            let slots = size.min(INDIRECT_SLOTS);
-            let tables = cx.dma_region(usize::from(slots) * PAGE)?;
+        let wanted = options.chain.clamp(1, INDIRECT_DESCRIPTORS);
+        let wanted = wanted.next_power_of_two();
+        let (tables, slots, chain) = if indirect {
+            let in_a_page = INDIRECT_DESCRIPTORS / wanted;
+            let slots = size.min(INDIRECT_PAGES * in_a_page);
+            let bytes = usize::from(wanted) * size_of::<spec::Descriptor>();
+            let tables = cx.dma_region(usize::from(slots) * bytes)?;
             for slot in 0..slots {
                 // Constant but for the length: each slot's descriptor leads to its table (2.7.5.3.1).
-                let address = tables.device_address(usize::from(slot) * PAGE);
+                let address = tables.device_address(usize::from(slot) * bytes);
                 ring.write::<u64>(descriptor_offset(slot), address);
             }
-            (tables, slots)
+            (tables, slots, wanted)
         } else {
-            (ring.clone(), (size / DIRECT_DESCRIPTORS).max(1))
+            let chain = wanted.min(DIRECT_DESCRIPTORS).min(size);
+            (ring.clone(), size / chain, chain)
         };
         Ok(Virtqueue {
             ring,
             tables,
             indirect,
+            chain_shift: chain.ilog2() as u8,
             prefixed: false,
             notify,
             index,
@@ -225,11 +236,7 @@ impl Virtqueue {
 
     /// Most descriptors of a chain.
     pub fn chain_max(&self) -> u16 {
-        if self.indirect {
-            INDIRECT_DESCRIPTORS
-        } else {
-            DIRECT_DESCRIPTORS.min(self.size)
-        }
+        1 << self.chain_shift
     }
 
     /// Lets every chain begin with a buffer that the device reads, of address and length by slot: a request's
@@ -238,22 +245,29 @@ impl Virtqueue {
         for slot in 0..self.slots() {
             let (page, first) = self.table(slot);
             let (address, len) = buffer(slot);
-            let next = u64::from(first) + 1;
+            let next = u64::from(first - self.next_base(first)) + 1;
             let rest = u64::from(len) | (u64::from(descriptor::NEXT) << 32) | (next << 48);
             self.tables.write_pair(page, first, [address, rest]);
         }
         self.prefixed = true;
     }
 
-    /// Page of a slot's descriptors in `tables`, and the first one there. `next` counts from there too.
+    /// Page of a slot's descriptors in `tables`, and the first one there.
     #[inline]
     fn table(&self, slot: u16) -> (usize, u8) {
-        if self.indirect {
-            (usize::from(slot) * PAGE, 0)
-        } else {
-            // Slots times descriptors are at most 256.
-            (DESCRIPTORS, (slot * DIRECT_DESCRIPTORS) as u8)
-        }
+        // A power of two of at most 256 descriptors: a slot's never straddle a page. Without indirect tables all are in
+        // the first page.
+        let descriptor = usize::from(slot) << self.chain_shift;
+        let in_a_page = usize::from(INDIRECT_DESCRIPTORS);
+        let page = descriptor / in_a_page * PAGE;
+        (DESCRIPTORS + page, (descriptor % in_a_page) as u8)
+    }
+
+    /// The descriptor of the page that `next` counts from, in a chain that begins with `first`: an indirect table
+    /// begins with the chain (2.7.5.3.1), the ring's own with the page.
+    #[inline]
+    fn next_base(&self, first: u8) -> u8 {
+        if self.indirect { first } else { 0 }
     }
 
     /// Requests that the device has.
@@ -343,8 +357,8 @@ impl Virtqueue {
         let written = self.ring.read::<u32>(at + 4);
         let number = if self.indirect {
             id
-        } else if id.is_multiple_of(u32::from(DIRECT_DESCRIPTORS)) {
-            id / u32::from(DIRECT_DESCRIPTORS)
+        } else if id & ((1 << self.chain_shift) - 1) == 0 {
+            id >> self.chain_shift
         } else {
             u32::MAX
         };
@@ -490,7 +504,7 @@ impl Chain<'_> {
     fn write_held(&mut self, more: u16) {
         // At most 255: a chain has at most 256 descriptors in its table.
         let index = self.first.wrapping_add((self.count - 1) as u8);
-        let next = u64::from(index) + 1;
+        let next = u64::from(index.wrapping_sub(self.queue.next_base(self.first))) + 1;
         let Held {
             address,
             len,
@@ -520,7 +534,7 @@ impl Chain<'_> {
             queue.ring.write::<u64>(descriptor_offset(slot) + 8, rest);
             slot
         } else {
-            slot * DIRECT_DESCRIPTORS
+            slot << queue.chain_shift
         };
         queue.free.pop();
         queue.slots[usize::from(slot)] = Slot {

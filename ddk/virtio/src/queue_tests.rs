@@ -32,7 +32,17 @@ fn pair(size: u16, features: u64) -> Pair {
     let cx = DeviceContext::new(platform).unwrap();
     let notify = std::sync::Arc::new(Notify(0.into()));
     let region = Mmio::from_bus(notify.clone(), 2);
-    let driver = Virtqueue::new(&cx, 0, QueueOptions { size, features }, region).unwrap();
+    let driver = Virtqueue::new(
+        &cx,
+        0,
+        QueueOptions {
+            size,
+            features,
+            chain: 256,
+        },
+        region,
+    )
+    .unwrap();
     let device = DeviceQueue::new(memory, driver.size(), driver.addresses(), features).unwrap();
     Pair {
         driver,

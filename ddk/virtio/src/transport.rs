@@ -2,7 +2,7 @@
 
 use ddk::{DeviceContext, DriverError, Mmio, RegionError, Width, Word, alive};
 use spec_pci::capability::VENDOR;
-use spec_virtio::pci::{NO_VECTOR, NOTIFY_MULTIPLIER_OFFSET, StructureType};
+use spec_virtio::pci::{NOTIFY_MULTIPLIER_OFFSET, StructureType};
 use spec_virtio::{feature, status};
 
 use crate::queue::{QueueOptions, Virtqueue};
@@ -149,6 +149,18 @@ impl Transport {
     /// # Errors
     /// When the device offers no `VERSION_1` or `needed`, or refuses the agreement.
     pub async fn negotiate(&self, wanted: u64, needed: u64) -> Result<u64, DriverError> {
+        self.negotiate_of(|_| wanted, needed).await
+    }
+
+    /// The same where what is wanted depends on what the device offers.
+    ///
+    /// # Errors
+    /// As [`Transport::negotiate`].
+    pub async fn negotiate_of(
+        &self,
+        wanted: impl FnOnce(u64) -> u64,
+        needed: u64,
+    ) -> Result<u64, DriverError> {
         self.reset().await?;
         self.add_status(status::ACKNOWLEDGE)?;
         self.add_status(status::DRIVER)?;
@@ -164,7 +176,7 @@ impl Transport {
             });
         }
         // ACCESS_PLATFORM is accepted where it is offered: device addresses are the domain's anyway.
-        let wanted = wanted | needed | feature::ACCESS_PLATFORM;
+        let wanted = wanted(offered) | needed | feature::ACCESS_PLATFORM;
         let accepted = offered & wanted;
         for half in 0..2 {
             self.common.driver_feature_select().write(half);
@@ -215,6 +227,21 @@ impl Transport {
         alive("virtio num_queues", self.common.num_queues().read())
     }
 
+    /// Bits of the status that say how the device is (2.1): that it wants a reset is an error.
+    ///
+    /// # Errors
+    /// [`DriverError::Protocol`] when it does, or [`DriverError::DeviceGone`].
+    pub fn check_status(&self) -> Result<(), DriverError> {
+        if self.status()? & status::DEVICE_NEEDS_RESET == 0 {
+            return Ok(());
+        }
+        Err(DriverError::Protocol {
+            what: "device status without DEVICE_NEEDS_RESET",
+            expected: 0,
+            seen: status::DEVICE_NEEDS_RESET.into(),
+        })
+    }
+
     /// Chooses the MSI-X vector for configuration changes.
     ///
     /// # Errors
@@ -224,13 +251,19 @@ impl Transport {
         check_vector(vector, self.common.config_msix_vector().read())
     }
 
-    /// Sets a queue up (4.1.5.1.3) with as many entries as the device offers, up to 256, and `vector` for its
-    /// interrupts.
+    /// Sets a queue up (4.1.5.1.3) with as many entries as the device offers, up to 256, `vector` for its
+    /// interrupts ([`NO_VECTOR`](spec_virtio::pci::NO_VECTOR) for none), and chains of up to `chain` descriptors if it can be had ([`QueueOptions::chain`]).
     ///
     /// # Errors
     /// When there is no such queue, its notification register is outside of the structure, the vector is
     /// refused, or there is no memory.
-    pub fn queue(&self, index: u16, features: u64, vector: u16) -> Result<Virtqueue, DriverError> {
+    pub fn queue(
+        &self,
+        index: u16,
+        features: u64,
+        vector: u16,
+        chain: u16,
+    ) -> Result<Virtqueue, DriverError> {
         self.common.queue_select().write(index);
         let size = alive("virtio queue_size", self.common.queue_size().read())?;
         let offset = alive(
@@ -245,7 +278,12 @@ impl Transport {
             .notify
             .window(notify, 2)
             .map_err(too_short("notification structure"))?;
-        let queue = Virtqueue::new(&self.cx, index, QueueOptions { size, features }, notify)?;
+        let options = QueueOptions {
+            size,
+            features,
+            chain,
+        };
+        let queue = Virtqueue::new(&self.cx, index, options, notify)?;
         self.common.queue_size().write(queue.size());
         self.common.queue_msix_vector().write(vector);
         check_vector(vector, self.common.queue_msix_vector().read())?;
@@ -335,7 +373,6 @@ fn check_vector(asked: u16, seen: u16) -> Result<(), DriverError> {
     if seen == asked {
         return Ok(());
     }
-    debug_assert!(asked != NO_VECTOR);
     let what = "MSI-X vector";
     Err(DriverError::Protocol {
         what,

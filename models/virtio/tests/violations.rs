@@ -71,7 +71,7 @@ impl Machine {
 
     fn running(&self) -> (Transport, Virtqueue) {
         let transport = self.negotiated();
-        let queue = transport.queue(0, 0, 1).unwrap();
+        let queue = transport.queue(0, 0, 1, 256).unwrap();
         transport.driver_ok().unwrap();
         (transport, queue)
     }
@@ -203,7 +203,7 @@ fn queues_are_set_up_once_and_in_their_phase() {
     assert!(noted.contains("queue of 3 entries"), "{noted}");
     let noted = m.noted(|r| r.write::<u16>(0x18, 16));
     assert!(noted.contains("at most 8"), "{noted}");
-    let _queue = transport.queue(0, 0, 1).unwrap();
+    let _queue = transport.queue(0, 0, 1, 256).unwrap();
     let noted = m.noted(|r| r.write::<u16>(0x1c, 1));
     assert!(noted.contains("enabled twice"), "{noted}");
     let noted = m.noted(|r| r.write::<u32>(0x20, 0x1000));

@@ -1,5 +1,6 @@
 //! A disk or partition.
 
+use endpoint_client::EndpointName;
 use ipc::Channel;
 use proto::block::{Access, BlockEndpointClient, BlockInfo};
 
@@ -10,7 +11,7 @@ use crate::{Session, SessionError};
 pub struct Disk {
     endpoint: BlockEndpointClient,
     info: BlockInfo,
-    name: Option<Channel>,
+    name: Option<EndpointName>,
 }
 
 impl Disk {
@@ -35,13 +36,13 @@ impl Disk {
     pub fn named(endpoint: Channel, name: Channel) -> Result<Disk, SessionError> {
         let disk = Disk::new(endpoint)?;
         Ok(Disk {
-            name: Some(name),
+            name: Some(EndpointName::new(name)),
             ..disk
         })
     }
 
     /// The endpoint's name, if it was given.
-    pub(crate) fn name(&self) -> Option<&Channel> {
+    pub(crate) fn name(&self) -> Option<&EndpointName> {
         self.name.as_ref()
     }
 

@@ -1,5 +1,6 @@
 //! Why a session fails.
 
+use endpoint_client::ReopenError;
 use ipc::CallError;
 use proto::block::{BlockError, Status};
 use ring::{LayoutError, PushError, RingError};
@@ -50,6 +51,16 @@ impl From<sys::Error> for SessionError {
             sys::Error::PeerClosed => SessionError::Closed,
             sys::Error::TimedOut => SessionError::TimedOut,
             other => SessionError::System(other),
+        }
+    }
+}
+
+impl From<ReopenError> for SessionError {
+    fn from(error: ReopenError) -> Self {
+        match error {
+            ReopenError::Gone => SessionError::Closed,
+            ReopenError::Corrupt => SessionError::Corrupt,
+            ReopenError::System(error) => error.into(),
         }
     }
 }

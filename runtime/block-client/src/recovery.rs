@@ -1,16 +1,15 @@
 //! Going on after the driver's death.
 
-use alloc::vec::Vec;
 use core::time::Duration;
 
-use ipc::CallError;
+use endpoint_client::{Buffers, EndpointName};
 use proto::block::{BlockEndpointClient, BlockError, BlockInfo};
-use proto::devmgr::{Complaint, DevError, EndpointNameClient};
+use proto::devmgr::Complaint;
 use sys::{AsHandle, Deadline};
 
 use crate::disk::checked;
 use crate::ledger::{Entry, Repeat};
-use crate::session::{Connection, Registered};
+use crate::session::Connection;
 use crate::{Disk, Session, SessionError};
 
 /// How often a request is given to a device that does not answer it: the first time, and after each reset.
@@ -22,12 +21,11 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a session keeps for its driver's successor.
 pub(crate) struct Recovery {
-    name: EndpointNameClient,
+    name: EndpointName,
     endpoint: BlockEndpointClient,
     /// What the disk was like.
     disk: BlockInfo,
     cpu: Option<u32>,
-    pub(crate) buffers: Vec<Registered>,
     /// Time for one call.
     call_limit: Duration,
     /// How many requests were answered when a living driver ended the session, and how often that was so.
@@ -41,11 +39,10 @@ impl Recovery {
         };
         let endpoint = disk.endpoint().channel().duplicate()?;
         Ok(Some(Recovery {
-            name: EndpointNameClient::new(name.duplicate()?),
+            name: name.duplicate()?,
             endpoint: BlockEndpointClient::new(endpoint).with_timeout(CALL_LIMIT),
             disk: disk.info().clone(),
             cpu,
-            buffers: Vec::new(),
             call_limit: CALL_LIMIT,
             refused: (0, 0),
         }))
@@ -57,28 +54,16 @@ impl Recovery {
         after: u32,
         deadline: Deadline,
     ) -> Result<(u32, BlockEndpointClient), SessionError> {
-        let time = deadline.remaining().ok_or(SessionError::TimedOut)?;
-        let name = EndpointNameClient::new(self.name.channel().duplicate()?).with_timeout(time);
-        match name.reopen(after) {
-            Ok((info, endpoint)) => {
-                let endpoint = BlockEndpointClient::new(endpoint).with_timeout(self.call_limit);
-                Ok((info.epoch, endpoint))
-            }
-            Err(CallError::Remote(DevError::NoResources)) => {
-                Err(SessionError::System(sys::Error::NoMemory))
-            }
-            Err(CallError::Remote(_) | CallError::ServerDied { .. }) => Err(SessionError::Closed),
-            Err(CallError::Transport(error)) => Err(error.into()),
-            Err(_) => Err(SessionError::Corrupt),
-        }
+        let (epoch, endpoint) = self.name.next(after, deadline)?;
+        let endpoint = BlockEndpointClient::new(endpoint).with_timeout(self.call_limit);
+        Ok((epoch, endpoint))
     }
 
-    /// Tells the device manager; who cannot be told will hear of it otherwise.
     fn complain(&self, epoch: u32, complaint: Complaint) {
-        if let Ok(name) = self.name.channel().duplicate() {
-            let name = EndpointNameClient::new(name).with_timeout(CALL_LIMIT);
-            let _ = name.complain(epoch, complaint);
-        }
+        // Who cannot be told hears of it from somebody else, or not at all.
+        let _ = self
+            .name
+            .complain(epoch, complaint, Deadline::after(CALL_LIMIT));
     }
 
     /// Whether it is the disk that it was.
@@ -134,7 +119,7 @@ impl Session {
             let (epoch, endpoint) = recovery.next(after, deadline)?;
             after = epoch;
             let depth = self.connection.info().depth;
-            match connect(recovery, &endpoint, depth) {
+            match connect(recovery, &self.buffers, &endpoint, depth) {
                 Ok(connection) => break (endpoint, connection),
                 // It died as well: on to its successor.
                 Err(error) if is_gone(error) => {}
@@ -201,12 +186,12 @@ impl Session {
     #[cfg(feature = "control-no-replay")]
     fn forgotten(
         &mut self,
-        in_flight: Vec<(u64, crate::Request)>,
-    ) -> Result<Vec<(u64, crate::Request)>, SessionError> {
+        in_flight: alloc::vec::Vec<(u64, crate::Request)>,
+    ) -> Result<alloc::vec::Vec<(u64, crate::Request)>, SessionError> {
         for (id, _) in in_flight {
             self.forgotten.push(self.ledger.remove(id)?);
         }
-        Ok(Vec::new())
+        Ok(alloc::vec::Vec::new())
     }
 
     /// Gives a request to the device again that it did not answer; `false` when that is not to be done.
@@ -227,6 +212,7 @@ impl Session {
 
 fn connect(
     recovery: &Recovery,
+    buffers: &Buffers,
     endpoint: &BlockEndpointClient,
     depth: u16,
 ) -> Result<Connection, SessionError> {
@@ -237,7 +223,7 @@ fn connect(
     if connection.info().depth < depth {
         return Err(SessionError::OtherDisk);
     }
-    for buffer in &recovery.buffers {
+    for buffer in buffers.iter() {
         connection.register(buffer)?;
     }
     Ok(connection)

@@ -1,15 +1,16 @@
 //! A session: rings, doorbells, buffers, the ledger.
 
+use endpoint_client::{Buffers, Registered};
 use ipc::CallError;
 use proto::block::{
-    BUFFERS_MAX, BlockEndpointClient, BlockSessionClient, BufferAccess, Completion, SessionInfo,
-    Status, Submission,
+    BlockEndpointClient, BlockSessionClient, BufferAccess, Completion, SessionInfo, Status,
+    Submission,
 };
 use proto::devmgr::Complaint;
 use ring::{Consumer, Layout, Producer};
 use sys::{
-    AsHandle, Channel, Deadline, Event, MapAccess, Mapping, Packet, Port, Rights, SharedMapping,
-    Signals, Vmo, Watch,
+    AsHandle, Channel, Deadline, Event, MapAccess, Mapping, Packet, Port, SharedMapping, Signals,
+    Vmo, Watch,
 };
 
 use crate::patience::Patience;
@@ -29,22 +30,11 @@ pub(crate) struct Connection {
     completed: Event,
 }
 
-/// A buffer as it was registered.
-pub(crate) struct Registered {
-    slot: u16,
-    access: BufferAccess,
-    offset: u64,
-    length: u64,
-    /// With the rights that the driver gets, and that to pass it on.
-    vmo: Vmo,
-}
-
 /// A queue of requests to a disk. Not for several threads: each opens its own.
 pub struct Session {
     pub(crate) connection: Connection,
     pub(crate) ledger: Ledger,
-    /// A bit for each slot in use.
-    slots: [u64; BUFFERS_MAX as usize / 64],
+    pub(crate) buffers: Buffers,
     /// Made at the first wait: one who uses an executor needs none.
     pub(crate) port: Option<Port>,
     /// The driver of this connection is gone, or of no use.
@@ -88,9 +78,9 @@ impl Connection {
         &self.info
     }
 
-    /// Registers a buffer that an earlier incarnation had.
+    /// Registers a buffer with the driver.
     pub(crate) fn register(&self, buffer: &Registered) -> Result<(), SessionError> {
-        let vmo = buffer.vmo.duplicate()?;
+        let vmo = buffer.handle()?;
         let Registered { slot, access, .. } = *buffer;
         Ok(self
             .control
@@ -122,7 +112,7 @@ impl Session {
         Ok(Session {
             ledger: Ledger::new(connection.info.depth, connection.info.epoch),
             connection,
-            slots: [0; BUFFERS_MAX as usize / 64],
+            buffers: Buffers::default(),
             port: None,
             closed: false,
             given_up: false,
@@ -166,36 +156,12 @@ impl Session {
         length: u64,
         access: BufferAccess,
     ) -> Result<Buffer, SessionError> {
-        let free = self.slots.iter().position(|word| *word != u64::MAX);
-        let word = free.ok_or(SessionError::Full)?;
-        let bit = self.slots.get(word).map_or(0, |w| w.trailing_ones());
-        let slot = (word * 64) as u16 + bit as u16;
-        let needed = match access {
-            BufferAccess::DeviceReads => Rights::READ,
-            BufferAccess::DeviceWrites => Rights::WRITE,
-            BufferAccess::Both => Rights::READ | Rights::WRITE,
-        };
-        let pass = Rights::PIN | Rights::TRANSFER | Rights::DUPLICATE;
-        let vmo = vmo.duplicate_with(pass | needed)?;
-        if let Some(recovery) = &mut self.recovery {
-            recovery.buffers.push(Registered {
-                slot,
-                access,
-                offset,
-                length,
-                vmo: vmo.duplicate()?,
-            });
-        }
-        let registered = self
-            .connection
-            .control
-            .register_buffer(slot, access, offset, length, vmo);
-        if let Err(error) = registered {
-            self.forget(slot);
-            return Err(error.into());
-        }
-        if let Some(word) = self.slots.get_mut(word) {
-            *word |= 1 << bit;
+        let added = self.buffers.add(vmo, offset, length, access)?;
+        let buffer = added.ok_or(SessionError::Full)?;
+        let slot = buffer.slot;
+        if let Err(error) = self.connection.register(buffer) {
+            self.buffers.remove(slot);
+            return Err(error);
         }
         Ok(Buffer(slot))
     }
@@ -211,18 +177,8 @@ impl Session {
             Err(CallError::ServerDied { .. }) if self.recovery.is_some() => {}
             Err(error) => return Err(error.into()),
         }
-        self.forget(buffer.0);
-        if let Some(word) = self.slots.get_mut(usize::from(buffer.0) / 64) {
-            *word &= !(1 << (buffer.0 % 64));
-        }
+        self.buffers.remove(buffer.0);
         Ok(())
-    }
-
-    /// A buffer is not registered with the next incarnation.
-    fn forget(&mut self, slot: u16) {
-        if let Some(recovery) = &mut self.recovery {
-            recovery.buffers.retain(|b| b.slot != slot);
-        }
     }
 
     /// Queues a request. The driver sees it with [`Session::kick`]; `token` comes back with the completion.

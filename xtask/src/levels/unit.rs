@@ -79,6 +79,8 @@ pub(super) fn miri() -> anyhow::Result<Tally> {
         command.args(["--package", &package.name]);
     }
     command
+        // Property tests look for their files of failures.
+        .env("MIRIFLAGS", "-Zmiri-disable-isolation")
         // Set by the cargo that runs this, for another toolchain.
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("CARGO")

@@ -20,7 +20,8 @@ mod tutorial;
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
@@ -35,6 +36,9 @@ use crate::symbols::{Annotator, Symbols};
 /// other work on the same processor, that reads every file of an image.
 const TIME_LIMIT: Duration = Duration::from_secs(240);
 
+/// Guests that run at a time: most have one processor, and some only wait.
+const GUESTS: usize = 2;
+
 /// A test: a machine, a script, and what is expected of it.
 pub struct SystemTest {
     name: String,
@@ -48,7 +52,7 @@ pub struct SystemTest {
 }
 
 /// Judges what a run gave.
-type Check = Box<dyn Fn(&Report) -> anyhow::Result<()>>;
+type Check = Box<dyn Fn(&Report) -> anyhow::Result<()> + Send + Sync>;
 
 /// What a run gave.
 #[derive(Clone, Debug)]
@@ -66,7 +70,7 @@ impl SystemTest {
     fn new(
         name: impl Into<String>,
         script: impl Into<String>,
-        check: impl Fn(&Report) -> anyhow::Result<()> + 'static,
+        check: impl Fn(&Report) -> anyhow::Result<()> + Send + Sync + 'static,
     ) -> Self {
         Self {
             name: name.into(),
@@ -90,7 +94,7 @@ impl SystemTest {
     fn without_shell(
         name: impl Into<String>,
         command_line: impl Into<String>,
-        check: impl Fn(&Report) -> anyhow::Result<()> + 'static,
+        check: impl Fn(&Report) -> anyhow::Result<()> + Send + Sync + 'static,
     ) -> Self {
         Self {
             script: None,
@@ -279,9 +283,26 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
     for group in groups {
         tests.extend(group()?);
     }
-    for test in tests.iter().filter(|test| wanted(&test.name)) {
-        tally.check(&test.name, || test.run(&built, &folder));
-    }
+    tests.retain(|test| wanted(&test.name));
+    let (queue, counted) = (Mutex::new(tests.iter()), Mutex::new(&mut tally));
+    std::thread::scope(|scope| {
+        for _ in 0..GUESTS {
+            scope.spawn(|| {
+                loop {
+                    let Some(test) = queue.lock().unwrap_or_else(PoisonError::into_inner).next()
+                    else {
+                        break;
+                    };
+                    let started = Instant::now();
+                    let result = test.run(&built, &folder);
+                    counted
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .record(&test.name, started.elapsed(), result);
+                }
+            });
+        }
+    });
     for (name, check) in host_side::TESTS {
         if wanted(name) {
             tally.check(name, check);

@@ -2,12 +2,11 @@
 //! repository, lead to a driver that is bound.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-use crate::build::{target_folder, workspace_root};
-use crate::tool;
+use crate::build::target_folder;
+use crate::{copy, tool};
 
 /// What the commands must have printed between them.
 const EXPECTED: [&str; 2] = ["running my-edu", "my-edu: first register: 0x010000ed"];
@@ -15,7 +14,14 @@ const EXPECTED: [&str; 2] = ["running my-edu", "my-edu: first register: 0x010000
 /// Runs every command of the tutorial, in order.
 pub(super) fn commands_of_the_book() -> anyhow::Result<()> {
     let copy = target_folder("tutorial")?;
-    copy_sources(&copy)?;
+    copy::sources(&copy)?;
+    let parts = [
+        "debug",
+        "release",
+        "programs/release",
+        "programs/x86_64-unknown-none/release",
+    ];
+    copy::seed(&copy.join("target"), &parts)?;
     let text = fs::read_to_string(copy.join("docs/src/tutorial.md"))?;
     let commands: Vec<&str> = text
         .lines()
@@ -40,34 +46,6 @@ pub(super) fn commands_of_the_book() -> anyhow::Result<()> {
     }
     for expected in EXPECTED {
         ensure!(printed.contains(expected), "nothing printed {expected:?}");
-    }
-    Ok(())
-}
-
-/// Copies what git knows, as it is in the work tree, and removes what an earlier run made.
-fn copy_sources(copy: &Path) -> anyhow::Result<()> {
-    let root = workspace_root();
-    let made = copy.join("examples/my-edu");
-    if made.exists() {
-        fs::remove_dir_all(&made)?;
-    }
-    let mut git = tool::command("git");
-    git.args(["ls-files", "-z"]).current_dir(root);
-    let list = tool::read(&mut git)?;
-    for name in String::from_utf8_lossy(&list).split_terminator('\0') {
-        let (from, to) = (root.join(name), copy.join(name));
-        // What was removed and is not yet committed.
-        let Ok(contents) = fs::read(&from) else {
-            continue;
-        };
-        // Times of files that did not change stay, and with them what was built.
-        if fs::read(&to).is_ok_and(|old| old == contents) {
-            continue;
-        }
-        if let Some(folder) = to.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::write(&to, contents).with_context(|| format!("cannot write {}", to.display()))?;
     }
     Ok(())
 }

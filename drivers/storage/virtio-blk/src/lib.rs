@@ -26,7 +26,6 @@ use ddk_class_block::{BlockDevice, DiskInfo};
 use ddk_virtio::Transport;
 use spec_virtio::block::feature;
 use spec_virtio::feature::{RING_EVENT_IDX, RING_INDIRECT_DESC};
-use spec_virtio::status::DEVICE_NEEDS_RESET;
 
 use config::Limits;
 use queue::Queue;
@@ -56,6 +55,9 @@ const WANTED: u64 = feature::SIZE_MAX
     | feature::WRITE_ZEROES
     | RING_INDIRECT_DESC
     | RING_EVENT_IDX;
+
+/// Descriptors of the longest request: as many as a page has room for.
+const CHAIN_MAX: u16 = 256;
 
 /// How long the device may take to tell its identification.
 const IDENTIFY_LIMIT_MS: u32 = 5000;
@@ -98,7 +100,7 @@ async fn bring_up(
     let mut queues = Vec::new();
     for index in 0..count {
         let vector = first_vector + index;
-        let virtqueue = transport.queue(index, features, vector)?;
+        let virtqueue = transport.queue(index, features, vector, CHAIN_MAX)?;
         queues.push(Queue::new(cx, virtqueue, cx.interrupt(vector)?, &limits)?);
     }
     transport.driver_ok()?;
@@ -201,14 +203,7 @@ impl BlockDevice for VirtioBlk {
     }
 
     async fn changed(&mut self) -> Result<(), DriverError> {
-        if self.transport.status()? & DEVICE_NEEDS_RESET != 0 {
-            let what = "device status without DEVICE_NEEDS_RESET";
-            return Err(DriverError::Protocol {
-                what,
-                expected: 0,
-                seen: DEVICE_NEEDS_RESET.into(),
-            });
-        }
+        self.transport.check_status()?;
         self.limits = Limits::read(&self.transport, self.features)?;
         Ok(())
     }

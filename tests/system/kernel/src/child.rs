@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
+use random_calls::{AREA_BYTES, Caller};
 use rt::abi::{PAGE_SIZE, Syscall};
 use rt::{
     AsHandle, Channel, Event, HandleList, MapAccess, Mapping, Port, Timer, Vmo, startup, time,
@@ -177,22 +178,6 @@ fn nest() -> i32 {
     0
 }
 
-/// A small generator (splitmix64): the same seed gives the same calls.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
-
 fn syscall(number: usize, a: [usize; 6]) -> (isize, usize) {
     let (value, second);
     // SAFETY: none: this is what the test is about. The process may harm itself, and only itself.
@@ -202,16 +187,6 @@ fn syscall(number: usize, a: [usize; 6]) -> (isize, usize) {
             lateout("rcx") _, lateout("r11") _, options(nostack));
     }
     (value, second)
-}
-
-/// Calls with a deadline among their arguments, and which it is: they must come back.
-fn deadline_argument(number: usize) -> Option<usize> {
-    match Syscall::from_number(number)? {
-        Syscall::PortWait => Some(3),
-        Syscall::ChannelRead => Some(5),
-        Syscall::ChannelCall | Syscall::FutexWait => Some(2),
-        _ => None,
-    }
 }
 
 fn random_calls(seed: u64) -> i32 {
@@ -224,8 +199,7 @@ fn random_calls(seed: u64) -> i32 {
     let Ok(count) = counter.atomic_u64(0) else {
         return 3;
     };
-    let mut random = Random(seed);
-    let Ok((scratch, memory)) = Mapping::create(16 * PAGE_SIZE) else {
+    let Ok((scratch, memory)) = Mapping::create(AREA_BYTES) else {
         return 3;
     };
     let area = memory_address(&scratch);
@@ -241,42 +215,12 @@ fn random_calls(seed: u64) -> i32 {
         handles.extend([a.into_raw().0, b.into_raw().0, scratch.into_raw().0]);
     }
     drop(memory);
+    let mut caller = Caller::new(seed, handles, area);
     loop {
-        let number = match random.below(50) {
-            n if n < 42 => n as usize,
-            _ => random.next() as usize,
-        };
-        let mut args = [0; 6];
-        for arg in &mut args {
-            *arg = argument(&mut random, &handles, area);
-        }
-        if let Some(at) = deadline_argument(number) {
-            args[at] = match random.below(3) {
-                0 => 0,
-                1 => random.below(1 << 30) as usize,
-                _ => time::now_ns() as usize + random.below(20_000) as usize,
-            };
-        }
-        // Ending itself ends only the round.
-        if number == Syscall::Kill as usize && random.below(20) != 0 {
-            continue;
-        }
-        // A line for each of a million calls would only drown the log.
-        if number == Syscall::Log as usize {
-            continue;
-        }
+        let call = caller.next(time::now_ns());
         count.fetch_add(1, Ordering::Relaxed);
-        let (value, second) = syscall(number, args);
-        let makes_handle = Syscall::from_number(number).is_some_and(|call| {
-            call.name().ends_with("_create")
-                || matches!(call, Syscall::HandleDuplicate | Syscall::ThreadStart)
-        });
-        if makes_handle && value > 0 && handles.len() < 400 {
-            handles.push(value as u32);
-            if second != 0 {
-                handles.push(second as u32);
-            }
-        }
+        let (value, second) = syscall(call.number, call.args);
+        caller.answered(&call, value, second);
     }
 }
 
@@ -284,26 +228,5 @@ fn memory_address(scratch: &Vmo) -> usize {
     let all = rt::abi::MAP_READ | rt::abi::MAP_WRITE;
     let own = rt::abi::RawHandle::SELF_PROCESS.0 as usize;
     let vmo = scratch.as_handle().raw().0 as usize;
-    syscall(
-        Syscall::VmMap as usize,
-        [own, vmo, 0, 16 * PAGE_SIZE, all, 0],
-    )
-    .0 as usize
-}
-
-fn argument(random: &mut Random, handles: &[u32], area: usize) -> usize {
-    match random.below(12) {
-        0..=3 => handles
-            .get(random.below(handles.len().max(1) as u64) as usize)
-            .copied()
-            .unwrap_or(0) as usize,
-        4 => random.below(64) as usize,
-        5 => area + random.below(16 * PAGE_SIZE as u64) as usize,
-        6 => area + 16 * PAGE_SIZE - random.below(64) as usize,
-        7 => 1usize << random.below(64),
-        8 => (1usize << random.below(64)).wrapping_sub(1),
-        9 => rt::abi::USER_MAX.wrapping_sub(random.below(8192) as usize),
-        10 => 0xffff_fffd + random.below(3) as usize,
-        _ => random.next() as usize,
-    }
+    syscall(Syscall::VmMap as usize, [own, vmo, 0, AREA_BYTES, all, 0]).0 as usize
 }

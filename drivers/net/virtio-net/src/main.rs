@@ -1,0 +1,6 @@
+//! The driver's program on the microkernel.
+#![no_std]
+#![no_main]
+#![forbid(unsafe_code)]
+
+ddk_backend_os::net_driver!(virtio_net::VirtioNet);
