@@ -24,6 +24,8 @@ pub struct Tally {
     by_hand: u64,
     stuck: u64,
     kernel: u64,
+    /// Attempts beyond the grants that were not refused.
+    not_refused: u64,
     latencies_us: Vec<u64>,
     recoveries_us: Vec<u64>,
     detected: BTreeMap<&'static str, Vec<u64>>,
@@ -46,6 +48,7 @@ impl Tally {
     pub fn add(&mut self, entry: &Entry) {
         let seen = &entry.seen;
         self.injected += 1;
+        self.not_refused += u64::from(entry.fault.contains("NOT REFUSED"));
         match entry.activated {
             Some(true) => self.activated += 1,
             Some(false) => {}
@@ -115,13 +118,15 @@ impl Tally {
             "recovered_by_hand": self.by_hand,
             "stuck": self.stuck,
             "kernel_crashes": self.kernel,
+            "grants_not_refused": self.not_refused,
         })
     }
 
-    /// Whether it is as good as a campaign must be: no crash of the kernel, nothing stuck, 99 % of the fail-stop
+    /// Whether it is as good as a campaign must be: every attempt beyond the grants refused, no crash of the kernel, nothing stuck, 99 % of the fail-stop
     /// faults and 90 % of those that showed recovered without a person.
     pub fn is_good(&self) -> bool {
         self.kernel == 0
+            && self.not_refused == 0
             && self.stuck == 0
             && share(self.fail_stop_recovered, self.fail_stop) >= 99.0
             && share(self.recovered, self.manifested) >= 90.0

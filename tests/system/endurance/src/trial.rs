@@ -124,7 +124,8 @@ impl Injector {
                 }
                 tell!("seen died={}", u8::from(seen.died));
             }
-            let recovering = time::now_ns();
+            // What starts from now on has nothing of the fault.
+            let (healed, recovering) = (self.summary()?, time::now_ns());
             let back = self.back(if seen.died || trapped { under } else { 0 });
             let recovered_ns = time::now_ns() - recovering;
             let (mut recovered, mut back) = (u8::from(back.is_some()), back);
@@ -136,6 +137,9 @@ impl Injector {
             }
             // What a fault left behind in the driver must not be taken for the next one's doing.
             let fresh = back.and_then(|node| {
+                if node.epoch > healed.epoch {
+                    return Some(node);
+                }
                 self.processes.kill(node.pid?, 9).ok();
                 self.back(node.epoch)
             });
