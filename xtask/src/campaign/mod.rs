@@ -210,11 +210,16 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
     let mut journal = Journal::open(args.resume.as_ref())?;
     let mut boots = 0;
     let mut traces = Vec::new();
-    let mut variants = vec![(false, built)];
+    let mut variants = Vec::new();
+    let copies = tempfile::tempdir_in(&folder)?;
     if args.class.iter().any(|class| class.needs_faults_built_in()) {
-        let faulty = build::with_features(&variants[0].1, drivers, "ddk-backend-os/faults")?;
-        variants.push((true, faulty));
+        let faulty = build::with_features(&built, drivers, "ddk-backend-os/faults")?;
+        variants.push((true, build::kept(&faulty, &copies.path().join("faulty"))?));
     }
+    variants.insert(
+        0,
+        (false, build::kept(&built, &copies.path().join("shipped"))?),
+    );
     'runs: for driver in drivers.iter().copied() {
         let known = DRIVERS.iter().find(|(name, ..)| *name == driver);
         let driver = *known.context("no such driver")?;

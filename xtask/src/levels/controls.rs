@@ -29,7 +29,7 @@ const CONTROLS: [Control; 3] = [
     },
     Control {
         what: "the pauses between restarts",
-        package: "devmgr",
+        package: "supervision",
         feature: "control-no-backoff",
         test: "restart::tests::at_once_then_slower_then_never",
     },

@@ -14,6 +14,7 @@ mod injected;
 mod kernel;
 mod reading;
 mod runtime;
+mod services;
 mod shell;
 mod truth;
 mod tutorial;
@@ -110,6 +111,12 @@ impl SystemTest {
 
     pub fn disks(mut self, disks: impl IntoIterator<Item = Disk>) -> Self {
         self.disks.extend(disks);
+        self
+    }
+
+    /// Words of the kernel's command line.
+    fn command_line(mut self, words: &str) -> Self {
+        self.command_line = words.to_string();
         self
     }
 
@@ -279,6 +286,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         driver_death::tests,
         driver_faults::tests,
         endurance::tests,
+        services::tests,
     ];
     for group in groups {
         tests.extend(group()?);
