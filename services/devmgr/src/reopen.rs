@@ -4,7 +4,8 @@
 
 use alloc::string::String;
 
-use devmgr::node::{self, NodeEvent};
+use devmgr::life::Event;
+use devmgr::node;
 use proto::devmgr::{
     Class, Complaint, DevError, EndpointInfo, EndpointNameReopenReply, EndpointNameRequest,
     EndpointNameServer, NodeState,
@@ -115,10 +116,10 @@ impl Manager {
         };
         if let Some(node) = self.nodes.get_mut(index)
             && node.epoch == epoch
-            && node.state == NodeState::Running
+            && node.state() == NodeState::Running
         {
             node.ending = Some(String::from(complaint.text()));
-            self.teardown(index, NodeEvent::Failed);
+            self.happened(index, Event::Broken);
         }
     }
 
@@ -154,11 +155,11 @@ impl Manager {
         let Some(node) = self.find(&name.node) else {
             return Some(Err(DevError::NotFound));
         };
-        if node::is_over(node.state) {
+        if node::is_over(node.state()) {
             return Some(Err(DevError::NotRunning));
         }
         // In service again, and its partitions read again: what is not there now does not come.
-        let here = node.state == NodeState::Running && node.epoch > waiting.after;
+        let here = node.state() == NodeState::Running && node.epoch > waiting.after;
         let read = match &name.parent {
             Some(disk) => self.endpoints.is_scanned(disk),
             None => true,

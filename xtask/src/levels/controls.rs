@@ -25,7 +25,7 @@ const CONTROLS: [Control; 3] = [
         what: "the bus-master fence",
         package: "devmgr",
         feature: "control-no-fence",
-        test: "teardown::tests::pages_go_back_after_the_fence",
+        test: "life::tests::a_death_goes_down_in_order_and_up_again",
     },
     Control {
         what: "the pauses between restarts",

@@ -13,6 +13,7 @@ mod host_side;
 mod injected;
 mod kernel;
 mod reading;
+mod reload;
 mod runtime;
 mod services;
 mod shell;
@@ -286,6 +287,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         driver_death::tests,
         driver_faults::tests,
         endurance::tests,
+        reload::tests,
         services::tests,
     ];
     for group in groups {
