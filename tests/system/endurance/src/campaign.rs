@@ -32,7 +32,7 @@ const USAGE: i32 = 2;
 /// Generations on a line of the journal.
 const LINE: usize = 64;
 /// How often a session that failed for good is opened again before the run is given up.
-const REOPENS_MAX: u32 = 1000;
+const REOPENS_MAX: u32 = 20_000;
 
 struct Options {
     disk: String,

@@ -27,9 +27,9 @@ const STALL_NS: u64 = 60_000_000;
 /// Shorter pauses are ordinary.
 const PAUSE_NS: u64 = 10_000_000;
 /// The longest that a stalled load is watched: somebody has to notice before.
-const STALLED_LIMIT_S: u64 = 20;
+const STALLED_LIMIT_S: u64 = 8;
 /// A driver that is not back after this time, with the load going on, will not come back by itself.
-const BACK_LIMIT_S: u64 = 40;
+const BACK_LIMIT_S: u64 = 30;
 /// Answers that show that the load goes on.
 const ANSWERS: u64 = 40;
 
@@ -131,7 +131,10 @@ impl Injector {
             let (mut recovered, mut back) = (u8::from(back.is_some()), back);
             if back.is_none() {
                 // A person would try this.
-                let _ = self.admin.start(self.node.as_str());
+                let _ = match healed.state {
+                    NodeState::Running => self.admin.restart(self.node.as_str()),
+                    _ => self.admin.start(self.node.as_str()),
+                };
                 back = self.back(0);
                 recovered = 0;
             }
