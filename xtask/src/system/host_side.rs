@@ -19,10 +19,11 @@ pub(super) const TESTS: &[HostTest] = &[
     ("campaign-share", super::injected::share),
     ("run-time-out", time_out),
     ("run-signals", signals),
+    ("headless", super::headless::a_running_system),
     ("tutorial", super::tutorial::commands_of_the_book),
 ];
 
-fn xtask(arguments: &[&str]) -> anyhow::Result<Command> {
+pub(super) fn xtask(arguments: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments).stdin(Stdio::null());
     Ok(command)

@@ -9,6 +9,7 @@ mod driver_death;
 mod driver_faults;
 pub mod endurance;
 mod faults;
+mod headless;
 mod host_side;
 mod injected;
 mod kernel;
