@@ -142,7 +142,7 @@ impl Boot<'_> {
             line: Vec::new(),
             injected: conductor.injected.clone(),
         };
-        let limit = Duration::from_secs(180 + 3 * faults.len() as u64);
+        let limit = Duration::from_secs(180 + 30 * faults.len() as u64);
         let outcome = guest::run(
             &machine,
             Some(limit),
