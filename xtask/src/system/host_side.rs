@@ -16,6 +16,7 @@ type HostTest = (&'static str, fn() -> anyhow::Result<()>);
 pub(super) const TESTS: &[HostTest] = &[
     ("run-bad-requests", bad_requests),
     ("run-output-and-status", output_and_status),
+    ("campaign-share", super::injected::share),
     ("run-time-out", time_out),
     ("run-signals", signals),
     ("headless", super::headless::a_running_system),
