@@ -11,6 +11,7 @@ pub mod endurance;
 mod faults;
 mod host_side;
 mod kernel;
+mod net;
 mod reading;
 mod runtime;
 mod shell;
@@ -272,6 +273,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         faults::tests,
         driver_death::tests,
         driver_faults::tests,
+        net::tests,
         endurance::tests,
     ];
     for group in groups {
