@@ -16,7 +16,7 @@ use crate::guest::nic::{self, Model, Nic};
 const SIZES: &[(u32, u32)] = &[(100, 1), (300, 1472)];
 
 /// Echoes while the driver is killed, of 1400 bytes, and how often it is.
-const UNDER_FIRE: u32 = 400;
+const UNDER_FIRE: u32 = 4000;
 const KILLS: u32 = 4;
 
 fn script(driver: &str) -> String {
@@ -30,7 +30,7 @@ fn script(driver: &str) -> String {
         "\
 drv policy eth0 budget=1000 pause-min-ms=1 pause-max-ms=1
 echo '== killed'
-( for i in {}; do sleep 0.2; ps | grep {driver} | {{ read pid rest; kill -9 $pid; }}; done ) &
+( for i in {}; do sleep 0.1; ps | grep {driver} | {{ read pid rest; kill -9 $pid; }}; done ) &
 test-net eth0 {UNDER_FIRE} 1400 8; echo status $?
 wait
 sleep 1
@@ -38,7 +38,10 @@ echo '== after'; test-net eth0 20 64 1; echo status $?
 drv list
 true
 ",
-        (1..=KILLS).map(|n| n.to_string()).collect::<Vec<_>>().join(" ")
+        (1..=KILLS)
+            .map(|n| n.to_string())
+            .collect::<Vec<_>>()
+            .join(" ")
     ));
     script
 }
@@ -67,7 +70,10 @@ fn check(report: &Report, capture: &Path) -> anyhow::Result<()> {
     }
     let killed = report.section("killed")?;
     check_echoes(killed, UNDER_FIRE)?;
-    ensure!(number(killed, "epoch")? > 1, "the driver was not killed: {killed:?}");
+    ensure!(
+        number(killed, "epoch")? > 1,
+        "the driver was not killed: {killed:?}"
+    );
     let after = report.section("after")?;
     check_echoes(after, 20)?;
     ensure!(after.contains("running"), "{after:?}");

@@ -241,7 +241,10 @@ impl Driver for E1000 {
     async fn start(cx: DeviceContext) -> Result<E1000, DriverError> {
         cx.pci().enable()?;
         const DEVICE_ID: u16 = 2;
-        let id = alive("PCI device ID", cx.pci().config_read(DEVICE_ID, Width::U16)? as u16)?;
+        let id = alive(
+            "PCI device ID",
+            cx.pci().config_read(DEVICE_ID, Width::U16)? as u16,
+        )?;
         let family = match id {
             spec_e1000::DEVICE_82574L => Family::Pcie82574,
             _ => Family::Pci8254x,
@@ -381,7 +384,11 @@ impl NetDevice for E1000 {
         let registers = &self.registers;
         let add = |sum: u64, n: u32| {
             // All ones: it is gone.
-            if n == u32::MAX { sum } else { sum.wrapping_add(n.into()) }
+            if n == u32::MAX {
+                sum
+            } else {
+                sum.wrapping_add(n.into())
+            }
         };
         for errors in [
             registers.crcerrs().read_with_effect(),

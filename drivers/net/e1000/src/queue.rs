@@ -8,12 +8,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
 
-use ddk::{
-    DeviceContext, DmaRegion, DriverError, EventQueue, Irq, Mmio, PAGE, PlatformError,
-};
+use ddk::{DeviceContext, DmaRegion, DriverError, EventQueue, Irq, Mmio, PAGE, PlatformError};
 use ddk_class_net::{
-    Frame, NetQueue, PushError, QueueLimits, Received, SEGMENTS_MAX, Segment, Segmentation,
-    Status, rx_flags,
+    Frame, NetQueue, PushError, QueueLimits, Received, SEGMENTS_MAX, Segment, Segmentation, Status,
+    rx_flags,
 };
 use spec_e1000::{BUFFER_BYTES, DESCRIPTOR_BYTES, cause, rx, tx};
 
