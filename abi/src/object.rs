@@ -185,6 +185,9 @@ impl Signals {
     pub const TERMINATED: Signals = Signals(1 << 3);
     /// A timer has fired, an event is set, a resource was revoked.
     pub const SIGNALED: Signals = Signals(1 << 4);
+    /// The other end of a channel is served by another process than before (see
+    /// [`Property::Epoch`](crate::Property::Epoch)). It is an edge: watches made later do not see it.
+    pub const PEER_RENEWED: Signals = Signals(1 << 5);
     /// Free for programs: bits 24 to 31 of every event.
     pub const USER: Signals = Signals(0xff00_0000);
 

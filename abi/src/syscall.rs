@@ -218,7 +218,10 @@ pub enum Property {
     /// Thread: CPU budget in nanoseconds of every 10 ms, 0 for none. A thread that used it up runs at
     /// the lowest priority until the next period.
     Budget = 4,
-    /// Channel: the epoch that callers of the other end are told when this end closes.
+    /// Channel: the epoch that callers of the other end are told when this end closes. Another epoch than
+    /// before says that another process serves this end now: calls that the old one took and did not answer
+    /// fail with `PeerClosed` and the new epoch, and the other end has the edge `PEER_RENEWED`. Messages
+    /// that nobody has read stay for the new one.
     Epoch = 5,
     /// Resource: revoke it and everything made from it (value ignored).
     Revoke = 6,

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt::Display;
 
-use rt::ipc::CallError;
+use rt::ipc::{CallError, Refusal};
 use rt::{AsHandle, Channel, startup};
 use unix::{Stop, Tool};
 
@@ -32,6 +32,7 @@ pub fn text<E: Display>(error: CallError<E>) -> String {
         CallError::Remote(error) => alloc::format!("{error}"),
         CallError::Transport(error) => alloc::format!("{error}"),
         CallError::ServerDied { .. } => String::from("the service is gone"),
+        CallError::Refused(refusal @ Refusal::Unavailable) => alloc::format!("{refusal}"),
         CallError::Refused(_) | CallError::Codec(_) => {
             String::from("the service speaks another protocol")
         }

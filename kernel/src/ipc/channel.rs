@@ -153,9 +153,28 @@ impl Channel {
         &self.bases[side & 1]
     }
 
-    /// Sets what callers of the other end learn when this end closes.
+    /// Sets what callers of the other end learn when this end closes. Another epoch means another server: who called
+    /// the old one, and whose message is no longer here to be read, learns it now.
     pub fn set_epoch(&self, side: usize, epoch: u64) {
-        self.epochs[side & 1].set(epoch);
+        let (side, other) = (side & 1, (side ^ 1) & 1);
+        if self.epochs[side].replace(epoch) == epoch {
+            return;
+        }
+        let lost: Vec<_> = {
+            let own = self.sides[side].borrow();
+            let mut peer = self.sides[other].borrow_mut();
+            let unread = |txid| own.inbox.iter().any(|message| message.txid == txid);
+            peer.callers
+                .extract_if(.., |caller| !unread(caller.0))
+                .collect()
+        };
+        for (_, thread) in lost {
+            thread.complete_with(Err(Error::PeerClosed), epoch as usize);
+            sched::wake(thread);
+        }
+        // An edge for those who watch, and no state: a watch of tomorrow must not tell of today.
+        self.bases[other].update(Signals::PEER_RENEWED, Signals::PEER_RENEWED);
+        self.bases[other].update(Signals::PEER_RENEWED, Signals::NONE);
     }
 
     /// The epoch of the other end.

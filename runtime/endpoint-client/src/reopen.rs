@@ -47,7 +47,9 @@ impl EndpointName {
         // Without a deadline the wait is as long as anybody can ask for.
         let time = deadline.remaining().unwrap_or(WAIT_MAX);
         let name = self.duplicate().map_err(ReopenError::System)?;
-        let name = EndpointNameClient::new(name.0).with_timeout(time);
+        let name = EndpointNameClient::new(name.0)
+            .with_timeout(time)
+            .repeating();
         match name.reopen(after) {
             Ok((info, endpoint)) => Ok((info.epoch, endpoint)),
             Err(CallError::Remote(DevError::NoResources)) => {

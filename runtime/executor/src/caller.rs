@@ -8,14 +8,17 @@ use core::future::poll_fn;
 use core::task::{Poll, Waker};
 
 use ipc::{AsyncTransport, Message};
-use sys::{Channel, Deadline, Error, Result};
+use sys::{Channel, Deadline, Error, Result, Signals};
 
 use crate::channel::AsyncChannel;
 use crate::run::{Executor, Task};
+use crate::source::Source;
 
 enum Waiting {
     For(Option<Waker>),
     Arrived(Box<Message>),
+    /// The server died and has a successor.
+    Lost,
 }
 
 struct Shared {
@@ -32,6 +35,36 @@ pub struct Caller {
     shared: Rc<Shared>,
     executor: Executor,
     _reader: Task<()>,
+    _renewals: Task<()>,
+}
+
+impl Shared {
+    /// Wakes all those who wait for a reply.
+    fn wake_all(&self) {
+        for entry in self.waiting.borrow_mut().values_mut() {
+            if let Waiting::For(waker) = entry
+                && let Some(waker) = waker.take()
+            {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// Another server took the channel over: what was asked of the old one fails. (What it had not read yet
+/// the new one answers, to nobody.)
+async fn watch_renewals(shared: Rc<Shared>, renewed: Source) {
+    while renewed.next(Deadline::FOREVER).await.is_ok() {
+        for entry in shared.waiting.borrow_mut().values_mut() {
+            if let Waiting::For(waker) = entry {
+                let waker = waker.take();
+                *entry = Waiting::Lost;
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+        }
+    }
 }
 
 async fn read_replies(shared: Rc<Shared>) {
@@ -43,7 +76,7 @@ async fn read_replies(shared: Rc<Shared>) {
                 };
                 let mut waiting = shared.waiting.borrow_mut();
                 // A reply that nobody waits for any more is dropped, its handles closed.
-                if let Some(entry) = waiting.get_mut(&tag)
+                if let Some(entry @ Waiting::For(_)) = waiting.get_mut(&tag)
                     && let Waiting::For(waker) =
                         core::mem::replace(entry, Waiting::Arrived(Box::new(message)))
                     && let Some(waker) = waker
@@ -53,13 +86,7 @@ async fn read_replies(shared: Rc<Shared>) {
             }
             Err(error) => {
                 shared.closed.set(Some(error));
-                for entry in shared.waiting.borrow_mut().values_mut() {
-                    if let Waiting::For(waker) = entry
-                        && let Some(waker) = waker.take()
-                    {
-                        waker.wake();
-                    }
-                }
+                shared.wake_all();
                 return;
             }
         }
@@ -116,6 +143,7 @@ impl AsyncTransport for Caller {
                     *waker = Some(context.waker().clone());
                     Poll::Pending
                 }
+                Some(Waiting::Lost) => Poll::Ready(Err(Error::PeerClosed)),
                 Some(Waiting::Arrived(message)) => Poll::Ready(Ok(core::mem::take(&mut **message))),
                 None => Poll::Ready(Err(Error::Cancelled)),
             }
@@ -135,17 +163,22 @@ impl AsyncTransport for Caller {
 impl Executor {
     /// Makes asynchronous calls over a channel.
     pub fn caller(&self, channel: Channel) -> Result<Caller> {
+        let renewed = self.watch(&channel, Signals::PEER_RENEWED)?;
         let shared = Rc::new(Shared {
             channel: self.channel(channel)?,
             waiting: RefCell::default(),
             closed: Cell::new(None),
-            last_tag: Cell::new(0),
+            // Replies to an earlier process that used this end are in nobody's way: a process that makes a call a
+            // microsecond does not catch up with the clock.
+            last_tag: Cell::new((sys::time::now_ns() >> 10) as u32),
         });
         let reader = self.spawn(read_replies(shared.clone()));
+        let renewals = self.spawn(watch_renewals(shared.clone(), renewed));
         Ok(Caller {
             shared,
             executor: self.clone(),
             _reader: reader,
+            _renewals: renewals,
         })
     }
 }

@@ -73,7 +73,7 @@ impl<C: Contents> OpenFile<'_, C> {
             },
             FileRequest::Stat { reply } => reply.ok(convert::info(
                 &self.volume.filesystem().attributes(self.file),
-                self.volume.number,
+                self.volume.number.get(),
             )),
             FileRequest::ReadDirectory { position, reply } => {
                 reply.send(self.read_directory(position).await)

@@ -7,7 +7,7 @@ use executor::Executor;
 use ipc::Vmo;
 use proto::fs::{
     Bytes, FileClient, FileInfo, FileServer, FsError as ClientError, LastLink, MountError,
-    OpenFlags, VolumeRequest, VolumeServer, WalkStop,
+    OpenFlags, VolumeInfo, VolumeRequest, VolumeServer, WalkStop,
 };
 use volume::{FileKind, FileSystem, FollowLast, FsError, ReadAhead, Tree, Walk, reader::Sink};
 
@@ -55,7 +55,7 @@ pub trait Contents: 'static {
 pub(crate) struct Volume<C> {
     pub contents: C,
     pub executor: Executor,
-    pub number: u32,
+    pub number: Cell<u32>,
     open_files: Cell<u32>,
     messages: Cell<u32>,
 }
@@ -83,23 +83,29 @@ pub async fn serve<C: Contents>(
                 _,
             ) => {
                 let Some(open) = open.take() else {
-                    let reason = "already mounted".into();
-                    let _ = reply.ok(Err(MountError {
-                        error: ClientError::Busy,
-                        reason,
-                    }));
+                    // A VFS that was started again, or one whose request it was already.
+                    let _ = match &mounted {
+                        Some(volume) => {
+                            volume.number.set(number);
+                            reply.ok(Ok(volume.info()))
+                        }
+                        None => reply.ok(Err(MountError {
+                            error: ClientError::Io,
+                            reason: "it could not be mounted before".into(),
+                        })),
+                    };
                     continue;
                 };
                 let outcome = open().await.map(|contents| {
-                    let volume = Volume {
+                    let volume = Rc::new(Volume {
                         contents,
                         executor: executor.clone(),
-                        number,
+                        number: Cell::new(number),
                         open_files: Cell::new(0),
                         messages: Cell::new(0),
-                    };
-                    let info = convert::statistics(volume.filesystem().statistics());
-                    mounted = Some(Rc::new(volume));
+                    });
+                    let info = volume.info();
+                    mounted = Some(volume);
                     info
                 });
                 let _ = reply.ok(outcome);
@@ -121,6 +127,10 @@ impl<C: Contents> Volume<C> {
         self.contents.tree().filesystem()
     }
 
+    fn info(&self) -> VolumeInfo {
+        convert::statistics(self.filesystem().statistics())
+    }
+
     /// The client's error; damage is logged.
     pub fn error(&self, error: &FsError, what: &dyn core::fmt::Display) -> ClientError {
         let count = self.messages.get();
@@ -138,16 +148,12 @@ impl<C: Contents> Volume<C> {
         let read_only = || WalkStop::Failed(ClientError::ReadOnlyFileSystem);
         // A client that is gone needs no answer.
         let _ = match request {
-            VolumeRequest::Mount { reply, .. } => reply.ok(Err(MountError {
-                error: ClientError::Busy,
-                reason: "mounted".into(),
-            })),
+            // It is the loop's to answer.
+            VolumeRequest::Mount { reply, .. } => reply.ok(Ok(self.info())),
             VolumeRequest::Open { path, flags, reply } => reply.send(self.open(&path, flags).await),
             VolumeRequest::Stat { path, last, reply } => reply.send(self.stat(&path, last).await),
             VolumeRequest::ReadLink { path, reply } => reply.send(self.read_link(&path).await),
-            VolumeRequest::Info { reply } => {
-                reply.ok(convert::statistics(self.filesystem().statistics()))
-            }
+            VolumeRequest::Info { reply } => reply.ok(self.info()),
             VolumeRequest::OpenFiles { reply } => reply.ok(self.open_files.get()),
             // Nothing is ever unwritten.
             VolumeRequest::Sync { reply } => reply.ok(),
@@ -224,7 +230,7 @@ impl<C: Contents> Volume<C> {
             Ok(ends) => ends,
             Err(_) => return failed(ClientError::NoMemory),
         };
-        let info = convert::info(&attributes, self.number);
+        let info = convert::info(&attributes, self.number.get());
         let volume = self.clone();
         self.open_files.set(self.open_files.get().saturating_add(1));
         let served = async move {
@@ -245,7 +251,7 @@ impl<C: Contents> Volume<C> {
         let file = self.walk(path, last).await?;
         Ok(convert::info(
             &self.filesystem().attributes(&file),
-            self.number,
+            self.number.get(),
         ))
     }
 

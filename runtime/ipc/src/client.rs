@@ -25,7 +25,8 @@ pub enum CallError<E> {
     Remote(E),
     /// There was no answer: `PeerClosed`, `TimedOut`, `BadHandle` and the like.
     Transport(Error),
-    /// The server is gone; the epoch that it set for this case (0 if it set none).
+    /// The server is gone, or died with this call in its hands and has a successor; the epoch that was set
+    /// for this case (0 if none was).
     ServerDied {
         /// See [`Channel::set_epoch`].
         epoch: u64,
@@ -89,6 +90,17 @@ where
     }
 }
 
+/// What becomes of a call whose server died with it in its hands while the channel lives on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnDeath {
+    /// It fails with [`CallError::ServerDied`]: whether it was carried out is not known.
+    #[default]
+    Fail,
+    /// It is sent again, to the server's successor: for calls that may be carried out twice. A call that
+    /// carries handles fails all the same.
+    Repeat,
+}
+
 /// Calls a method and waits for its reply. Protocols' clients do this; see
 /// [`protocol!`](crate::protocol!).
 pub fn call<A, AH, R, RH, E>(
@@ -96,7 +108,7 @@ pub fn call<A, AH, R, RH, E>(
     method: Method,
     args: &A,
     handles: AH,
-    deadline: Deadline,
+    (deadline, on_death): (Deadline, OnDeath),
 ) -> Result<(R, RH), CallError<E>>
 where
     A: Serialize,
@@ -109,14 +121,26 @@ where
     let mut list = HandleList::new();
     let header = request_header(method, 0);
     let len = encode(&mut scratch, &header, args, handles, &mut list)?;
-    let len = match channel.call_in_place(&mut scratch, len, &mut list, deadline) {
-        Ok(len) => len,
-        Err(failure) if failure.error == Error::PeerClosed => {
-            return Err(CallError::ServerDied {
-                epoch: failure.epoch,
-            });
+    let may_repeat = on_death == OnDeath::Repeat && list.is_empty();
+    let mut known_epoch = 0;
+    let len = loop {
+        match channel.call_in_place(&mut scratch, len, &mut list, deadline) {
+            Ok(len) => break len,
+            // There is a successor if the epoch is news; without a reply the message is still in place.
+            Err(failure)
+                if failure.error == Error::PeerClosed
+                    && may_repeat
+                    && failure.epoch > known_epoch =>
+            {
+                known_epoch = failure.epoch;
+            }
+            Err(failure) if failure.error == Error::PeerClosed => {
+                return Err(CallError::ServerDied {
+                    epoch: failure.epoch,
+                });
+            }
+            Err(failure) => return Err(CallError::Transport(failure.error)),
         }
-        Err(failure) => return Err(CallError::Transport(failure.error)),
     };
     let reply = scratch.get(..len).ok_or(CodecError::Malformed)?;
     decode_reply(reply, &mut list)

@@ -114,6 +114,8 @@ pub enum Refusal {
     Malformed,
     /// It dropped the request without an answer.
     Abandoned,
+    /// There is no server: it died too often and was given up, or was stopped.
+    Unavailable,
 }
 
 impl fmt::Display for Refusal {
@@ -128,6 +130,7 @@ impl fmt::Display for Refusal {
             Refusal::UnknownMethod { ordinal } => write!(f, "the server has no method {ordinal}"),
             Refusal::Malformed => f.write_str("the server could not decode the request"),
             Refusal::Abandoned => f.write_str("the server dropped the request"),
+            Refusal::Unavailable => f.write_str("the service is stopped or was given up"),
         }
     }
 }

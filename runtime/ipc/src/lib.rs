@@ -69,7 +69,8 @@ mod protocol;
 mod server;
 
 pub use client::{
-    AsyncTransport, CallError, DEFAULT_TIMEOUT, Message, call, call_async, send, send_async,
+    AsyncTransport, CallError, DEFAULT_TIMEOUT, Message, OnDeath, call, call_async, send,
+    send_async,
 };
 pub use codec::{CodecError, Encodes, Method, Refusal, protocol_id};
 pub use handles::{HandleField, Handles};

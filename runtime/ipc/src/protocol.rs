@@ -27,6 +27,7 @@ macro_rules! protocol {
         $vis struct [<$name Client>] {
             channel: $crate::Channel,
             timeout: ::core::time::Duration,
+            on_death: $crate::OnDeath,
         }
 
         #[allow(dead_code, clippy::too_many_arguments, clippy::type_complexity, unused_parens,
@@ -34,7 +35,17 @@ macro_rules! protocol {
         impl [<$name Client>] {
             /// Calls go over this channel.
             pub const fn new(channel: $crate::Channel) -> Self {
-                Self { channel, timeout: $crate::DEFAULT_TIMEOUT }
+                Self {
+                    channel,
+                    timeout: $crate::DEFAULT_TIMEOUT,
+                    on_death: $crate::OnDeath::Fail,
+                }
+            }
+            /// Calls that the server took and left unanswered when it died go to its successor: see
+            /// [`OnDeath::Repeat`]($crate::OnDeath::Repeat).
+            pub const fn repeating(mut self) -> Self {
+                self.on_death = $crate::OnDeath::Repeat;
+                self
             }
             /// Calls have this much time each.
             pub const fn with_timeout(mut self, timeout: ::core::time::Duration) -> Self {
@@ -52,7 +63,7 @@ macro_rules! protocol {
             /// A second client of the same server.
             pub fn duplicate(&self) -> ::core::result::Result<Self, $crate::Error> {
                 let channel = $crate::sys::AsHandle::duplicate(&self.channel)?;
-                Ok(Self { channel, timeout: self.timeout })
+                Ok(Self { channel, timeout: self.timeout, on_death: self.on_death })
             }
 
             $($crate::protocol! { @client_method
@@ -222,7 +233,7 @@ macro_rules! protocol {
             let deadline = $crate::Deadline::after(self.timeout);
             let (($($res,)*), ($($res_handle,)*)) =
                 $crate::call::<_, _, ($($res_type,)*), ($($res_handle_type,)*), $error>(
-                    &self.channel, METHOD, &($($arg,)*), ($($handle,)*), deadline)?;
+                    &self.channel, METHOD, &($($arg,)*), ($($handle,)*), (deadline, self.on_death))?;
             Ok($crate::protocol!(@values ($($res,)* $($res_handle,)*)))
         }
     };

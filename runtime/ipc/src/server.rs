@@ -46,6 +46,33 @@ impl ServerEnd {
         Arc::into_inner(self.channel)
     }
 
+    /// Refuses every message that is there; tells how many there were.
+    ///
+    /// # Errors
+    /// `PeerClosed` once the last client end is closed and everything is read.
+    pub fn refuse_all(&self, refusal: Refusal) -> Result<usize, Error> {
+        let mut scratch = Scratch::take();
+        let mut handles = HandleList::new();
+        let mut count = 0_usize;
+        loop {
+            let received = match self.channel.read(&mut scratch, &mut handles, Deadline::NOW) {
+                Ok(received) => received,
+                Err(Error::TimedOut | Error::ShouldWait) => return Ok(count),
+                Err(error) => return Err(error),
+            };
+            let bytes = scratch.get(..received.len).unwrap_or(&[]);
+            let tag =
+                decode_header::<RequestHeader>(bytes).map_or(0, |(header, _)| header.tag.get());
+            let reply_to = ReplyTo {
+                channel: Some(self.channel.clone()),
+                txid: received.txid,
+                tag,
+            };
+            reply_to.refuse(refusal);
+            count = count.saturating_add(1);
+        }
+    }
+
     /// Reads messages until one of `protocol` decodes; the others are answered with a refusal.
     /// `decode` gets the ordinal and the message.
     pub fn receive<Q>(

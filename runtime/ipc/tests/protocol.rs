@@ -4,7 +4,7 @@
 
 use std::thread;
 
-use ipc::{CallError, Channel, Deadline, Error, Handle, HandleList, Refusal};
+use ipc::{CallError, Channel, Deadline, Error, Handle, HandleList, Refusal, ServerEnd};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use sys::{AsHandle, Event, HandleType, Signals, Txid};
@@ -227,6 +227,53 @@ fn a_dead_server_is_noticed_with_its_epoch() {
     drop(Channel::from_raw(channel));
     std::mem::forget(server);
     assert_eq!(waiting.join().unwrap(), CallError::ServerDied { epoch: 18 });
+}
+
+#[test]
+fn a_channel_outlives_its_server() {
+    let (client, server) = FilesServer::pair().unwrap();
+    let kept = server.channel().duplicate().unwrap();
+    let other = client.duplicate().unwrap();
+    let taken = thread::spawn(move || other.sync().unwrap_err());
+    let request = server.next(Deadline::FOREVER).unwrap();
+    // The server dies with the call in its hands; a second one waits unread.
+    let repeating = client.duplicate().unwrap().repeating();
+    let unread = thread::spawn(move || repeating.size("1").unwrap());
+    let soon = Deadline::after_secs(20);
+    kept.wait_one(Signals::READABLE, soon).unwrap();
+    std::mem::forget(request);
+    kept.set_epoch(1).unwrap();
+    assert_eq!(taken.join().unwrap(), CallError::ServerDied { epoch: 1 });
+
+    // The successor has what was unread; it dies with that, and a third one is asked again.
+    let second = FilesServer::new(kept.duplicate().unwrap());
+    let request = second.next(Deadline::FOREVER).unwrap();
+    kept.set_epoch(2).unwrap();
+    std::mem::forget(request);
+    let third = FilesServer::new(kept.duplicate().unwrap());
+    match third.next(Deadline::FOREVER).unwrap() {
+        FilesRequest::Size { reply, .. } => reply.ok(5u64).unwrap(),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(unread.join().unwrap(), 5);
+
+    // Nobody serves any more, and says so.
+    let refused = thread::spawn(move || client.sync().unwrap_err());
+    let end = ServerEnd::new(kept);
+    while end.refuse_all(Refusal::Unavailable).unwrap() == 0 {
+        thread::yield_now();
+    }
+    let unavailable = CallError::Refused(Refusal::Unavailable);
+    assert_eq!(refused.join().unwrap(), unavailable);
+}
+
+#[test]
+fn a_repeated_call_ends_with_the_channel() {
+    let (client, server) = FilesServer::pair().unwrap();
+    server.channel().set_epoch(3).unwrap();
+    drop(server);
+    let died = CallError::ServerDied { epoch: 3 };
+    assert_eq!(client.repeating().sync().unwrap_err(), died);
 }
 
 #[test]

@@ -172,7 +172,7 @@ pub struct WhyReport {
 
 /// What is done when a driver dies unasked.
 ///
-/// The first restart in a window comes at once; each further one waits twice as long as the one before,
+/// The same rules hold for services. The first restart in a window comes at once; each further one waits twice as long as the one before,
 /// within the bounds of the pause. The death after the last restart of the budget quarantines the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RestartRules {

@@ -452,8 +452,8 @@ ipc::protocol! {
 ipc::protocol! {
     /// A volume: what the VFS asks of a file-system service.
     pub protocol Volume("volume", version = 1, error = WalkStop) {
-        /// Waits until the volume is mounted, and describes it. `volume` is the number that its
-        /// [`FileInfo`]s carry.
+        /// Waits until the volume is mounted, and describes it; one that is mounted already stays so. `volume` is
+        /// the number that its [`FileInfo`]s carry from now on.
         1 = mount(volume: u32) -> (outcome: Result<VolumeInfo, MountError>);
         /// Opens an object. With a link in the way the walk stops there.
         2 = open(path: Bytes, flags: OpenFlags) -> (info: FileInfo; file: FileClient);

@@ -16,5 +16,6 @@ pub mod net;
 pub mod power;
 pub mod proc;
 pub mod serial;
+pub mod services;
 pub mod startup;
 pub mod stream;

@@ -363,7 +363,9 @@ impl Channel {
         }
     }
 
-    /// Sets the epoch that callers at the other end are told when this end closes.
+    /// Sets the epoch that callers at the other end are told when this end closes. Another epoch than before
+    /// says that another server took this end over: calls that the old one took and left unanswered fail
+    /// now, and the other end has the edge `PEER_RENEWED`; what nobody has read stays.
     pub fn set_epoch(&self, epoch: u64) -> Result<()> {
         object_set(self.raw(), Property::Epoch, epoch as usize)
     }

@@ -16,13 +16,21 @@ use acpi_service::power::{self, Action};
 use acpi_service::resources::{self, HostBridges};
 use acpi_service::tables::{self, Fadt, HEADER_BYTES, Register};
 use proto::bus::{BusError, EcamRegion, FirmwareRequest, FirmwareServer};
-use rt::{CacheMode, Channel, Deadline, Error, IoPorts, MmioRegion, Resource, Vmo, startup};
+use rt::ipc::Server;
+use rt::{
+    AsHandle, CacheMode, Channel, Deadline, Error, IoPorts, MmioRegion, Packet, Port, Resource,
+    Signals, Vmo, Watch, startup,
+};
+use supervision::Supervised;
 
 rt::entry!(main);
 
 /// Largest table that is read; firmware's DSDTs stay far below.
 const TABLE_BYTES_MAX: u64 = 4 << 20;
 const PAGE: u64 = 4096;
+/// Keys of the port.
+const KEY_CLIENTS: u64 = 1;
+const KEY_SUPERVISOR: u64 = 2;
 
 struct Firmware {
     tables: Vec<(String, Vec<u8>)>,
@@ -40,11 +48,39 @@ fn main() {
         ports: startup::handle("ports"),
         mmio: startup::handle("mmio"),
     };
-    let server = FirmwareServer::new(channel);
-    // Ends when nobody is left to serve.
-    while let Ok(request) = server.next(Deadline::FOREVER) {
-        // A client that is gone does not wait for its answer.
-        let _ = firmware.serve(request);
+    if let Err(error) = serve(&firmware, &FirmwareServer::new(channel)) {
+        rt::error!("{error}");
+        rt::exit(1);
+    }
+}
+
+/// Serves until nobody is left to serve.
+fn serve(firmware: &Firmware, server: &FirmwareServer) -> Result<(), Error> {
+    let port = Port::create()?;
+    let supervised = Supervised::from_startup();
+    if let Some(own) = &supervised {
+        own.watch(&port, KEY_SUPERVISOR)?;
+    }
+    let signals = Signals::READABLE | Signals::PEER_CLOSED;
+    let channel = server.channel();
+    channel.wait_async(&port, KEY_CLIENTS, signals, Watch::Persistent)?;
+    let mut packets = [Packet::default(); 4];
+    loop {
+        loop {
+            match server.try_next() {
+                Ok(Some(request)) => {
+                    // A client that is gone does not wait for its answer.
+                    let _ = firmware.serve(request);
+                }
+                Ok(None) => break,
+                Err(Error::PeerClosed) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(own) = &supervised {
+            own.answer();
+        }
+        port.wait(&mut packets, Deadline::FOREVER)?;
     }
 }
 

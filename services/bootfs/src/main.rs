@@ -17,6 +17,7 @@ use ipc::{
     sys::{MapAccess, Mapping},
 };
 use proto::fs::{FsError as ClientError, MountError, VolumeServer};
+use supervision::Supervised;
 use volume::{FileSystem, FsError, ReadAhead, Tree, reader::Sink};
 
 rt::entry!(main);
@@ -34,6 +35,9 @@ fn run() -> Result<(), String> {
     let server = rt::startup::take::<Channel>("serve:bootfs");
     let server = server.ok_or_else(|| missing("serve:bootfs"))?;
     let executor = Executor::new().map_err(|error| format!("executor: {error}"))?;
+    if let Some(supervised) = Supervised::from_startup() {
+        executor.spawn(supervised.serve(executor.clone())).detach();
+    }
     let served = serve(executor.clone(), VolumeServer::new(server), async || {
         open(archive).map_err(|reason| MountError {
             error: ClientError::Io,

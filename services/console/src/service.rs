@@ -1,18 +1,26 @@
 //! The loop that moves bytes: one thread, never blocked by a reader or writer that does not keep up.
+//!
+//! The streams, the mode and the line that is being typed are kept in init's vault: programs that read and write
+//! go on when this process dies. Output that was on its way through it, one write at most, may be cut.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use console::tty::{self, Input, SIZE_QUERY, Tty};
 use rt::abi::Signals;
+use rt::ipc::CallError;
 use rt::proto::console::{
     ConsoleDrainReply, ConsoleError, ConsoleRequest, ConsoleServer, Mode, Session, Size,
 };
 use rt::proto::devmgr::EndpointsClient;
-use rt::proto::serial::SerialEndpointClient;
+use rt::proto::serial::{SerialEndpointClient, SerialError};
 use rt::proto::stream::CHUNK_MAX;
-use rt::{AsHandle, Channel, Deadline, Error, Event, HandleList, Packet, Port, Watch, startup};
+use rt::{
+    AsHandle, Channel, Deadline, Error, Event, HandleList, HandleType, Packet, Port, Watch, startup,
+};
+use supervision::Supervised;
 
 extern crate alloc;
 
@@ -27,6 +35,15 @@ const INTERACTIVE_CHUNK: usize = 64;
 const KEY_CLIENTS: u64 = 1;
 const KEY_OUTPUT: u64 = 2;
 const KEY_SERIAL: u64 = 3;
+const KEY_SUPERVISOR: u64 = 4;
+/// Between two attempts to open a serial port that is still another's.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+/// While there is no port, pings are answered this often.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Keys of the vault.
+const STREAMS: &str = "streams";
+const TYPED: &str = "typed";
 
 /// The serial port: its endpoint and its stream.
 struct Line {
@@ -34,7 +51,13 @@ struct Line {
     stream: Channel,
 }
 
+/// What is typed and not yet read, and how: is the mode raw, the line, the size.
+type Typed = (bool, Vec<u8>, Size);
+
 struct Console {
+    supervised: Option<Supervised>,
+    /// As it was kept last.
+    kept: Option<Typed>,
     session: Session,
     tty: Tty,
     size: Size,
@@ -62,7 +85,7 @@ pub fn run() -> Result<(), String> {
     let ports = startup::handle::<Channel>("serial").ok_or("no handle 'serial'")?;
     let ports = ports
         .duplicate()
-        .map(EndpointsClient::new)
+        .map(|channel| EndpointsClient::new(channel).repeating())
         .map_err(|e| alloc::format!("{e}"))?;
     let server = startup::take::<Channel>("serve:console").ok_or("no handle 'serve:console'")?;
     let server = ConsoleServer::new(server);
@@ -76,8 +99,11 @@ fn serve(
     server: &ConsoleServer,
 ) -> Result<(), Error> {
     let port = Port::create()?;
-    let (input, input_for_clients) = Channel::create()?;
-    let (output, output_for_clients) = Channel::create()?;
+    let supervised = Supervised::from_startup();
+    if let Some(own) = &supervised {
+        own.watch(&port, KEY_SUPERVISOR)?;
+    }
+    let streams = Streams::kept_or_new(supervised.as_ref())?;
     let mut console = Console {
         session,
         tty: Tty::new(),
@@ -85,15 +111,18 @@ fn serve(
             columns: 80,
             rows: 24,
         },
-        line: connect(ports, reserved, &port)?,
-        input: (session == Session::Interactive).then_some(input),
-        input_for_clients,
-        output,
-        output_for_clients,
-        interrupt: Event::create()?,
+        line: connect(ports, reserved, &port, supervised.as_ref())?,
+        supervised,
+        kept: None,
+        input: (session == Session::Interactive).then_some(streams.input),
+        input_for_clients: streams.input_for_clients,
+        output: streams.output,
+        output_for_clients: streams.output_for_clients,
+        interrupt: streams.interrupt,
         pending: VecDeque::new(),
         drains: Vec::new(),
     };
+    console.restore();
     let wanted = Signals::READABLE | Signals::PEER_CLOSED;
     server
         .channel()
@@ -116,21 +145,83 @@ fn serve(
             Ok(()) => {}
             Err(Error::PeerClosed) => {
                 rt::warn!("the serial port is gone; waiting for another one");
-                console.line = connect(ports, reserved, &port)?;
+                console.line = connect(ports, reserved, &port, console.supervised.as_ref())?;
                 continue;
             }
             Err(error) => return Err(error),
+        }
+        console.keep();
+        if let Some(own) = &console.supervised {
+            own.answer();
         }
         port.wait(&mut packets, Deadline::FOREVER)?;
     }
 }
 
+/// The streams between the console and its programs.
+struct Streams {
+    input: Channel,
+    input_for_clients: Channel,
+    output: Channel,
+    output_for_clients: Channel,
+    interrupt: Event,
+}
+
+impl Streams {
+    /// Those of an earlier process, which programs have; else new ones, which are kept.
+    fn kept_or_new(vault: Option<&Supervised>) -> Result<Streams, Error> {
+        if let Some(Ok(Some(((), handles)))) = vault.map(|vault| vault.get::<()>(STREAMS)) {
+            let mut handles = handles.into_iter();
+            let mut next = || handles.next().ok_or(Error::NotFound);
+            return Ok(Streams {
+                input: next()?.into_type(),
+                input_for_clients: next()?.into_type(),
+                output: next()?.into_type(),
+                output_for_clients: next()?.into_type(),
+                interrupt: next()?.into_type(),
+            });
+        }
+        let (input, input_for_clients) = Channel::create()?;
+        let (output, output_for_clients) = Channel::create()?;
+        let streams = Streams {
+            input,
+            input_for_clients,
+            output,
+            output_for_clients,
+            interrupt: Event::create()?,
+        };
+        if let Some(vault) = vault {
+            let channels = [
+                &streams.input,
+                &streams.input_for_clients,
+                &streams.output,
+                &streams.output_for_clients,
+            ];
+            let mut handles = Vec::new();
+            for channel in channels {
+                handles.push(channel.duplicate()?.into_handle());
+            }
+            handles.push(streams.interrupt.duplicate()?.into_handle());
+            if let Err(error) = vault.put(STREAMS, &(), handles) {
+                rt::warn!("the terminal will not outlive the console: {error}");
+            }
+        }
+        Ok(streams)
+    }
+}
+
 /// Opens the first serial port but `reserved`, waiting for one if there is none.
-fn connect(ports: &EndpointsClient, reserved: &str, port: &Port) -> Result<Line, Error> {
-    let changes = ports.watch().map_err(|_| Error::PeerClosed)?;
+fn connect(
+    ports: &EndpointsClient,
+    reserved: &str,
+    port: &Port,
+    supervised: Option<&Supervised>,
+) -> Result<Line, Error> {
+    let mut changes = ports.watch().ok();
     let mut message = Vec::new();
     loop {
-        let list = ports.list().map_err(|_| Error::PeerClosed)?;
+        let mut busy = false;
+        let list = ports.list().unwrap_or_default();
         for candidate in list.iter().filter(|port| port.name != reserved) {
             let Ok((_, channel, _)) = ports.open(&candidate.name) else {
                 continue;
@@ -142,15 +233,68 @@ fn connect(ports: &EndpointsClient, reserved: &str, port: &Port) -> Result<Line,
                     stream.wait_async(port, KEY_SERIAL, wanted, Watch::Persistent)?;
                     return Ok(Line { endpoint, stream });
                 }
+                // An earlier console's end is being noticed.
+                Err(CallError::Remote(SerialError::Busy)) => busy = true,
                 Err(error) => rt::warn!("serial port {}: {error}", candidate.name),
             }
         }
+        if let Some(own) = supervised {
+            own.answer();
+        }
         // Whatever changed, the list tells what is there now.
-        changes.read_vec(&mut message, &mut HandleList::new(), Deadline::FOREVER)?;
+        let limit = Deadline::after(if busy { BUSY_PAUSE } else { LOOK });
+        let read = changes
+            .as_ref()
+            .map(|changes| changes.read_vec(&mut message, &mut HandleList::new(), limit));
+        match read {
+            Some(Ok(_) | Err(Error::TimedOut)) => {}
+            // The device manager died; its successor tells of changes as well.
+            Some(Err(_)) | None => {
+                rt::time::sleep(BUSY_PAUSE);
+                changes = ports.watch().ok();
+            }
+        }
     }
 }
 
 impl Console {
+    /// Goes on with what an earlier process kept.
+    fn restore(&mut self) {
+        let kept = self
+            .supervised
+            .as_ref()
+            .map(|vault| vault.get::<Typed>(TYPED));
+        let Some(Ok(Some(((is_raw, line, size), _)))) = kept else {
+            return;
+        };
+        let mode = if is_raw {
+            tty::Mode::Raw
+        } else {
+            tty::Mode::Cooked
+        };
+        self.tty = Tty::with_line(mode, line);
+        self.size = size;
+    }
+
+    /// Keeps what changed.
+    fn keep(&mut self) {
+        if self.session == Session::Headless {
+            return;
+        }
+        let Some(vault) = &self.supervised else {
+            return;
+        };
+        let is_raw = self.tty.mode() == tty::Mode::Raw;
+        let typed: Typed = (is_raw, self.tty.line().to_vec(), self.size);
+        if self.kept.as_ref() == Some(&typed) {
+            return;
+        }
+        if let Err(error) = vault.put(TYPED, &typed, Vec::new()) {
+            rt::warn!("what is typed is not kept: {error}");
+        }
+        self.kept = Some(typed);
+    }
+
     fn request(&mut self, request: ConsoleRequest) -> Result<(), Error> {
         match request {
             ConsoleRequest::Open { reply } => {

@@ -63,6 +63,20 @@ impl Tty {
         }
     }
 
+    /// In this mode, with this typed of a line (nothing in raw mode).
+    pub fn with_line(mode: Mode, line: Vec<u8>) -> Tty {
+        Tty {
+            mode,
+            line,
+            ..Tty::new()
+        }
+    }
+
+    /// What is typed of a line.
+    pub fn line(&self) -> &[u8] {
+        &self.line
+    }
+
     /// The mode.
     pub const fn mode(&self) -> Mode {
         self.mode

@@ -14,5 +14,6 @@ pub mod names;
 pub mod node;
 pub mod pci_names;
 pub mod program;
-pub mod restart;
 pub mod teardown;
+
+pub use supervision::restart;

@@ -2,6 +2,8 @@
 //!
 //! The file has lines `key = value`; `#` opens a comment. Words `key=value` of the command line
 //! override it; a word without `=` is a flag, which the kernel may know.
+//!
+//! `restart.NAME` says what is done when the service NAME dies, in words as `svc policy` takes them.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -10,6 +12,16 @@ use alloc::vec::Vec;
 
 /// Keys that have a meaning.
 pub const KEYS: &[&str] = &["services", "root", "control", "console"];
+
+/// Start of the keys with rules for one service.
+const RESTART: &str = "restart.";
+
+fn is_key(key: &str) -> bool {
+    KEYS.contains(&key)
+        || key
+            .strip_prefix(RESTART)
+            .is_some_and(|name| !name.is_empty())
+}
 
 /// What was configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +44,7 @@ impl Config {
             match line.split_once('=') {
                 Some((key, value)) => {
                     let key = key.trim();
-                    if !KEYS.contains(&key) {
+                    if !is_key(key) {
                         config
                             .problems
                             .push(format!("boot.cfg line {number}: unknown key {key:?}"));
@@ -54,7 +66,7 @@ impl Config {
         for word in command_line.split_whitespace() {
             // Keys that are not ours are the kernel's.
             if let Some((key, value)) = word.split_once('=')
-                && KEYS.contains(&key)
+                && is_key(key)
             {
                 config.values.insert(key.to_string(), value.to_string());
             }
@@ -74,6 +86,11 @@ impl Config {
     pub fn words(&self, key: &str) -> Option<Vec<&str>> {
         let words = self.get(key)?.split([' ', '\t', ',']);
         Some(words.filter(|w| !w.is_empty()).collect())
+    }
+
+    /// The words of `restart.NAME`; none if it is not set.
+    pub fn restart_words(&self, name: &str) -> Vec<&str> {
+        self.words(&format!("{RESTART}{name}")).unwrap_or_default()
     }
 
     /// What could not be used.
@@ -99,6 +116,18 @@ mod tests {
         assert_eq!(Config::parse("root =", "").get("root"), None);
         assert_eq!(config.get("foo"), None);
         assert!(config.problems().is_empty());
+    }
+
+    #[test]
+    fn rules_of_one_service() {
+        let config = Config::parse(
+            "restart.vfs = budget=3 window-ms=10\nrestart. = x",
+            "restart.fat=budget=0,window-ms=1",
+        );
+        assert_eq!(config.restart_words("vfs"), ["budget=3", "window-ms=10"]);
+        assert_eq!(config.restart_words("fat"), ["budget=0", "window-ms=1"]);
+        assert_eq!(config.restart_words("acpi"), [""; 0]);
+        assert_eq!(config.problems().len(), 1);
     }
 
     #[test]

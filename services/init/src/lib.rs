@@ -8,5 +8,7 @@
 extern crate alloc;
 
 pub mod config;
+pub mod life;
 pub mod records;
 pub mod services;
+pub mod vault;

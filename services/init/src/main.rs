@@ -10,6 +10,8 @@ extern crate alloc;
 
 mod ending;
 mod shell;
+mod slots;
+mod spawn;
 mod supervisor;
 
 rt::entry!(main);

@@ -1,10 +1,14 @@
 //! The services: program, priority, and exactly the handles that each is given.
 //!
 //! What is not in a service's list it cannot reach. Schemes are channels that init makes before anything
-//! runs: the provider gets the server's end as `serve:NAME`, a user a client's end as `NAME`. Calls to a
-//! provider that has not started yet wait in the channel, so the order of starting does not matter.
+//! runs and keeps: each incarnation of the provider gets the server's end as `serve:NAME`, a user a client's end
+//! as `NAME`. Calls to a provider that does not run yet, or not at present, wait in the channel, so the order of
+//! starting does not matter.
 
 use bulkhead_abi::{PRIORITY_DRIVER, PRIORITY_MANAGER, ResourceKind};
+use proto::devmgr::RestartRules;
+use supervision::heartbeat::{DEFAULT_RHYTHM, Rhythm};
+use supervision::restart;
 
 /// A handle that a service is given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,8 +30,8 @@ pub enum Grant {
 /// What init does when the service ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnExit {
-    /// Report it.
-    Report,
+    /// It is started again by these rules, unless `boot.cfg` has others.
+    Restart(RestartRules),
     /// The system ends with the service's status.
     PowerOff,
 }
@@ -54,12 +58,21 @@ pub struct Service {
     pub arguments: &'static [Argument],
     /// Its handles.
     pub grants: &'static [Grant],
+    /// How often it is asked for a sign of life; `None` for one whose loop may be away for long.
+    pub rhythm: Option<Rhythm>,
     /// What its end means.
     pub on_exit: OnExit,
 }
 
 /// Schemes that init itself serves.
-pub const OWN_SCHEMES: &[&str] = &["proc", "power", "crash-reports"];
+pub const OWN_SCHEMES: &[&str] = &["proc", "power", "crash-reports", "services"];
+
+/// For services that may wait for a driver meanwhile.
+const PATIENT: Rhythm = Rhythm {
+    silence_ms: 60_000,
+    ..DEFAULT_RHYTHM
+};
+const AGAIN: OnExit = OnExit::Restart(restart::DEFAULT_RULES);
 
 const WHOLE: u64 = u64::MAX;
 const PORTS: u64 = 1 << 16;
@@ -78,7 +91,8 @@ pub const SERVICES: &[Service] = &[
             Grant::Resource("ports", ResourceKind::IoPort, 0, PORTS),
             Grant::Resource("mmio", ResourceKind::Mmio, 0, WHOLE),
         ],
-        on_exit: OnExit::Report,
+        rhythm: Some(DEFAULT_RHYTHM),
+        on_exit: AGAIN,
     },
     Service {
         name: "devmgr",
@@ -103,7 +117,8 @@ pub const SERVICES: &[Service] = &[
             Grant::Resource("msi", ResourceKind::Msi, 0, 1 << 16),
             Grant::Resource("dma", ResourceKind::DmaDevice, 0, 1 << 32),
         ],
-        on_exit: OnExit::Report,
+        rhythm: None,
+        on_exit: AGAIN,
     },
     Service {
         name: "console",
@@ -111,7 +126,8 @@ pub const SERVICES: &[Service] = &[
         priority: PRIORITY_DRIVER,
         arguments: &[Argument::Session, Argument::ControlPort],
         grants: &[Grant::Log, Grant::Use("serial"), Grant::Serve("console")],
-        on_exit: OnExit::Report,
+        rhythm: Some(PATIENT),
+        on_exit: AGAIN,
     },
     Service {
         name: "part",
@@ -119,7 +135,8 @@ pub const SERVICES: &[Service] = &[
         priority: PRIORITY_DRIVER,
         arguments: &[],
         grants: &[Grant::Log, Grant::Use("partitions")],
-        on_exit: OnExit::Report,
+        rhythm: None,
+        on_exit: AGAIN,
     },
     Service {
         name: "bootfs",
@@ -127,7 +144,8 @@ pub const SERVICES: &[Service] = &[
         priority: PRIORITY_DRIVER,
         arguments: &[],
         grants: &[Grant::Log, Grant::Archive, Grant::Serve("bootfs")],
-        on_exit: OnExit::Report,
+        rhythm: Some(DEFAULT_RHYTHM),
+        on_exit: AGAIN,
     },
     Service {
         name: "vfs",
@@ -143,7 +161,8 @@ pub const SERVICES: &[Service] = &[
             Grant::Use("crash-reports"),
             Grant::Serve("file"),
         ],
-        on_exit: OnExit::Report,
+        rhythm: Some(DEFAULT_RHYTHM),
+        on_exit: AGAIN,
     },
     // Only where the configuration names a port for it. It passes on what the shell has.
     Service {
@@ -162,11 +181,13 @@ pub const SERVICES: &[Service] = &[
             Grant::Use("dev"),
             Grant::Use("drv"),
             Grant::Use("proc"),
+            Grant::Use("services"),
             Grant::Use("power"),
             Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
             Grant::Resource("system", ResourceKind::System, 0, 1),
         ],
-        on_exit: OnExit::Report,
+        rhythm: None,
+        on_exit: AGAIN,
     },
 ];
 
@@ -185,12 +206,14 @@ pub const SHELL: Service = Service {
         Grant::Use("dev"),
         Grant::Use("drv"),
         Grant::Use("proc"),
+        Grant::Use("services"),
         Grant::Use("power"),
         Grant::Use("console"),
         // For `log` and `bench`: reading the log and the kernel's counts.
         Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
         Grant::Resource("system", ResourceKind::System, 0, 1),
     ],
+    rhythm: None,
     on_exit: OnExit::PowerOff,
 };
 

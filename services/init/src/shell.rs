@@ -19,7 +19,9 @@ pub struct Streams {
 /// # Errors
 /// The console's answer, or that it did not answer within a minute.
 pub fn open(console: Channel) -> Result<Streams, String> {
-    let console = ConsoleClient::new(console).with_timeout(Duration::from_secs(60));
+    let console = ConsoleClient::new(console)
+        .with_timeout(Duration::from_secs(60))
+        .repeating();
     match console.open() {
         Ok((_session, input, output)) => Ok(Streams { input, output }),
         Err(error) => Err(error.to_string()),

@@ -2,66 +2,60 @@
 
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use boot_archive::BootArchive;
 use init::config::Config;
 use init::records::{self, Crashes};
-use init::services::{self, Argument, Grant, OWN_SCHEMES, OnExit, SHELL, Service};
+use init::services::{self, Grant, OWN_SCHEMES, SHELL};
 use proto::power::{PowerRequest, PowerServer};
 use proto::proc::{
-    CrashReportsRequest, CrashReportsServer, CrashSummary, ProcError, ProcessesRequest,
-    ProcessesServer,
+    CrashReportsRequest, CrashReportsServer, ProcError, ProcessesRequest, ProcessesServer,
 };
-use rt::abi::{Quota, ResourceKind};
+use proto::services::ServicesServer;
+use rt::abi::ResourceKind;
 use rt::ipc::Server;
-use rt::process::{Child, Command, ExitReason, Stdio};
+use rt::process::Stdio;
 use rt::startup::{AcpiTableVmo, InitStart};
-use rt::{
-    AsHandle, Channel, Deadline, Error, Packet, Port, Resource, Rights, Signals, Watch, symbols,
-    thread,
-};
+use rt::{AsHandle, Channel, Deadline, Error, Packet, Port, Resource, Signals, Watch, thread};
 
 use crate::ending::{self, Way};
 use crate::shell;
+use crate::slots::{KEY_SLOTS, Slot};
 
-/// Keys of the port: own schemes, then threads, then services from [`KEY_SERVICES`] on.
+/// Keys of the port: own schemes, then threads, then services from [`KEY_SLOTS`] on.
 const KEY_PROC: u64 = 1;
 const KEY_POWER: u64 = 2;
 const KEY_CRASHES: u64 = 3;
 /// Queued by the thread that opened the console for the shell.
 const KEY_CONSOLE: u64 = 4;
-const KEY_SERVICES: u64 = 0x100;
+const KEY_SERVICES: u64 = 5;
 /// Requests served before the port is asked again, so that no client keeps the others waiting.
 const BATCH: usize = 32;
 /// The system's status when the shell could not be started.
 const STATUS_NO_SHELL: i32 = 126;
 
-struct Running {
-    service: &'static Service,
-    child: Child,
-}
-
 /// Init's state.
 pub struct Supervisor {
-    root: Resource,
+    pub root: Resource,
     system: Resource,
-    archive: BootArchive,
-    tables: Vec<AcpiTableVmo>,
-    config: Config,
-    headless: bool,
+    pub archive: BootArchive,
+    pub tables: Vec<AcpiTableVmo>,
+    pub config: Config,
+    pub headless: bool,
     own_pid: u64,
-    port: Port,
+    pub port: Port,
     /// Clients' ends of all schemes.
-    schemes: BTreeMap<&'static str, Channel>,
-    /// Servers' ends that wait for their provider.
-    providers: BTreeMap<&'static str, Channel>,
+    pub schemes: BTreeMap<&'static str, Channel>,
+    /// Servers' ends: every incarnation of a provider gets a duplicate, so that the scheme outlives it.
+    pub providers: BTreeMap<&'static str, Channel>,
     processes: ProcessesServer,
     power: PowerServer,
     crash_reports: CrashReportsServer,
-    running: Vec<Option<Running>>,
-    crashes: Crashes,
+    services: ServicesServer,
+    pub slots: Vec<Slot>,
+    pub crashes: Crashes,
     console: Option<thread::JoinHandle<Result<shell::Streams, String>>>,
     ending: bool,
 }
@@ -115,15 +109,16 @@ impl Supervisor {
             processes: ProcessesServer::new(own("proc", KEY_PROC)?),
             power: PowerServer::new(own("power", KEY_POWER)?),
             crash_reports: CrashReportsServer::new(own("crash-reports", KEY_CRASHES)?),
+            services: ServicesServer::new(own("services", KEY_SERVICES)?),
             root: start.root,
             system,
             archive,
             tables: start.acpi,
+            slots: Slot::all(&config),
             config,
             port,
             schemes,
             providers,
-            running: Vec::new(),
             crashes: Crashes::default(),
             console: None,
             ending: false,
@@ -137,9 +132,9 @@ impl Supervisor {
             None => services::SERVICES.iter().map(|s| s.name.into()).collect(),
         };
         for name in &names {
-            match services::find(name) {
-                Some(service) if !self.is_wanted(service) => {}
-                Some(service) => self.start(service),
+            match self.slot(name) {
+                Some(_) if !self.is_wanted(name) => {}
+                Some(index) => self.start(index),
                 None => rt::error!("boot.cfg names an unknown service: {name:?}"),
             }
         }
@@ -150,8 +145,9 @@ impl Supervisor {
         }
         let mut packets = [Packet::default(); 8];
         loop {
-            let count = match self.port.wait(&mut packets, Deadline::FOREVER) {
+            let count = match self.port.wait(&mut packets, self.next_due()) {
                 Ok(count) => count,
+                Err(Error::TimedOut) => 0,
                 Err(error) => {
                     rt::error!("waiting failed: {error}");
                     return;
@@ -160,6 +156,7 @@ impl Supervisor {
             for packet in packets.iter().take(count) {
                 self.dispatch(packet.key);
             }
+            self.do_due();
         }
     }
 
@@ -167,6 +164,7 @@ impl Supervisor {
         match key {
             KEY_PROC => self.drain(self.processes.clone(), key, Self::serve_process),
             KEY_POWER => self.drain(self.power.clone(), key, Self::serve_power),
+            KEY_SERVICES => self.drain(self.services.clone(), key, Self::serve_services),
             KEY_CRASHES => self.drain(self.crash_reports.clone(), key, |init, request| {
                 let CrashReportsRequest::Report { crash } = request;
                 init.crashes.add(crash);
@@ -176,19 +174,12 @@ impl Supervisor {
                     self.no_shell(&why);
                 }
             }
-            key => {
-                let index = key.checked_sub(KEY_SERVICES);
-                let slot = index
-                    .and_then(|i| usize::try_from(i).ok())
-                    .and_then(|i| self.running.get_mut(i));
-                if let Some(ended) = slot.and_then(Option::take) {
-                    self.ended(&ended);
-                }
-            }
+            key if key >= KEY_SLOTS => self.dispatch_slot(key),
+            _ => {}
         }
     }
 
-    fn drain<S: Server>(&mut self, server: S, key: u64, serve: fn(&mut Self, S::Request)) {
+    pub fn drain<S: Server>(&mut self, server: S, key: u64, serve: impl Fn(&mut Self, S::Request)) {
         for _ in 0..BATCH {
             match server.try_next() {
                 Ok(Some(request)) => serve(self, request),
@@ -200,135 +191,6 @@ impl Supervisor {
         if let Err(error) = self.port.queue(key, 0) {
             rt::error!("port: {error}");
         }
-    }
-
-    /// Starts a service; a failure is reported and the system goes on without it.
-    fn start(&mut self, service: &'static Service) {
-        match self.spawn(service, [Stdio::Null, Stdio::Log, Stdio::Log], &[]) {
-            Ok(child) => self.watch(service, child),
-            Err(why) => rt::error!("cannot start {}: {why}", service.name),
-        }
-    }
-
-    fn watch(&mut self, service: &'static Service, child: Child) {
-        let key = KEY_SERVICES.saturating_add(self.running.len() as u64);
-        let watched = child
-            .process()
-            .wait_async(&self.port, key, Signals::TERMINATED, Watch::Once);
-        if let Err(error) = watched {
-            rt::error!("cannot watch {}: {error}", service.name);
-        }
-        self.running.push(Some(Running { service, child }));
-    }
-
-    fn spawn(
-        &mut self,
-        service: &'static Service,
-        [stdin, stdout, stderr]: [Stdio; 3],
-        args: &[&str],
-    ) -> Result<Child, String> {
-        let program = self
-            .archive
-            .window(service.program)
-            .map_err(|e| format!("{}: {e}", service.program))?;
-        let own = service.arguments.iter().map(|argument| match argument {
-            Argument::Session => self.session(),
-            Argument::ControlPort => self.config.get("control").unwrap_or(""),
-        });
-        let mut command = Command::new(&program, service.name)
-            .args(own.chain(args.iter().copied()))
-            .env(self.environment())
-            .cwd("/")
-            .priority(service.priority)
-            .quota(quota(service))
-            .stdin(stdin)
-            .stdout(stdout)
-            .stderr(stderr);
-        for grant in service.grants {
-            command = self
-                .grant(command, *grant)
-                .map_err(|e| format!("{grant:?}: {e}"))?;
-        }
-        command.spawn().map_err(|e| e.to_string())
-    }
-
-    fn grant<'a>(&mut self, command: Command<'a>, grant: Grant) -> Result<Command<'a>, Error> {
-        let shared = Rights::DUPLICATE | Rights::TRANSFER | Rights::INSPECT;
-        Ok(match grant {
-            Grant::Log => {
-                let log = self.root.derive(ResourceKind::Log, 0, 1)?;
-                command.handle("log", log.duplicate_with(shared | Rights::WRITE)?)
-            }
-            Grant::Serve(name) => {
-                let server = self.providers.remove(name).ok_or(Error::NotFound)?;
-                command.handle(&format!("serve:{name}"), server)
-            }
-            Grant::Use(name) => {
-                let client = self.schemes.get(name).ok_or(Error::NotFound)?;
-                command.handle(name, client.duplicate()?)
-            }
-            Grant::Archive => {
-                let rights = shared | Rights::READ | Rights::MAP | Rights::EXECUTE;
-                command.handle("archive", self.archive.vmo().duplicate_with(rights)?)
-            }
-            Grant::FirmwareTables => {
-                let mut command = command;
-                for (number, table) in self.tables.iter().enumerate() {
-                    let signature = String::from_utf8_lossy(&table.signature);
-                    let name = format!("table:{signature}:{number}");
-                    command = command.handle(&name, table.vmo.duplicate()?);
-                }
-                command
-            }
-            Grant::Resource(name, kind, base, len) => {
-                let resource = self.root.derive(kind, base, len)?;
-                match kind {
-                    // Reading and looking; killing goes through `proc:`.
-                    ResourceKind::Log => {
-                        command.handle(name, resource.duplicate_with(shared | Rights::READ)?)
-                    }
-                    ResourceKind::System => command.handle(name, resource.duplicate_with(shared)?),
-                    _ => command.handle(name, resource),
-                }
-            }
-        })
-    }
-
-    /// Whether the configuration has a use for the service.
-    fn is_wanted(&self, service: &Service) -> bool {
-        match service.name {
-            "control" => self.config.get("control").is_some(),
-            "console" => self.has_console(),
-            _ => true,
-        }
-    }
-
-    /// Whether there is a console, with a shell at it.
-    fn has_console(&self) -> bool {
-        self.config.get("console") != Some("off")
-    }
-
-    fn session(&self) -> &'static str {
-        if self.headless {
-            "headless"
-        } else {
-            "interactive"
-        }
-    }
-
-    /// What every process finds in its environment.
-    fn environment(&self) -> Vec<(String, String)> {
-        let root = self.config.get("root").map(|root| ("BULKHEAD_ROOT", root));
-        [
-            ("PATH", "/bin:/boot/bin"),
-            ("HOME", "/"),
-            ("TERM", "vt100"),
-            ("BULKHEAD_SESSION", self.session()),
-        ]
-        .into_iter()
-        .chain(root)
-        .map(|(name, value)| (name.to_string(), value.to_string()))
-        .collect()
     }
 
     /// Asks the console for its streams, in a thread that may wait for it.
@@ -367,9 +229,8 @@ impl Supervisor {
             let input = Stdio::Terminal(streams.input);
             (input, Stdio::Terminal(streams.output), &[])
         };
-        let child = self.spawn(&SHELL, [input, output, errors], args)?;
-        self.watch(&SHELL, child);
-        Ok(())
+        let index = self.slot(SHELL.name).ok_or("it is not in the table")?;
+        self.start_with(index, [input, output, errors], args)
     }
 
     fn no_shell(&mut self, why: &str) {
@@ -377,46 +238,8 @@ impl Supervisor {
         self.end(Way::PowerOff(STATUS_NO_SHELL));
     }
 
-    /// Reports how a service ended. A policy that restarts it would decide here.
-    fn ended(&mut self, ended: &Running) {
-        let Running { service, child } = ended;
-        let exited = match child.try_wait() {
-            Ok(Some(exited)) => exited,
-            other => {
-                rt::error!("{}: no exit record ({other:?})", service.name);
-                return;
-            }
-        };
-        let name = service.name;
-        if exited.reason == ExitReason::Exited(0) {
-            rt::info!("{name} ended");
-        } else {
-            rt::error!("{name} (process {}): {exited}", exited.info.koid);
-        }
-        if let Some(crash) = &exited.crash {
-            let program = self.archive.read(service.program).unwrap_or_default();
-            let mut report = String::new();
-            let symbols = symbols::Symbols::parse(&program);
-            // Writing to a string does not fail.
-            let _ = symbols::write_crash_report(crash, &symbols, &mut report);
-            for line in report.lines() {
-                rt::error!("{line}");
-            }
-            self.crashes.add(CrashSummary {
-                pid: crash.process_koid,
-                name: name.to_string(),
-                time_ns: crash.time_ns,
-                reason: records::first_line(&report),
-                text: report,
-            });
-        }
-        if service.on_exit == OnExit::PowerOff {
-            self.end(Way::PowerOff(exited.status()));
-        }
-    }
-
     /// Ends the system in a thread, since it waits for console and firmware.
-    fn end(&mut self, way: Way) -> bool {
+    pub fn end(&mut self, way: Way) -> bool {
         if core::mem::replace(&mut self.ending, true) {
             return false;
         }
@@ -488,16 +311,5 @@ impl Supervisor {
                 }
             }
         };
-    }
-}
-
-/// A service may use what the machine has, but not a higher priority than its own.
-fn quota(service: &Service) -> Quota {
-    Quota {
-        pages: u64::MAX,
-        handles: 65_536,
-        threads: 1_024,
-        processes: 1_024,
-        max_priority: u32::from(service.priority),
     }
 }

@@ -30,7 +30,7 @@ fn main() {
         rt::error!("started without the handle \"partitions\"");
         rt::exit(1);
     };
-    let devmgr = PartitionsClient::new(channel);
+    let devmgr = PartitionsClient::new(channel).repeating();
     loop {
         match devmgr.next_disk() {
             Ok((disk, endpoint)) => {
@@ -42,6 +42,8 @@ fn main() {
             }
             // No disk for as long as a call lasts.
             Err(CallError::Transport(Error::TimedOut)) => {}
+            // The device manager died; its successor takes the next call.
+            Err(CallError::ServerDied { .. }) => {}
             Err(error) => {
                 rt::error!("{error}");
                 rt::exit(1);

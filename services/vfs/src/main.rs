@@ -2,7 +2,7 @@
 //!
 //! Start-up handles: `serve:file`, `archive` (programs of the file-system
 //! services), `bootfs` (mounted at `/boot`), `disk`. Environment: `BULKHEAD_ROOT`
-//! names the root disk.
+//! names the root disk, `BULKHEAD_RESTART_VOLUMES` what is done when a file system dies.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
@@ -10,12 +10,16 @@ extern crate alloc;
 
 use alloc::{boxed::Box, format, string::String, vec::Vec};
 
-use boot::archive::{Directory, HEADER_SIZE, PAGE_SIZE};
-use ipc::{Channel, Vmo};
-use proto::fs::{FilesServer, FsError, MountError};
+use boot::archive::{Directory, Entry, HEADER_SIZE, PAGE_SIZE};
+use ipc::{Channel, Handle, Vmo};
+use proto::devmgr::RestartRules;
+use proto::fs::{Bytes, BytesRef, FilesServer, FsError, MountError};
+use proto::proc::{CrashReportsClient, CrashSummary};
+use rt::{process::Child, symbols};
+use supervision::{Supervised, restart};
 use vfs::{
     RootChoice,
-    service::{self, DiskEndpoint, Launcher, Sources},
+    service::{self, DiskEndpoint, Keeper, Kept, Launcher, Sources},
 };
 
 rt::entry!(main);
@@ -32,12 +36,57 @@ fn run() -> Result<(), String> {
     let server = rt::startup::take::<Channel>("serve:file").ok_or_else(|| missing("serve:file"))?;
     let archive = rt::startup::take::<Vmo>("archive").ok_or_else(|| missing("archive"))?;
     let launcher = Box::new(ArchiveLauncher::new(archive)?);
+    let supervised = Supervised::from_startup();
     let sources = Sources {
         archive: rt::startup::take("bootfs"),
         disks: rt::startup::take("disk"),
         root: RootChoice::parse(rt::startup::env("BULKHEAD_ROOT")),
+        rules: rules(),
+        keeper: supervised
+            .as_ref()
+            .and_then(|own| own.duplicate().ok())
+            .map(|own| Box::new(InitsVault(own)) as Box<dyn Keeper>),
+        supervised,
     };
     service::run(FilesServer::new(server), launcher, sources)
+}
+
+/// What is done when a file system dies: `restart.volumes` of `boot.cfg`.
+fn rules() -> RestartRules {
+    let mut rules = restart::DEFAULT_RULES;
+    let words = rt::startup::env("BULKHEAD_RESTART_VOLUMES").unwrap_or_default();
+    for word in words.split([' ', ',']).filter(|word| !word.is_empty()) {
+        if let Err(why) = restart::change(&mut rules, word) {
+            rt::warn!("restart.volumes: {why}");
+        }
+    }
+    rules
+}
+
+/// Init keeps the mounts.
+struct InitsVault(Supervised);
+
+impl Keeper for InitsVault {
+    fn put(&self, key: &str, bytes: &[u8], handles: Vec<Handle>) {
+        if let Err(error) = self.0.put(key, &BytesRef(bytes), handles) {
+            rt::error!("{key} is not kept: {error}");
+        }
+    }
+
+    fn remove(&self, key: &str) {
+        if let Err(error) = self.0.remove(key) {
+            rt::error!("{key}: {error}");
+        }
+    }
+
+    fn all(&self) -> Vec<Kept> {
+        let keys = self.0.keys("").unwrap_or_default();
+        let kept = |key: String| {
+            let (Bytes(bytes), handles) = self.0.get(&key).ok()??;
+            Some((key, bytes, handles))
+        };
+        keys.into_iter().filter_map(kept).collect()
+    }
 }
 
 /// Starts programs of the boot archive; their text is mapped from it.
@@ -46,6 +95,7 @@ struct ArchiveLauncher {
     /// Header and index.
     head: Vec<u8>,
     len: u64,
+    crash_reports: Option<CrashReportsClient>,
 }
 
 impl ArchiveLauncher {
@@ -58,16 +108,30 @@ impl ArchiveLauncher {
         let mut head = alloc::vec![0; Directory::head_len(&header).map_err(bad)?];
         archive.read(0, &mut head).map_err(system)?;
         Directory::parse(&head, len).map_err(bad)?;
-        Ok(Self { archive, head, len })
+        Ok(Self {
+            archive,
+            head,
+            len,
+            crash_reports: rt::startup::take("crash-reports").map(CrashReportsClient::new),
+        })
+    }
+}
+
+impl ArchiveLauncher {
+    fn find(&self, program: &str) -> Option<Entry<'_>> {
+        let directory = Directory::parse(&self.head, self.len).ok()?;
+        directory.find(&format!("bin/{program}"))
     }
 }
 
 impl Launcher for ArchiveLauncher {
-    fn launch(&self, program: &str, disk: DiskEndpoint, volume: Channel) -> Result<(), MountError> {
-        let entry = Directory::parse(&self.head, self.len)
-            .ok()
-            .and_then(|directory| directory.find(&format!("bin/{program}")));
-        let Some(entry) = entry else {
+    fn launch(
+        &self,
+        program: &str,
+        disk: DiskEndpoint,
+        volume: Channel,
+    ) -> Result<Option<Child>, MountError> {
+        let Some(entry) = self.find(program) else {
             let reason = format!("the boot archive has no bin/{program}");
             return Err(MountError {
                 error: FsError::NotSupported,
@@ -89,7 +153,40 @@ impl Launcher for ArchiveLauncher {
             .handle("volume", volume)
             .inherit(["log"])
             .spawn()
-            .map(drop)
+            .map(Some)
             .map_err(|error| failed(&error))
+    }
+
+    fn autopsy(&self, program: &str, child: &Child) -> String {
+        let exited = match child.try_wait() {
+            Ok(Some(exited)) => exited,
+            other => return format!("{program}: no exit record ({other:?})"),
+        };
+        let Some(crash) = &exited.crash else {
+            return format!("{program} (process {}): {exited}", exited.info.koid);
+        };
+        let mut image = Vec::new();
+        if let Some(entry) = self.find(program) {
+            image.resize(entry.len, 0);
+            // Without the symbols the addresses have no names.
+            let _ = self.archive.read(entry.offset as u64, &mut image);
+        }
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = symbols::write_crash_report(crash, &symbols::Symbols::parse(&image), &mut text);
+        for line in text.lines() {
+            rt::error!("{line}");
+        }
+        if let Some(reports) = &self.crash_reports {
+            // It is in the log in any case.
+            let _ = reports.report(CrashSummary {
+                pid: crash.process_koid,
+                name: program.into(),
+                time_ns: crash.time_ns,
+                reason: text.lines().next().unwrap_or_default().into(),
+                text,
+            });
+        }
+        format!("{program} (process {}): {exited}", exited.info.koid)
     }
 }

@@ -40,6 +40,7 @@ impl<V> MountTable<V> {
 
     /// Mounts a volume; it hides what was at `target`.
     pub fn add(&mut self, number: u32, target: Vec<Vec<u8>>, volume: V) {
+        self.next_number = self.next_number.max(number.wrapping_add(1));
         self.mounts.push(Mount {
             number,
             target,

@@ -29,6 +29,8 @@ use proto::{
     },
 };
 use ring::{Consumer, Layout, Producer};
+use rt::process::Child;
+use supervision::restart;
 use tempfile::TempDir;
 use vfs::{
     RootChoice,
@@ -239,7 +241,12 @@ fn endpoints(disks: Vec<(&'static str, Option<&'static str>, Channel)>) -> Chann
 struct Threads;
 
 impl Launcher for Threads {
-    fn launch(&self, program: &str, disk: DiskEndpoint, volume: Channel) -> Result<(), MountError> {
+    fn launch(
+        &self,
+        program: &str,
+        disk: DiskEndpoint,
+        volume: Channel,
+    ) -> Result<Option<Child>, MountError> {
         let disk = (disk.endpoint, disk.name);
         let volume = VolumeServer::new(volume);
         let program = program.to_string();
@@ -264,7 +271,7 @@ impl Launcher for Threads {
             ),
             other => panic!("{other}"),
         });
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -275,6 +282,9 @@ fn start(disks: Vec<(&'static str, Option<&'static str>, Channel)>, root: &str) 
         archive: None,
         disks: Some(endpoints(disks)),
         root,
+        rules: restart::DEFAULT_RULES,
+        keeper: None,
+        supervised: None,
     };
     thread::spawn(move || service::run(server, Box::new(Threads), sources).unwrap());
     client

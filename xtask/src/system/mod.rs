@@ -14,6 +14,7 @@ mod kernel;
 mod net;
 mod reading;
 mod runtime;
+mod services;
 mod shell;
 mod truth;
 mod tutorial;
@@ -105,6 +106,12 @@ impl SystemTest {
 
     fn disks(mut self, disks: impl IntoIterator<Item = Disk>) -> Self {
         self.disks.extend(disks);
+        self
+    }
+
+    /// Words of the kernel's command line.
+    fn command_line(mut self, words: &str) -> Self {
+        self.command_line = words.to_string();
         self
     }
 
@@ -275,6 +282,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         driver_faults::tests,
         net::tests,
         endurance::tests,
+        services::tests,
     ];
     for group in groups {
         tests.extend(group()?);

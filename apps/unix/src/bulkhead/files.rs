@@ -1,5 +1,10 @@
 //! Files through the VFS (scheme `file:`).
+//!
+//! A file that is open for reading survives the death of its file system and of the VFS: it is opened again by its
+//! path, checked to be the same, and read on at the position, which is kept here. One that was handed to another process
+//! as a stream has no path there and fails with an I/O error.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -24,7 +29,8 @@ fn files() -> Result<&'static FilesClient> {
     FILES
         .get_or_init(|| {
             let channel = startup::handle::<Channel>(startup::name::FILE)?;
-            channel.duplicate().ok().map(FilesClient::new)
+            let client = channel.duplicate().ok().map(FilesClient::new);
+            client.map(FilesClient::repeating)
         })
         .as_ref()
         .ok_or(Errno::NotImplemented)
@@ -99,12 +105,41 @@ fn metadata(info: &FileInfo) -> Metadata {
     }
 }
 
+/// How often one operation opens its file again before it fails.
+const REOPENS_MAX: u32 = 16;
+
+/// How a file was opened, and which one it was.
+#[derive(Debug)]
+struct Origin {
+    path: String,
+    flags: OpenFlags,
+    info: FileInfo,
+}
+
+impl Origin {
+    /// Whether it is the file that it was, as far as can be seen.
+    fn is_same(&self, now: &FileInfo) -> bool {
+        let was = &self.info;
+        (now.node, now.kind, now.size_bytes) == (was.node, was.kind, was.size_bytes)
+            && (now.modified, now.created) == (was.modified, was.created)
+    }
+}
+
 /// An open file.
 #[derive(Debug)]
 pub struct File {
     client: FileClient,
     position: u64,
     buffer: Option<Mapping>,
+    /// Of one that may be opened again.
+    origin: Option<Box<Origin>>,
+}
+
+fn is_gone(error: &CallError<FsError>) -> bool {
+    matches!(
+        error,
+        CallError::Transport(rt::Error::PeerClosed) | CallError::ServerDied { .. }
+    )
 }
 
 impl File {
@@ -128,10 +163,46 @@ impl File {
 
     pub(super) fn with_flags(path: &str, flags: OpenFlags) -> Result<File> {
         let full = absolute(path)?;
-        let (_, client) = files()?
+        let (info, client) = files()?
             .open(BytesRef(full.as_bytes()), flags)
             .map_err(failed)?;
-        Ok(File::from_client(client))
+        let origin = Origin {
+            path: full,
+            flags,
+            info,
+        };
+        let origin = (!flags.modifies()).then(|| Box::new(origin));
+        Ok(File {
+            origin,
+            ..File::from_client(client)
+        })
+    }
+
+    /// Opens the file again whose file system died.
+    fn reopen(&mut self) -> Result<()> {
+        let origin = self.origin.as_ref().ok_or(Errno::Io)?;
+        let path = BytesRef(origin.path.as_bytes());
+        let (info, client) = files()?.open(path, origin.flags).map_err(failed)?;
+        if !origin.is_same(&info) {
+            return Err(Errno::Io);
+        }
+        self.client = client;
+        self.buffer = None;
+        Ok(())
+    }
+
+    /// Asks the file system, and its successor when it died.
+    fn ask<T>(
+        &mut self,
+        question: impl Fn(&FileClient) -> core::result::Result<T, CallError<FsError>>,
+    ) -> Result<T> {
+        for _ in 0..REOPENS_MAX {
+            match question(&self.client) {
+                Err(error) if is_gone(&error) => self.reopen()?,
+                answer => return answer.map_err(failed),
+            }
+        }
+        Err(Errno::Io)
     }
 
     pub(super) fn from_client(client: FileClient) -> File {
@@ -139,6 +210,7 @@ impl File {
             client,
             position: 0,
             buffer: None,
+            origin: None,
         }
     }
 
@@ -151,8 +223,8 @@ impl File {
     }
 
     /// The whole file as memory, for running it.
-    pub(super) fn memory(&self) -> Result<Vmo> {
-        self.client.vmo().map(|(_, vmo)| vmo).map_err(failed)
+    pub(super) fn memory(&mut self) -> Result<Vmo> {
+        self.ask(|client| client.vmo().map(|(_, vmo)| vmo))
     }
 
     /// Reads at the position and moves it; 0 at the end.
@@ -169,31 +241,42 @@ impl File {
 
     fn fetch(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         if buffer.len() <= INLINE_BYTES_MAX as usize {
-            let data = self
-                .client
-                .read(offset, buffer.len() as u32)
-                .map_err(failed)?;
+            let len = buffer.len() as u32;
+            let data = self.ask(|client| client.read(offset, len))?;
             let room = buffer.get_mut(..data.len()).ok_or(Errno::Protocol)?;
             room.copy_from_slice(&data);
             return Ok(data.len());
         }
+        for _ in 0..REOPENS_MAX {
+            match self.fetch_buffered(offset, buffer)? {
+                Some(n) => return Ok(n),
+                None => self.reopen()?,
+            }
+        }
+        Err(Errno::Io)
+    }
+
+    /// Reads through the registered buffer; `None` when the file system is gone.
+    fn fetch_buffered(&mut self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
         if self.buffer.is_none() {
             let (vmo, mapping) = Mapping::create(BUFFER_BYTES).map_err(errno)?;
-            self.client
-                .register_buffer(BUFFER_BYTES as u64, vmo)
-                .map_err(failed)?;
-            self.buffer = Some(mapping);
+            match self.client.register_buffer(BUFFER_BYTES as u64, vmo) {
+                Ok(()) => self.buffer = Some(mapping),
+                Err(error) if is_gone(&error) => return Ok(None),
+                Err(error) => return Err(failed(error)),
+            }
         }
         let mapping = self.buffer.as_ref().ok_or(Errno::NoMemory)?;
         let wanted = buffer.len().min(mapping.len());
-        let n = self
-            .client
-            .read_buffer(offset, wanted as u64, 0u64)
-            .map_err(failed)?;
+        let n = match self.client.read_buffer(offset, wanted as u64, 0u64) {
+            Ok(n) => n,
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
         let n = usize::try_from(n).map_err(|_| Errno::Protocol)?;
         let room = buffer.get_mut(..n).ok_or(Errno::Protocol)?;
         mapping.read(0, room).map_err(errno)?;
-        Ok(n)
+        Ok(Some(n))
     }
 
     /// Writes all at the position and moves it.
@@ -223,10 +306,10 @@ impl File {
 
     /// Metadata.
     pub fn metadata(&self) -> Result<Metadata> {
-        self.client
-            .stat()
-            .map(|info| metadata(&info))
-            .map_err(failed)
+        match (self.client.stat(), &self.origin) {
+            (Err(error), Some(origin)) if is_gone(&error) => Ok(metadata(&origin.info)),
+            (answer, _) => answer.map(|info| metadata(&info)).map_err(failed),
+        }
     }
 
     /// Sets the size.
@@ -266,14 +349,11 @@ pub fn read_link(path: &str) -> Result<String> {
 
 pub fn read_dir(path: &str) -> Result<Vec<DirEntry>> {
     let full = absolute(path)?;
-    let flags = OpenFlags::READ | OpenFlags::DIRECTORY;
-    let (_, directory) = files()?
-        .open(BytesRef(full.as_bytes()), flags)
-        .map_err(failed)?;
+    let mut directory = File::with_flags(&full, OpenFlags::READ | OpenFlags::DIRECTORY)?;
     let mut entries = Vec::new();
     let mut position = Some(0);
     while let Some(at) = position {
-        let (batch, next) = directory.read_directory(at).map_err(failed)?;
+        let (batch, next) = directory.ask(|client| client.read_directory(at))?;
         // A server that repeats a position would be listened to for ever.
         position = next.filter(|next| *next != at);
         for entry in batch {

@@ -30,7 +30,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Child> {
         Stream::Capture(_) => Err(Errno::BadDescriptor),
         Stream::Os(os) => os.stdio(),
     };
-    let file = File::open(spawn.program)?;
+    let mut file = File::open(spawn.program)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(Errno::IsDirectory);
@@ -177,7 +177,7 @@ impl Terminal {
     /// That of this process, if it was given one.
     pub fn open() -> Option<Terminal> {
         let channel = startup::handle::<Channel>(startup::name::CONSOLE)?;
-        let console = ConsoleClient::new(channel.duplicate().ok()?);
+        let console = ConsoleClient::new(channel.duplicate().ok()?).repeating();
         let interrupt = console.interrupt_event().ok()?;
         Some(Terminal { console, interrupt })
     }

@@ -76,6 +76,11 @@ impl Child {
         Child { process }
     }
 
+    /// A process that was started before, by whoever this handle comes from.
+    pub fn from_process(process: Process) -> Child {
+        Child { process }
+    }
+
     /// The process; wait for `TERMINATED` on it in a port or executor.
     pub fn process(&self) -> &Process {
         &self.process

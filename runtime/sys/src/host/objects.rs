@@ -35,6 +35,8 @@ pub(super) struct End {
     /// Calls from this end whose reply has not come, and replies that have.
     pub(super) callers: Vec<u64>,
     pub(super) replies: Vec<Message>,
+    /// Calls from this end whose server was replaced, and by which epoch.
+    pub(super) lost: Vec<(u64, u64)>,
     pub(super) closed: bool,
     pub(super) epoch: u64,
 }

@@ -226,7 +226,19 @@ impl World {
         match Property::from_number(property) {
             Some(Property::Epoch) => {
                 let entry = self.entry(handle, Rights::NONE)?;
-                self.end(entry)?.epoch = value as u64;
+                let (epoch, end) = (value as u64, self.end(entry)?);
+                if core::mem::replace(&mut end.epoch, epoch) == epoch {
+                    return Ok(());
+                }
+                let unread: Vec<u64> = end.inbox.iter().map(|message| message.txid).collect();
+                let peer = self.peer(entry)?;
+                let taken = peer.callers.iter().filter(|txid| !unread.contains(txid));
+                let lost: Vec<(u64, u64)> = taken.map(|txid| (*txid, epoch)).collect();
+                peer.callers.retain(|txid| unread.contains(txid));
+                peer.lost.extend(lost);
+                let edge = Signals::PEER_RENEWED.0;
+                self.update(entry.koid, entry.side ^ 1, edge, edge);
+                self.update(entry.koid, entry.side ^ 1, edge, 0);
                 Ok(())
             }
             Some(Property::Name) => self.entry(handle, Rights::NONE).map(|_| ()),
@@ -723,6 +735,10 @@ impl World {
         // SAFETY: the caller's promise.
         let args = unsafe { (args as *const CallArgs).read() };
         let end = self.end(entry)?;
+        if let Some(at) = end.lost.iter().position(|lost| lost.0 == txid) {
+            *second = end.lost.swap_remove(at).1 as usize;
+            return Err(Error::PeerClosed);
+        }
         let Some(at) = end.replies.iter().position(|m| m.txid == txid) else {
             let peer = self.peer(entry)?;
             if peer.closed {
@@ -748,7 +764,9 @@ impl World {
 
     pub(super) fn call_forget(&mut self, handle: u32, txid: u64) -> Result<()> {
         let entry = self.entry(handle, Rights::NONE)?;
-        self.end(entry)?.callers.retain(|t| *t != txid);
+        let end = self.end(entry)?;
+        end.callers.retain(|t| *t != txid);
+        end.lost.retain(|lost| lost.0 != txid);
         Ok(())
     }
 

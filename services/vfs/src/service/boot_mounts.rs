@@ -5,43 +5,68 @@
 use alloc::{format, rc::Rc, string::String, vec::Vec};
 
 use executor::Caller;
-use ipc::Channel;
+use ipc::{CallError, Channel, sys::AsHandle};
 use proto::devmgr::{Class, EndpointInfo, EndpointsAsyncClient};
 use proto::fs::{FsError, MountError};
 
 use super::{
     server::Vfs,
-    volumes::{DiskEndpoint, Service},
+    volumes::{DiskEndpoint, Origin, Service},
 };
 use crate::{BootDisk, RootChoice, assign, parse};
 
+/// Source of the archive's volume.
+pub(crate) const BOOT: &str = "boot";
+
 /// Mounts everything, then lets requests in that waited for it.
 pub(crate) async fn mount_all(vfs: Rc<Vfs>, archive: Option<Channel>, root: RootChoice) {
+    if vfs.take_over(archive.as_ref()).await {
+        return vfs.boot_done();
+    }
     if let Some(archive) = archive {
         mount_archive(&vfs, archive).await;
     }
     if let Some(endpoints) = vfs.disks.as_ref() {
         mount_disks(&vfs, endpoints, &root).await;
     }
+    vfs.keep_booted();
     vfs.boot_done();
 }
 
 async fn mount_archive(vfs: &Rc<Vfs>, channel: Channel) {
     let number = vfs.mounts.borrow_mut().reserve_number();
-    match vfs.starter.adopt(channel, "boot", number).await {
-        Ok(service) => {
-            let target = Vec::from([b"boot".to_vec()]);
-            vfs.mounts
-                .borrow_mut()
-                .add(number, target, Rc::new(service));
-            vfs.changed.notify();
+    let copy = match channel.duplicate() {
+        Ok(copy) => copy,
+        Err(error) => return rt::error!("/boot: {error}"),
+    };
+    let mut outcome = vfs.starter.adopt(copy, None, number).await;
+    // A service that dies at this moment has a successor on the same channel.
+    if let (
+        Err(MountError {
+            error: FsError::Gone,
+            ..
+        }),
+        Ok(copy),
+    ) = (&outcome, channel.duplicate())
+    {
+        outcome = vfs.starter.adopt(copy, None, number).await;
+    }
+    match outcome {
+        Ok(serving) => {
+            let service = Service::new(BOOT, number, Origin::Channel(channel), serving);
+            vfs.put_in_place(Vec::from([b"boot".to_vec()]), Rc::new(service));
         }
         Err(error) => rt::error!("/boot: {error}"),
     }
 }
 
 async fn mount_disks(vfs: &Rc<Vfs>, endpoints: &EndpointsAsyncClient<Caller>, root: &RootChoice) {
-    if let Err(error) = endpoints.wait_settled().await {
+    let mut settled = endpoints.wait_settled().await;
+    // The device manager died while it was asked; its successor knows.
+    while let Err(CallError::ServerDied { .. }) = settled {
+        settled = endpoints.wait_settled().await;
+    }
+    if let Err(error) = settled {
         rt::warn!("not all disks may be known yet: {error:?}");
     }
     let disks = match endpoints.list().await {
@@ -64,18 +89,18 @@ async fn mount_disks(vfs: &Rc<Vfs>, endpoints: &EndpointsAsyncClient<Caller>, ro
             inner.spawn(async move {
                 let number = vfs.mounts.borrow_mut().reserve_number();
                 let opened = vfs.open_disk(&name, "", number).await;
-                (name, number, opened)
+                (name, opened)
             })
         })
         .collect();
-    let mut mounted: Vec<(String, u32, Rc<Service>)> = Vec::new();
+    let mut mounted: Vec<(String, Rc<Service>)> = Vec::new();
     let mut boot_disks = Vec::new();
     for task in tasks {
-        let (name, number, opened) = task.await;
+        let (name, opened) = task.await;
         match opened {
             Ok(service) => {
                 boot_disks.push(BootDisk { name: name.clone() });
-                mounted.push((name, number, Rc::new(service)));
+                mounted.push((name, Rc::new(service)));
             }
             Err(MountError {
                 error: FsError::UnknownFormat,
@@ -93,17 +118,15 @@ async fn mount_disks(vfs: &Rc<Vfs>, endpoints: &EndpointsAsyncClient<Caller>, ro
     }
     for assignment in assign(boot_disks, root) {
         let name = &assignment.disk.name;
-        let Some((_, number, service)) = mounted.iter().find(|(other, ..)| other == name) else {
+        let Some((_, service)) = mounted.iter().find(|(other, _)| other == name) else {
             continue;
         };
         let Ok((target, _)) = parse(assignment.target.as_bytes()) else {
             continue;
         };
-        let format = &service.info.format;
+        let format = service.info().format;
         rt::info!("disk:/{name} ({format}) on {}", assignment.target);
-        vfs.mounts
-            .borrow_mut()
-            .add(*number, target.into(), service.clone());
+        vfs.put_in_place(target.into(), service.clone());
     }
 }
 
@@ -125,7 +148,7 @@ impl Vfs {
         let opened = endpoints.open(name).await;
         let (_, endpoint, name) = opened.map_err(|error| no_disk(format!("{source}: {error}")))?;
         let disk = DiskEndpoint { endpoint, name };
-        self.starter.start(&disk, &source, format, number).await
+        self.starter.start(disk, &source, format, number).await
     }
 
     /// Waits until what is mounted at boot is mounted.

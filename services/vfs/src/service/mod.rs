@@ -6,8 +6,10 @@
 //! caller's ([`Launcher`]).
 
 mod boot_mounts;
+mod keep;
 mod mount_folder;
 mod server;
+mod supervise;
 mod volumes;
 
 use alloc::{boxed::Box, format, rc::Rc, string::String};
@@ -15,12 +17,16 @@ use core::time::Duration;
 
 use executor::Executor;
 use ipc::Channel;
-use proto::{devmgr::EndpointsAsyncClient, fs::FilesServer};
+use proto::{
+    devmgr::{EndpointsAsyncClient, RestartRules},
+    fs::FilesServer,
+};
+use supervision::Supervised;
 
 use crate::RootChoice;
 use server::Vfs;
 use volumes::Starter;
-pub use volumes::{DiskEndpoint, Launcher};
+pub use volumes::{DiskEndpoint, Keeper, Kept, Launcher};
 
 /// Time that devmgr has to find all disks; then what is there is mounted.
 const ENUMERATION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,6 +39,12 @@ pub struct Sources {
     pub disks: Option<Channel>,
     /// Which disk is `/`.
     pub root: RootChoice,
+    /// What is done when a file system dies.
+    pub rules: RestartRules,
+    /// Where the mounts outlive this process.
+    pub keeper: Option<Box<dyn Keeper>>,
+    /// Init's heartbeat.
+    pub supervised: Option<Supervised>,
 }
 
 /// Serves the scheme until its last client is gone.
@@ -61,7 +73,17 @@ pub fn run(
         executor: executor.clone(),
         launcher,
     };
-    let vfs = Rc::new(Vfs::new(executor.clone(), starter, disks));
+    if let Some(supervised) = sources.supervised {
+        executor.spawn(supervised.serve(executor.clone())).detach();
+    }
+    let vfs = Vfs::new(
+        executor.clone(),
+        starter,
+        disks,
+        sources.rules,
+        sources.keeper,
+    );
+    let vfs = Rc::new(vfs);
     let mounting = boot_mounts::mount_all(vfs.clone(), sources.archive, sources.root);
     executor.spawn(mounting).detach();
     executor.block_on(server::serve(vfs, files))

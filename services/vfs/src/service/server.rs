@@ -1,19 +1,20 @@
 //! The files protocol: every request resolved and passed on.
 
-use alloc::{rc::Rc, string::String, vec::Vec};
+use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 
 use executor::{Caller, Executor, Notify};
 use ipc::CallError;
-use proto::devmgr::EndpointsAsyncClient;
+use proto::devmgr::{EndpointsAsyncClient, RestartRules};
 use proto::fs::{
-    Bytes, FileClient, FileInfo, FileKind, FilesRequest, FilesServer, FsError, LastLink,
+    Bytes, BytesRef, FileClient, FileInfo, FileKind, FilesRequest, FilesServer, FsError, LastLink,
     MountError, MountInfo, OpenFlags, Time, WalkStop,
 };
 
 use super::{
     mount_folder,
-    volumes::{Service, Starter, lost},
+    supervise::supervise,
+    volumes::{Keeper, Service, Starter, VolumeClient, lost},
 };
 use crate::{Ending, MountTable, Question, Resolution, join, parse};
 
@@ -23,6 +24,10 @@ pub(crate) struct Vfs {
     pub starter: Starter,
     pub disks: Option<EndpointsAsyncClient<Caller>>,
     pub mounts: RefCell<MountTable<Rc<Service>>>,
+    /// What is done when a file system dies.
+    pub rules: RestartRules,
+    /// Where the mounts outlive this process.
+    pub keeper: Option<Box<dyn Keeper>>,
     /// Something was mounted, or booting is done.
     pub changed: Notify,
     booted: Cell<bool>,
@@ -42,11 +47,15 @@ impl Vfs {
         executor: Executor,
         starter: Starter,
         disks: Option<EndpointsAsyncClient<Caller>>,
+        rules: RestartRules,
+        keeper: Option<Box<dyn Keeper>>,
     ) -> Self {
         Self {
             executor,
             starter,
             disks,
+            rules,
+            keeper,
             mounts: RefCell::default(),
             changed: Notify::new(),
             booted: Cell::new(false),
@@ -64,6 +73,18 @@ impl Vfs {
         self.booted.get()
     }
 
+    /// Puts a volume into its place, and watches over it from now on.
+    pub fn put_in_place(self: &Rc<Self>, target: Vec<Vec<u8>>, service: Rc<Service>) {
+        let number = service.number;
+        self.mounts
+            .borrow_mut()
+            .add(number, target, service.clone());
+        self.keep(number);
+        let watched = supervise(self.clone(), service);
+        self.executor.spawn(watched).detach();
+        self.changed.notify();
+    }
+
     fn service(&self, number: u32) -> Option<Rc<Service>> {
         self.mounts
             .borrow()
@@ -76,7 +97,7 @@ impl Vfs {
     async fn resolve<T>(
         &self,
         path: &[u8],
-        ask: impl AsyncFn(&Service, Bytes, Ending) -> Result<T, CallError<WalkStop>>,
+        ask: impl AsyncFn(&VolumeClient, Bytes, Ending) -> Result<T, CallError<WalkStop>>,
     ) -> Result<Place<T>, FsError> {
         let mut resolution = Resolution::new(path)?;
         let is_archive = path
@@ -100,7 +121,10 @@ impl Vfs {
                     path,
                 } => {
                     let service = self.service(number).ok_or(FsError::NotFound)?;
-                    match service.volume.stat(Bytes(path), LastLink::Follow).await {
+                    let asked = async |volume: &VolumeClient| {
+                        volume.stat(BytesRef(&path), LastLink::Follow).await
+                    };
+                    match service.ask(asked).await {
                         Ok(info) if info.kind == FileKind::Directory => {
                             resolution.is_directory();
                             continue;
@@ -114,7 +138,11 @@ impl Vfs {
                     path,
                 } => {
                     let service = self.service(number).ok_or(FsError::NotFound)?;
-                    match ask(&service, Bytes(path), resolution.ending()).await {
+                    let ending = resolution.ending();
+                    let asked = async |volume: &VolumeClient| {
+                        ask(volume, Bytes(path.clone()), ending).await
+                    };
+                    match service.ask(asked).await {
                         Ok(answer) => {
                             let canonical = resolution.canonical().to_vec();
                             return Ok(Place {
@@ -158,13 +186,13 @@ impl Vfs {
 
     async fn stat(&self, path: &[u8], last: LastLink) -> Result<(FileInfo, Vec<Vec<u8>>), FsError> {
         let place = self
-            .resolve(path, async |service, path, ending| {
+            .resolve(path, async |volume, path, ending| {
                 let last = if ending == Ending::Directory {
                     LastLink::Follow
                 } else {
                     last
                 };
-                let info = service.volume.stat(path, last).await?;
+                let info = volume.stat(path, last).await?;
                 check_ending(&info, ending)?;
                 Ok(info)
             })
@@ -181,14 +209,14 @@ impl Vfs {
         flags: OpenFlags,
     ) -> Result<(FileInfo, FileClient), FsError> {
         let place = self
-            .resolve(path, async |service, path, ending| {
+            .resolve(path, async |volume, path, ending| {
                 let flags = match ending {
                     Ending::Directory => {
                         OpenFlags((flags.0 & !OpenFlags::NO_FOLLOW.0) | OpenFlags::DIRECTORY.0)
                     }
                     Ending::Any => flags,
                 };
-                service.volume.open(path, flags).await
+                volume.open(path, flags).await
             })
             .await?;
         match place.answer {
@@ -204,10 +232,10 @@ impl Vfs {
 
     async fn read_link(&self, path: &[u8]) -> Result<Bytes, FsError> {
         let place = self
-            .resolve(path, async |service, path, ending| match ending {
-                Ending::Any => service.volume.read_link(path).await,
+            .resolve(path, async |volume, path, ending| match ending {
+                Ending::Any => volume.read_link(path).await,
                 Ending::Directory => {
-                    let info = service.volume.stat(path, LastLink::Follow).await?;
+                    let info = volume.stat(path, LastLink::Follow).await?;
                     check_ending(&info, ending)?;
                     Err(failed(FsError::NotASymlink))
                 }
@@ -217,7 +245,7 @@ impl Vfs {
     }
 
     async fn mount(
-        &self,
+        self: &Rc<Self>,
         source: &str,
         target: &[u8],
         format: &str,
@@ -269,9 +297,7 @@ impl Vfs {
         }
         let number = self.mounts.borrow_mut().reserve_number();
         let service = self.open_disk(name, format, number).await?;
-        self.mounts
-            .borrow_mut()
-            .add(number, canonical, Rc::new(service));
+        self.put_in_place(canonical, Rc::new(service));
         Ok(())
     }
 
@@ -286,9 +312,11 @@ impl Vfs {
             (mount.number, mount.volume.clone())
         };
         // A service that is gone has no open files.
-        match service.volume.open_files().await {
+        match service.ask(async |volume| volume.open_files().await).await {
             Ok(0) | Err(_) => {
                 self.mounts.borrow_mut().remove(number);
+                self.forget(number);
+                service.end();
                 Ok(())
             }
             Ok(_) => Err(FsError::Busy),
@@ -301,7 +329,7 @@ impl Vfs {
             source: mount.volume.source.clone(),
             target: Bytes(join(&mount.target)),
             volume: mount.number,
-            info: mount.volume.info.clone(),
+            info: mount.volume.info(),
         });
         infos.collect()
     }
@@ -313,7 +341,8 @@ impl Vfs {
             let mount = mounts.holding(&canonical).ok_or(FsError::NotFound)?;
             (mount.number, join(&mount.target), mount.volume.clone())
         };
-        let info = service.volume.info().await.map_err(lost)?;
+        let info = service.ask(async |volume| volume.info().await).await;
+        let info = info.map_err(lost)?;
         Ok(MountInfo {
             source: service.source.clone(),
             target: Bytes(target),

@@ -1,10 +1,14 @@
-//! When a driver that died is started again, and when it is given up.
+//! When a process that died is started again, and when it is given up: for init's services, devmgr's drivers,
+//! the VFS's file systems.
 //!
 //! Pure: time comes in as a number, so that every course of events is tested on the host.
 
 use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
 
 use proto::devmgr::{DriverPolicy, RestartRules};
+use serde::{Deserialize, Serialize};
 
 /// The rules unless manifest or administrator say otherwise: 8 restarts in a minute, at most 5 s apart.
 pub const DEFAULT_RULES: RestartRules = RestartRules {
@@ -14,11 +18,36 @@ pub const DEFAULT_RULES: RestartRules = RestartRules {
     pause_max_ms: 5_000,
 };
 
-/// The rules of a driver that is never restarted.
+/// The rules of a process that is never restarted.
 pub const NEVER: RestartRules = RestartRules {
     budget: 0,
     ..DEFAULT_RULES
 };
+
+/// Changes rules by one word of the form `budget=8`, `window-ms=60000`, `pause-min-ms=50` or `pause-max-ms=5000`.
+///
+/// # Errors
+/// A text that says what is wrong with the word.
+pub fn change(rules: &mut RestartRules, word: &str) -> Result<(), String> {
+    let (name, value) = word
+        .split_once('=')
+        .ok_or_else(|| format!("{word:?} is not of the form NAME=NUMBER"))?;
+    let value = value
+        .parse()
+        .map_err(|_| format!("{value:?} is no number from 0 to {}", u32::MAX))?;
+    match name {
+        "budget" => rules.budget = value,
+        "window-ms" => rules.window_ms = value,
+        "pause-min-ms" => rules.pause_min_ms = value,
+        "pause-max-ms" => rules.pause_max_ms = value,
+        _ => {
+            return Err(format!(
+                "unknown rule {name:?}: there are budget, window-ms, pause-min-ms, pause-max-ms"
+            ));
+        }
+    }
+    Ok(())
+}
 
 /// How drivers are watched over unless an administrator says otherwise.
 pub const DEFAULT_POLICY: DriverPolicy = DriverPolicy {
@@ -42,14 +71,21 @@ pub enum Verdict {
     GiveUp,
 }
 
-/// The deaths of a node's driver within the window.
-#[derive(Clone, Debug, Default)]
+/// The deaths within the window.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     deaths_ms: VecDeque<u64>,
 }
 
 impl History {
-    /// A driver died now; what to do.
+    /// No deaths.
+    pub const fn new() -> History {
+        History {
+            deaths_ms: VecDeque::new(),
+        }
+    }
+
+    /// It died now; what to do.
     pub fn died(&mut self, rules: &RestartRules, now_ms: u64) -> Verdict {
         let window = u64::from(rules.window_ms);
         self.deaths_ms
