@@ -488,7 +488,13 @@ fn an_8254x_is_reset_by_its_own_bit() {
     let results = run_fence(&machine, &info);
     assert_eq!(results[..2], [Ok(()), Ok(())]);
     assert!(
-        matches!(&results[2], Err(BusError::NotVerified { found: 0x400_0000, .. })),
+        matches!(
+            &results[2],
+            Err(BusError::NotVerified {
+                found: 0x400_0000,
+                ..
+            })
+        ),
         "{results:?}"
     );
     let trace: Vec<String> = machine.trace.borrow().clone();
