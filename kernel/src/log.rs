@@ -36,10 +36,13 @@ pub fn line(source: &str, text: fmt::Arguments) {
     let _ = writeln!(Sink, "[{s:5}.{us:06}] {source}: {text}");
 }
 
-/// Appends a line of a process: bytes that are not printable are replaced, so that a process cannot forge
-/// the lines of another.
-pub fn user_line(source: &str, text: &[u8]) {
-    line(source, format_args!("{}", Printable(text)));
+/// Appends a line of a process, `name[ID]: text`: bytes that are not printable are replaced, so that a process
+/// cannot forge the lines of another.
+pub fn user_line(name: &str, koid: u64, text: &[u8]) {
+    let now = arch::now_ns();
+    let (s, us) = (now / 1_000_000_000, now / 1000 % 1_000_000);
+    let text = Printable(text);
+    let _ = writeln!(Sink, "[{s:5}.{us:06}] {name}[{koid}]: {text}");
 }
 
 struct Printable<'a>(&'a [u8]);

@@ -57,15 +57,43 @@ pub fn node_path(text: &str, nodes: &[NodeSummary]) -> Option<String> {
                 .is_some_and(|before| before.ends_with('/'))
                 || n.endpoints
                     .iter()
+                    .chain(&n.known_as)
                     .any(|e| e == wanted || e.ends_with(&alloc::format!("/{wanted}")))
         })
     };
     exact.or_else(by_end).map(|n| n.path.clone())
 }
 
+/// The paths that an operand stands for: a node's, or those of all nodes that a driver of that name serves.
+pub fn named(text: &str, nodes: &[NodeSummary]) -> Vec<String> {
+    if let Some(path) = node_path(text, nodes) {
+        return alloc::vec![path];
+    }
+    let served = nodes.iter().filter(|n| n.driver.as_deref() == Some(text));
+    served.map(|n| n.path.clone()).collect()
+}
+
+/// The process that wrote a line of the log: `[    1.234567] name[12]: text`.
+pub fn log_pid(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once("] ")?;
+    let (source, _) = rest.split_once(": ")?;
+    let (_, pid) = source.strip_suffix(']')?.rsplit_once('[')?;
+    pid.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_the_log_name_their_process() {
+        assert_eq!(
+            log_pid("[    1.234567] nvme[12]: queue 0: [3]: x"),
+            Some(12)
+        );
+        assert_eq!(log_pid("[    1.234567] kernel: memory[3]: y"), None);
+        assert_eq!(log_pid("no line"), None);
+    }
 
     #[test]
     fn places() {

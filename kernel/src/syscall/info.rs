@@ -181,7 +181,11 @@ pub fn log(
         LogOp::Write => {
             user::read(space, buffer, &mut bytes[..n])?;
             let name = c.process().name();
-            log::user_line(object::name_text(&name), &bytes[..n]);
+            log::user_line(
+                object::name_text(&name),
+                c.process().base.koid(),
+                &bytes[..n],
+            );
             done(n)
         }
         LogOp::WriteRaw => {

@@ -268,14 +268,38 @@ ipc::protocol! {
         /// Functions found, in the order of their addresses, from number `from` on; an empty answer ends
         /// the list. The first call waits for the enumeration.
         1 = functions(from: u32) -> (functions: Vec<PciFunctionInfo>);
+        /// Where [`PciBusEvents`] go from now on: what became of the requests below, and what comes and goes.
+        /// Functions that appear after this call are told there.
+        5 = listen(; events: Channel) -> ();
         /// Opens the device channel of a function and programs its MSI-X vectors 0, 1, ... (masked until
-        /// the driver enables the device).
-        2 = attach(address: PciAddress, vectors: Vec<Message>; device: Channel) -> ();
-        /// Takes one step of the fence and reads back that it holds. `MaskInterrupts` also closes the
-        /// device channel.
-        3 = fence(address: PciAddress, step: FenceStep) -> ();
-        /// The first 256 bytes of configuration space, or 4096 where extended space is reachable.
-        4 = config(address: PciAddress) -> (bytes: Vec<u8>);
+        /// the driver enables the device). Whatever fails closes the channel and is told as `attached`.
+        6 = attach(ticket: u64, address: PciAddress, vectors: Vec<Message>; device: Channel);
+        /// Takes one step of the fence and reads back that it holds; told as `fenced`. `MaskInterrupts` also
+        /// closes the device channel.
+        7 = fence(ticket: u64, address: PciAddress, step: FenceStep);
+        /// The first 256 bytes of configuration space, or 4096 where extended space is reachable; told as
+        /// `config`.
+        8 = config(ticket: u64, address: PciAddress);
+        /// The function is out of service, as `removal_asked` wanted: its slot may be switched off.
+        9 = release(address: PciAddress);
+    }
+}
+
+ipc::protocol! {
+    /// From the PCI bus driver to devmgr; messages without an answer. Tickets are those of the requests.
+    pub protocol PciBusEvents("pci-bus-events", version = 1, error = BusError) {
+        /// An attach failed or was done.
+        1 = attached(ticket: u64, problem: Option<BusError>);
+        /// A step of the fence holds, or not.
+        2 = fenced(ticket: u64, problem: Option<BusError>);
+        /// Configuration space, empty for a function that is not there.
+        3 = config(ticket: u64, bytes: Vec<u8>);
+        /// A function was plugged in.
+        4 = added(info: PciFunctionInfo);
+        /// Somebody pressed the slot's button or wants the device back: `release` is to follow.
+        5 = removal_asked(address: PciAddress);
+        /// The function is gone.
+        6 = removed(address: PciAddress);
     }
 }
 

@@ -113,6 +113,8 @@ pub struct NodeSummary {
     pub restarts: u32,
     /// Endpoints, as `disk:/virtio0`.
     pub endpoints: Vec<String>,
+    /// Endpoints that it had before, while it has none.
+    pub known_as: Vec<String>,
     /// Whether an IOMMU contains its DMA; `None` without a DMA domain.
     pub dma_contained: Option<bool>,
     /// Why it is in its state: error or exit of the driver.

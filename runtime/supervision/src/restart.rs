@@ -72,7 +72,7 @@ pub enum Verdict {
 }
 
 /// The deaths within the window.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct History {
     deaths_ms: VecDeque<u64>,
 }

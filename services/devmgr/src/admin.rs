@@ -1,17 +1,19 @@
 //! Answers to administrators (`drv:`): starting, stopping and restarting drivers, and the rules for it.
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
-use devmgr::node::{self, Device, NodeEvent};
+use devmgr::life::{Event, Phase, Program, Refused};
+use devmgr::node;
 use proto::devmgr::{
-    DevError, DriverAdminRequest, DriverAdminRestartReply, DriverAdminStartReply,
-    DriverAdminStopReply, DriverPolicy, NodeState,
+    DevError, DriverAdminRequest, DriverAdminRestartReply, DriverAdminResumeReply,
+    DriverAdminStartReply, DriverAdminStopReply, DriverAdminSuspendReply, DriverAdminUnloadReply,
+    DriverPolicy,
 };
-use rt::Deadline;
 use rt::ipc::Server;
 use rt::time::now_ns;
 
-use crate::manager::{BATCH, KEY_DRV, Manager, STOP_LIMIT_S, Wanted};
+use crate::manager::{BATCH, KEY_DRV, Manager, Node, program_of};
 use crate::serve::WAITING_MAX;
 
 /// An administrator who waits for a node to get where it was sent.
@@ -19,6 +21,8 @@ pub enum AdminReply {
     Start(DriverAdminStartReply),
     Stop(DriverAdminStopReply),
     Restart(DriverAdminRestartReply),
+    Suspend(DriverAdminSuspendReply),
+    Resume(DriverAdminResumeReply),
 }
 
 impl AdminReply {
@@ -28,16 +32,60 @@ impl AdminReply {
             AdminReply::Start(reply) => reply.send(result),
             AdminReply::Stop(reply) => reply.send(result),
             AdminReply::Restart(reply) => reply.send(result),
+            AdminReply::Suspend(reply) => reply.send(result),
+            AdminReply::Resume(reply) => reply.send(result),
         };
+    }
+
+    /// What to answer for a node like this; `None` while it is on its way.
+    fn outcome(&self, node: &Node) -> Option<Result<(), DevError>> {
+        let reason = || {
+            let why = node.pause_problem.clone().or_else(|| node.reason.clone());
+            Err(DevError::Failed(why.unwrap_or_default()))
+        };
+        let (phase, over) = (node.life.phase(), node::is_over(node.state()));
+        match self {
+            AdminReply::Stop(_) => over.then_some(Ok(())),
+            AdminReply::Start(_) | AdminReply::Restart(_) => match phase {
+                Phase::Running => Some(Ok(())),
+                _ => over.then(reason),
+            },
+            AdminReply::Suspend(_) => match phase {
+                Phase::Suspending => None,
+                Phase::Suspended => Some(Ok(())),
+                _ => Some(reason()),
+            },
+            AdminReply::Resume(_) => match phase {
+                Phase::Resuming => None,
+                Phase::Running => Some(Ok(())),
+                _ => Some(reason()),
+            },
+        }
     }
 }
 
-fn not_yet() -> DevError {
-    DevError::Failed(String::from("not supported yet"))
+/// Somebody who waits for a program to be unloaded.
+pub struct Unloading {
+    program: Program,
+    nodes: Vec<usize>,
+    reply: DriverAdminUnloadReply,
 }
 
 fn not_a_device() -> DevError {
     DevError::Invalid(String::from("node: no driver can be bound to it"))
+}
+
+/// Why a node does not do what was asked, for people.
+pub fn refusal(refused: Refused) -> DevError {
+    let why = match refused {
+        Refused::Absent => return DevError::NotFound,
+        Refused::Unfenced => {
+            "the device could not be fenced: only a reset of the machine makes it safe"
+        }
+        Refused::NotRunning => return DevError::NotRunning,
+        Refused::Busy => "it has a driver, which is to be stopped first",
+    };
+    DevError::Failed(why.to_string())
 }
 
 impl Manager {
@@ -54,12 +102,20 @@ impl Manager {
                     self.wait_for(asked, AdminReply::Start(reply));
                 }
                 DriverAdminRequest::Stop { path, reply } => {
-                    let asked = self.ask_stop(&path, Wanted::Stopped);
+                    let asked = self.ask(&path, Event::Stop);
                     self.wait_for(asked, AdminReply::Stop(reply));
                 }
                 DriverAdminRequest::Restart { path, reply } => {
                     let asked = self.ask_restart(&path);
                     self.wait_for(asked, AdminReply::Restart(reply));
+                }
+                DriverAdminRequest::Suspend { path, reply } => {
+                    let asked = self.ask(&path, Event::Suspend);
+                    self.wait_for(asked, AdminReply::Suspend(reply));
+                }
+                DriverAdminRequest::Resume { path, reply } => {
+                    let asked = self.ask(&path, Event::Resume);
+                    self.wait_for(asked, AdminReply::Resume(reply));
                 }
                 DriverAdminRequest::Policy { path, reply } => {
                     let _ = match self.policy(&path) {
@@ -74,23 +130,38 @@ impl Manager {
                 } => {
                     let _ = reply.send(self.set_policy(&path, policy));
                 }
-                DriverAdminRequest::Reload { reply, .. } => {
-                    let _ = reply.error(not_yet());
+                DriverAdminRequest::Reload {
+                    path,
+                    length,
+                    program,
+                    reply,
+                } => {
+                    let program = program.map(|vmo| (length, vmo));
+                    self.reload(&path, program, reply);
                 }
-                DriverAdminRequest::Suspend { reply, .. } => {
-                    let _ = reply.error(not_yet());
+                DriverAdminRequest::Load {
+                    name,
+                    length,
+                    program,
+                    reply,
+                } => {
+                    let _ = match self.load(&name, length, &program) {
+                        Ok(info) => reply.ok(&info),
+                        Err(error) => reply.error(&error),
+                    };
                 }
-                DriverAdminRequest::Resume { reply, .. } => {
-                    let _ = reply.error(not_yet());
-                }
-                DriverAdminRequest::Load { reply, .. } => {
-                    let _ = reply.error(not_yet());
-                }
-                DriverAdminRequest::Unload { reply, .. } => {
-                    let _ = reply.error(not_yet());
-                }
+                DriverAdminRequest::Unload { name, reply } => match self.begin_unload(&name) {
+                    Ok((program, nodes)) => self.unloadings.push(Unloading {
+                        program,
+                        nodes,
+                        reply,
+                    }),
+                    Err(error) => {
+                        let _ = reply.error(&error);
+                    }
+                },
                 DriverAdminRequest::Programs { reply } => {
-                    let _ = reply.error(not_yet());
+                    let _ = reply.ok(self.programs());
                 }
             }
         }
@@ -108,79 +179,40 @@ impl Manager {
     }
 
     /// The place of a node that a driver can be bound to.
-    fn device_at(&self, path: &str) -> Result<usize, DevError> {
+    pub fn device_at(&self, path: &str) -> Result<usize, DevError> {
         let index = self.place(path).ok_or(DevError::NotFound)?;
-        match self.nodes.get(index).map(|n| &n.device) {
-            None | Some(Device::Bus { .. }) => Err(not_a_device()),
-            Some(Device::Pci(info)) if info.buses.is_some() => Err(not_a_device()),
-            Some(_) => Ok(index),
+        match self.nodes.get(index) {
+            Some(node) if node.served_by_bus.is_none() && node.device.identity().is_some() => {
+                Ok(index)
+            }
+            _ => Err(not_a_device()),
         }
+    }
+
+    fn ask(&mut self, path: &str, event: Event) -> Result<usize, DevError> {
+        let index = self.device_at(path)?;
+        self.event(index, event).map_err(refusal)?;
+        Ok(index)
     }
 
     fn ask_start(&mut self, path: &str) -> Result<usize, DevError> {
         let index = self.device_at(path)?;
-        let node = self.nodes.get_mut(index).ok_or(DevError::NotFound)?;
-        if node.unfenced {
-            let why = "the device could not be fenced: only a reset of the machine makes it safe";
-            return Err(DevError::Failed(why.to_string()));
-        }
-        node.wanted = Wanted::Serving;
-        node.history.forget();
-        match node.state {
-            NodeState::Unbound => {
+        let node = self.nodes.get(index).ok_or(DevError::NotFound)?;
+        let none = || DevError::Failed(String::from("no driver matches; see `why`"));
+        let program = match node.life.current() {
+            Some(program) => program,
+            None => {
                 let choice = devmgr::binding::candidates(&self.drivers, &node.device).1;
-                let none = || DevError::Failed(String::from("no driver matches; see `why`"));
-                self.start(index, choice.ok_or_else(none)?);
+                program_of(choice.ok_or_else(none)?.driver)
             }
-            NodeState::Quarantined => {
-                self.transition(index, NodeEvent::Readmitted);
-                self.start_now(index);
-            }
-            NodeState::Stopped | NodeState::Failed => self.start_now(index),
-            // Its pause is cut short.
-            NodeState::Restarting => node.restart_at = Some(Deadline::after_ms(0)),
-            NodeState::Stopping => node.wanted = Wanted::Again,
-            _ => {}
-        }
-        Ok(index)
-    }
-
-    fn start_now(&mut self, index: usize) {
-        self.transition(index, NodeEvent::Restart);
-        if let Some(node) = self.nodes.get_mut(index) {
-            node.restart_at = Some(Deadline::after_ms(0));
-        }
-    }
-
-    fn ask_stop(&mut self, path: &str, wanted: Wanted) -> Result<usize, DevError> {
-        let index = self.device_at(path)?;
-        let node = self.nodes.get_mut(index).ok_or(DevError::NotFound)?;
-        node.wanted = wanted;
-        if node.state == NodeState::Restarting {
-            node.restart_at = None;
-            self.transition(index, NodeEvent::Stopped);
-        } else if node::has_process(node.state) && node.state != NodeState::Stopping {
-            if let Some(held) = &mut node.held {
-                node.ending = Some(String::from("stopped"));
-                held.limit = Some(Deadline::after_secs(STOP_LIMIT_S));
-                // One that is gone is told of by its process, one that hangs by the limit.
-                let _ = held.control.stop();
-            }
-            self.transition(index, NodeEvent::StopAsked);
-        }
-        Ok(index)
+        };
+        self.ask(path, Event::Start(program))
     }
 
     fn ask_restart(&mut self, path: &str) -> Result<usize, DevError> {
-        let index = self.device_at(path)?;
-        let running = self
-            .nodes
-            .get(index)
-            .is_some_and(|n| node::has_process(n.state));
-        if running {
-            self.ask_stop(path, Wanted::Again)
-        } else {
-            self.ask_start(path)
+        match self.ask(path, Event::Restart) {
+            Err(DevError::NotRunning) => self.ask_start(path),
+            other => other,
         }
     }
 
@@ -188,7 +220,10 @@ impl Manager {
         let node = self.nodes.get(self.device_at(path)?);
         let node = node.ok_or(DevError::NotFound)?;
         let policy = node.policy(&self.drivers);
-        let deaths = node.history.deaths(&policy.restart, now_ns() / 1_000_000);
+        let deaths = node
+            .life
+            .history()
+            .deaths(&policy.restart, now_ns() / 1_000_000);
         Ok((policy, deaths))
     }
 
@@ -208,22 +243,20 @@ impl Manager {
     pub fn answer_admin(&mut self) {
         let mut at = 0;
         while let Some((index, reply)) = self.admin_replies.get(at) {
-            let node = self.nodes.get(*index);
-            let state = node.map_or(NodeState::Unbound, |n| n.state);
-            let result = match reply {
-                AdminReply::Stop(_) if node::is_over(state) => Some(Ok(())),
-                AdminReply::Start(_) | AdminReply::Restart(_) if state == NodeState::Running => {
-                    Some(Ok(()))
-                }
-                AdminReply::Start(_) | AdminReply::Restart(_) if node::is_over(state) => {
-                    let reason = node.and_then(|n| n.reason.clone());
-                    Some(Err(DevError::Failed(reason.unwrap_or_default())))
-                }
-                _ => None,
+            let outcome = match self.nodes.get(*index) {
+                Some(node) => reply.outcome(node),
+                None => Some(Err(DevError::NotFound)),
             };
-            match result {
-                Some(result) => self.admin_replies.swap_remove(at).1.send(result),
+            match outcome {
+                Some(outcome) => self.admin_replies.swap_remove(at).1.send(outcome),
                 None => at = at.saturating_add(1),
+            }
+        }
+        for unloading in core::mem::take(&mut self.unloadings) {
+            if self.unloaded(unloading.program, &unloading.nodes) {
+                let _ = unloading.reply.ok();
+            } else {
+                self.unloadings.push(unloading);
             }
         }
     }

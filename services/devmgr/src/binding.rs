@@ -21,6 +21,19 @@ pub struct Driver {
     pub manifest: Manifest,
     /// Where it is, for instance `bin/virtio-blk`.
     pub program: String,
+    /// Whom it is for.
+    pub offer: Offer,
+}
+
+/// Whom a driver is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Offer {
+    /// Every node that it matches.
+    Everyone,
+    /// Nodes that it was put into by hand.
+    Chosen,
+    /// Nobody any more.
+    Nobody,
 }
 
 impl Driver {
@@ -50,6 +63,7 @@ pub fn candidates(drivers: &[Driver], device: &Device) -> (Vec<Candidate>, Optio
     let mut judged: Vec<(usize, &Driver, Judgement)> = drivers
         .iter()
         .enumerate()
+        .filter(|(_, driver)| driver.offer == Offer::Everyone)
         .map(|(i, driver)| (i, driver, judge(driver, device)))
         .collect();
     judged.sort_by(|a, b| order(a.1, &a.2, b.1, &b.2));
@@ -158,6 +172,7 @@ mod tests {
         Driver {
             manifest: Manifest::new(name, Class::SERIAL, [1, 0, 0], rules, needs),
             program: format!("bin/{name}"),
+            offer: Offer::Everyone,
         }
     }
 

@@ -5,15 +5,20 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use devmgr::life::{Event, Phase};
 use devmgr::node::{Device, PlatformDevice};
 use pci_bus::arguments::Host;
-use proto::bus::{BarKind, EcamRegion, FirmwareClient, PciBusClient};
-use proto::devmgr::NodeState;
+use proto::bus::{
+    BarKind, EcamRegion, FirmwareClient, PciAddress, PciBusClient, PciBusEventsRequest,
+    PciBusEventsServer, PciFunctionInfo,
+};
+use proto::devmgr::{Change, DevError, NodeState};
 use rt::abi::{PRIORITY_DRIVER, Quota, ResourceKind};
+use rt::ipc::Server;
 use rt::process::{Child, Command, Stdio};
 use rt::{AsHandle, Channel, Resource, Signals, Watch, startup};
 
-use crate::manager::{Manager, Node};
+use crate::manager::{BATCH, KEY_BUS_EVENTS, Manager, Node};
 
 /// Time that a bus driver or the firmware has for an answer. A reset waits for hardware.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
@@ -25,6 +30,7 @@ const BUS_PROGRAM: &str = "bin/pci";
 pub struct Bus {
     pub path: String,
     pub client: PciBusClient,
+    pub events: PciBusEventsServer,
     pub child: Child,
 }
 
@@ -42,10 +48,10 @@ impl Manager {
             let description = String::from("PCI host bridge");
             let mut node = Node::new(path.clone(), Device::Bus { description }, None);
             match self.start_bus(&path, &host) {
-                Ok(()) => node.state = NodeState::Running,
+                Ok(()) => node.served_by_bus = Some(NodeState::Running),
                 Err(why) => {
                     rt::error!("{path}: {why}");
-                    node.state = NodeState::Failed;
+                    node.served_by_bus = Some(NodeState::Failed);
                     node.reason = Some(why);
                 }
             }
@@ -92,24 +98,32 @@ impl Manager {
         }
         let child = command.spawn().map_err(|e| e.to_string())?;
         let index = self.buses.len();
+        let key = Self::bus_key(index);
         child
             .process()
-            .wait_async(
-                &self.port,
-                Self::bus_key(index),
-                Signals::TERMINATED,
-                Watch::Once,
-            )
+            .wait_async(&self.port, key, Signals::TERMINATED, Watch::Once)
             .map_err(text)?;
+        let client = PciBusClient::new(client).with_timeout(CALL_LIMIT);
+        let (theirs, events) = PciBusEventsServer::pair().map_err(text)?;
+        let key = KEY_BUS_EVENTS.saturating_add(index as u64);
+        events
+            .channel()
+            .wait_async(&self.port, key, Signals::READABLE, Watch::Persistent)
+            .map_err(text)?;
+        client
+            .listen(theirs.into_channel())
+            .map_err(|e| e.to_string())?;
         self.buses.push(Bus {
             path: path.to_string(),
-            client: PciBusClient::new(client).with_timeout(CALL_LIMIT),
+            client,
+            events,
             child,
         });
-        self.add_functions(index, path)
+        self.add_functions(index)?;
+        Ok(())
     }
 
-    fn add_functions(&mut self, index: usize, path: &str) -> Result<(), String> {
+    fn add_functions(&mut self, index: usize) -> Result<(), String> {
         let mut from = 0u32;
         loop {
             let bus = self.buses.get(index).ok_or("no such bus")?;
@@ -119,16 +133,32 @@ impl Manager {
             }
             from = from.saturating_add(u32::try_from(page.len()).unwrap_or(u32::MAX));
             for info in page {
-                let path = format!("{path}/{}", info.address);
-                let is_bridge = info.buses.is_some();
-                let mut node = Node::new(path, Device::Pci(info), Some(index));
-                if is_bridge {
-                    // The bus driver itself serves it.
-                    node.state = NodeState::Running;
-                }
-                self.nodes.push(node);
+                self.add_function(index, info);
             }
         }
+    }
+
+    /// A function was found or plugged in; gives the place of its node.
+    fn add_function(&mut self, bus: usize, info: PciFunctionInfo) -> Option<usize> {
+        let path = format!("{}/{}", self.buses.get(bus)?.path, info.address);
+        let is_bridge = info.buses.is_some();
+        let device = Device::Pci(info);
+        let place = match self.nodes.iter().position(|n| n.path == path) {
+            Some(place) => place,
+            None => {
+                self.nodes.push(Node::new(path, device.clone(), Some(bus)));
+                self.nodes.len().saturating_sub(1)
+            }
+        };
+        let node = self.nodes.get_mut(place)?;
+        // The bus driver itself serves a bridge.
+        node.served_by_bus = is_bridge.then_some(NodeState::Running);
+        if node.held.is_some() {
+            node.plugged = Some(device);
+            return None;
+        }
+        node.device = device;
+        Some(place)
     }
 
     /// Devices at fixed ports: the second serial port, which carries the console (the first one is the
@@ -136,7 +166,7 @@ impl Manager {
     fn platform(&mut self) {
         let description = String::from("Platform devices");
         let mut bus = Node::new(String::from("/platform"), Device::Bus { description }, None);
-        bus.state = NodeState::Running;
+        bus.served_by_bus = Some(NodeState::Running);
         self.nodes.push(bus);
         let com2 = PlatformDevice {
             compatible: String::from("uart16550"),
@@ -158,20 +188,132 @@ impl Manager {
         }
     }
 
+    /// The bus driver of a node's device.
+    pub fn bus_of(&self, index: usize) -> Option<&Bus> {
+        self.buses.get(self.nodes.get(index)?.bus?)
+    }
+
     /// A bus driver ended: its devices cannot be configured or fenced any more, but those who run go on.
     pub fn bus_ended(&mut self, index: usize) {
         let Some(bus) = self.buses.get(index) else {
             return;
         };
         let path = bus.path.clone();
-        let reason = self.report_end(&bus.child, BUS_DRIVER, BUS_PROGRAM);
+        let image = || self.archive.read(BUS_PROGRAM).unwrap_or_default();
+        let reason = self.report_process(&bus.child, BUS_DRIVER, image);
         for node in &mut self.nodes {
             let bridge = matches!(&node.device, Device::Pci(info) if info.buses.is_some());
             if node.path == path || (bridge && node.bus == Some(index)) {
-                node.state = NodeState::Failed;
+                node.served_by_bus = Some(NodeState::Failed);
                 node.reason = Some(reason.clone());
             }
         }
+        // Steps of the fence that it was asked for are not taken.
+        let here = self.nodes.iter().filter(|n| n.bus == Some(index));
+        let unanswered: Vec<u64> = here.filter_map(|n| Some(n.fence?.0)).collect();
+        for ticket in unanswered {
+            self.fence_done(ticket, Err(String::from("the bus driver is gone")));
+        }
+    }
+
+    /// What a bus driver tells.
+    pub fn serve_bus_events(&mut self, key: u64, index: usize) {
+        for _ in 0..BATCH {
+            let Some(bus) = self.buses.get(index) else {
+                return;
+            };
+            let Ok(Some(event)) = bus.events.try_next() else {
+                return;
+            };
+            match event {
+                PciBusEventsRequest::Attached { .. } => {}
+                PciBusEventsRequest::Fenced { ticket, problem } => {
+                    let outcome = problem.map_or(Ok(()), |why| Err(why.to_string()));
+                    self.fence_done(ticket, outcome);
+                }
+                PciBusEventsRequest::Config { ticket, bytes } => {
+                    if let Some(reply) = self.config_replies.remove(&ticket) {
+                        // Who asked may be gone.
+                        let _ = match bytes.is_empty() {
+                            true => reply.error(DevError::NotFound),
+                            false => reply.ok(&bytes),
+                        };
+                    }
+                }
+                PciBusEventsRequest::Added { info } => self.plugged(index, info),
+                PciBusEventsRequest::RemovalAsked { address } => {
+                    if let Some(place) = self.function_at(index, address)
+                        && let Err(refused) = self.event(place, Event::RemovalAsked)
+                    {
+                        rt::warn!("{address}: removal refused: {refused:?}");
+                    }
+                }
+                PciBusEventsRequest::Removed { address } => self.unplugged(index, address),
+            }
+        }
+        self.again(key);
+    }
+
+    fn function_at(&self, bus: usize, address: PciAddress) -> Option<usize> {
+        self.nodes.iter().position(|n| {
+            n.bus == Some(bus) && matches!(&n.device, Device::Pci(info) if info.address == address)
+        })
+    }
+
+    fn plugged(&mut self, bus: usize, info: PciFunctionInfo) {
+        rt::info!("{} is plugged in", info.address);
+        let Some(place) = self.add_function(bus, info) else {
+            return;
+        };
+        self.welcome(place);
+    }
+
+    /// Binds what took the place of another device.
+    pub fn welcome_all(&mut self) {
+        for place in core::mem::take(&mut self.to_welcome) {
+            self.welcome(place);
+        }
+    }
+
+    /// A node's device is there: told, and bound.
+    fn welcome(&mut self, place: usize) {
+        let Some(node) = self.nodes.get_mut(place) else {
+            return;
+        };
+        let name = node.path.clone();
+        if node.life.phase() == Phase::Absent {
+            node.reason = None;
+            node.fell_back = None;
+            node.teardown.clear();
+            self.happened(place, Event::Plugged);
+        }
+        self.tell(None, &Change::Added { name });
+        self.bind_all();
+    }
+
+    fn unplugged(&mut self, bus: usize, address: PciAddress) {
+        let Some(place) = self.function_at(bus, address) else {
+            return;
+        };
+        rt::info!("{address} is gone");
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.plugged = None;
+            node.ending = Some(String::from("the device was taken out"));
+        }
+        self.happened(place, Event::Unplugged);
+    }
+
+    /// A node left the tree; if a device was plugged into its place meanwhile, that is next.
+    pub fn removed(&mut self, place: usize) -> Option<Event> {
+        let node = self.nodes.get_mut(place)?;
+        let name = node.path.clone();
+        node.served_by_bus = None;
+        let next = node.plugged.take();
+        self.tell(None, &Change::Removed { name });
+        let node = self.nodes.get_mut(place)?;
+        node.device = next?;
+        self.to_welcome.push(place);
+        None
     }
 }
 

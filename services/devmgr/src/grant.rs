@@ -4,9 +4,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use devmgr::binding::Choice;
-use devmgr::grants::Grants;
-use devmgr::node::{Device, NodeEvent};
+use devmgr::grants::{self, Grants};
+use devmgr::life::{Event, Program};
+use devmgr::node::Device;
 use proto::bus::Message;
 use proto::devmgr::{DriverControlClient, DriverHostServer};
 use rt::abi::{PRIORITY_DRIVER, Quota, ResourceKind};
@@ -33,32 +33,32 @@ fn text(what: &str) -> impl Fn(Error) -> String {
 }
 
 impl Manager {
-    /// Starts the chosen driver for a node. What fails on the way is undone by the ordinary teardown.
-    pub fn start(&mut self, index: usize, choice: Choice) {
-        let Some(node) = self.nodes.get_mut(index) else {
-            return;
-        };
-        node.driver = Some(choice.driver);
-        node.epoch = node.epoch.saturating_add(1);
-        node.restart_at = None;
-        node.ending = None;
-        self.transition(index, NodeEvent::Bound);
-        match self.launch(index, &choice) {
-            Ok(()) => self.transition(index, NodeEvent::Started),
+    /// Starts a program for a node. What fails on the way is undone by the ordinary teardown.
+    pub fn launch(&mut self, index: usize, program: Program) -> Event {
+        if let Some(node) = self.nodes.get_mut(index) {
+            node.epoch = node.epoch.saturating_add(1);
+            node.ending = None;
+            node.pause_problem = None;
+            node.teardown.clear();
+        }
+        match self.try_launch(index, program) {
+            Ok(()) => Event::Launched,
             Err(why) => {
-                let Some(node) = self.nodes.get_mut(index) else {
-                    return;
-                };
-                rt::error!("{}: cannot start its driver: {why}", node.path);
-                node.ending = Some(why);
-                self.teardown(index, NodeEvent::Failed);
+                if let Some(node) = self.nodes.get_mut(index) {
+                    rt::error!("{}: cannot start its driver: {why}", node.path);
+                    node.ending = Some(why);
+                }
+                Event::LaunchFailed
             }
         }
     }
 
-    fn launch(&mut self, index: usize, choice: &Choice) -> Result<(), String> {
-        let driver = self.drivers.get(choice.driver).ok_or("no such driver")?;
-        let (name, program) = (driver.manifest.name().to_string(), driver.program.clone());
+    fn try_launch(&mut self, index: usize, program: Program) -> Result<(), String> {
+        let driver = self.driver(program).ok_or("no such driver")?;
+        let (name, place) = (driver.manifest.name().to_string(), driver.program.clone());
+        let node = self.nodes.get(index).ok_or("no such node")?;
+        let grants = grants::plan(&driver.manifest, &node.device)?;
+        let image = self.image(program)?;
         let node = self.nodes.get_mut(index).ok_or("no such node")?;
         let (host_client, host) = DriverHostServer::pair().map_err(text("channel"))?;
         let (control, control_server) = Channel::create().map_err(text("channel"))?;
@@ -73,17 +73,11 @@ impl Manager {
             host,
             control: DriverControlClient::new(control),
             heartbeat: Heartbeat::default(),
-            grants: choice.grants.clone(),
             interrupts: Vec::new(),
             resources: Vec::new(),
             domain: None,
-            limit: None,
         });
-        let program = self
-            .archive
-            .window(&program)
-            .map_err(|e| format!("{program}: {e}"))?;
-        let mut command = Command::new(&program, &name)
+        let mut command = Command::new(&image, &name)
             .env(alloc::vec![
                 ("BULKHEAD_NODE".to_string(), path),
                 ("BULKHEAD_EPOCH".to_string(), epoch.to_string()),
@@ -100,12 +94,12 @@ impl Manager {
             command = command.handle("log", log.duplicate().map_err(text("log"))?);
         }
         let device_id = address.map(|a| a.device_id());
-        let (mut command, messages) =
-            grant(command, &choice.grants, held, &self.authority, device_id)?;
+        let (mut command, messages) = grant(command, &grants, held, &self.authority, device_id)?;
         if let (Some(address), Some(bus)) = (address, bus.and_then(|b| self.buses.get(b))) {
             let (client, server) = Channel::create().map_err(text("channel"))?;
+            // Answered later; a driver whose channel the bus driver closes fails on its own.
             bus.client
-                .attach(address, &messages, server)
+                .attach(u64::from(epoch), address, &messages, server)
                 .map_err(|e| format!("attach: {e}"))?;
             command = command.handle("device", client);
         }
@@ -115,13 +109,12 @@ impl Manager {
             .channel()
             .wait_async(&self.port, key, Signals::READABLE, Watch::Persistent)
             .map_err(text("port"))?;
-        let child = command.spawn().map_err(|e| e.to_string())?;
+        let child = command.spawn().map_err(|e| format!("{place}: {e}"))?;
         let key = Self::node_key(index, epoch, NodeKey::Ended);
         let watched = child
             .process()
             .wait_async(&self.port, key, Signals::TERMINATED, Watch::Once);
         held.child = Some(child);
-        held.limit = Some(Self::start_limit());
         watched.map_err(text("port"))
     }
 }

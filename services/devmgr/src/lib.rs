@@ -10,10 +10,10 @@ extern crate alloc;
 pub mod binding;
 pub mod endpoints;
 pub mod grants;
+pub mod life;
 pub mod names;
 pub mod node;
 pub mod pci_names;
 pub mod program;
-pub mod teardown;
 
 pub use supervision::restart;

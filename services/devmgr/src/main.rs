@@ -10,12 +10,13 @@ extern crate alloc;
 
 mod admin;
 mod buses;
+mod conduct;
 mod grant;
 mod manager;
+mod reload;
 mod reopen;
 mod reports;
 mod serve;
-mod stop;
 mod watch;
 
 use alloc::string::String;

@@ -6,27 +6,28 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use boot_archive::BootArchive;
-use devmgr::binding::Driver;
+use devmgr::binding::{Driver, Offer};
 use devmgr::endpoints::Table;
-use devmgr::grants::Grants;
+use devmgr::life::{Event, Fence, Life, Phase, Program};
 use devmgr::names::Names;
-use devmgr::node::{self, Device, NodeEvent};
+use devmgr::node::{self, Device};
 use devmgr::pci_names::PciNames;
 use devmgr::program;
-use devmgr::restart::History;
+use proto::bus::FenceStep;
 use proto::devmgr::{
-    Change, ChangeEventsClient, Class, DeviceTreeServer, DeviceTreeWaitSettledReply,
-    DriverAdminServer, DriverControlClient, DriverHostServer, DriverPolicy, EndpointsServer,
-    EndpointsWaitSettledReply, NodeState, NodeSummary, PartitionsNextDiskReply, PartitionsServer,
+    Change, ChangeEventsClient, Class, DeviceTreePciConfigReply, DeviceTreeServer,
+    DeviceTreeWaitSettledReply, DriverAdminReloadReply, DriverAdminServer, DriverControlClient,
+    DriverHostServer, DriverPolicy, EndpointsServer, EndpointsWaitSettledReply, NodeState,
+    NodeSummary, PartitionsNextDiskReply, PartitionsServer, SavedState,
 };
 use proto::proc::CrashReportsClient;
 use rt::process::Child;
 use rt::{
-    AsHandle, Channel, Deadline, DmaDomain, Error, Interrupt, Packet, Port, Resource, Signals,
+    AsHandle, Channel, Deadline, DmaDomain, Error, Interrupt, Packet, Port, Resource, Signals, Vmo,
     Watch, startup,
 };
 
-use crate::admin::AdminReply;
+use crate::admin::{AdminReply, Unloading};
 use crate::buses::{BUS_DRIVER, Bus};
 use crate::reopen::{Name, Reopening};
 use crate::watch::Heartbeat;
@@ -40,15 +41,13 @@ pub const KEY_OTHER: u64 = 5;
 pub const KEY_DRV: u64 = 6;
 pub const KEY_NET: u64 = 7;
 const KEY_BUSES: u64 = 0x100;
+/// What bus drivers tell, by their places.
+pub const KEY_BUS_EVENTS: u64 = 0x200;
 /// Names of endpoints, by their place.
 pub const KEY_NAMES: u64 = 0x1000;
 const KEY_NODES: u64 = 1 << 16;
 /// Requests served before the port is asked again.
 pub const BATCH: usize = 32;
-/// A driver that is not in service after this time is ended.
-const START_LIMIT_S: u64 = 30;
-/// A driver that was asked to stop and still runs after this time is ended.
-pub const STOP_LIMIT_S: u64 = 5;
 /// Waiting for somebody to read partition tables, once everything else is done.
 const SCAN_LIMIT_S: u64 = 10;
 
@@ -68,23 +67,18 @@ pub struct Held {
     /// Kept open: its closing tells the driver that devmgr is gone.
     pub control: DriverControlClient,
     pub heartbeat: Heartbeat,
-    pub grants: Grants,
     pub interrupts: Vec<Interrupt>,
     /// What BARs and ports were made from.
     pub resources: Vec<Resource>,
     pub domain: Option<DmaDomain>,
-    pub limit: Option<Deadline>,
 }
 
-/// What an administrator wants of a node's driver.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wanted {
-    /// To serve; restarted by the rules.
-    Serving,
-    /// To stop and stay so.
-    Stopped,
-    /// To stop and start again.
-    Again,
+/// A reload that is to be answered.
+pub struct Reloading {
+    pub reply: DriverAdminReloadReply,
+    pub started_ns: u64,
+    /// Version that served before.
+    pub before: Option<String>,
 }
 
 /// A node.
@@ -93,44 +87,72 @@ pub struct Node {
     pub device: Device,
     /// Place among the buses; `None` for platform devices and buses themselves.
     pub bus: Option<usize>,
-    pub state: NodeState,
-    /// Place among the drivers.
-    pub driver: Option<usize>,
+    /// State of a bus or bridge, whose driver is the bus driver.
+    pub served_by_bus: Option<NodeState>,
+    /// That of its own driver.
+    pub life: Life,
     pub held: Option<Held>,
     pub epoch: u32,
     pub reason: Option<String>,
     /// Why the present incarnation ends, if somebody knows better than its exit record.
     pub ending: Option<String>,
+    /// Steps of the teardown since the last start.
     pub teardown: Vec<String>,
-    pub wanted: Wanted,
     /// What an administrator wants; `None`: as its manifest says.
     pub policy: Option<DriverPolicy>,
-    pub history: History,
-    /// When the next incarnation starts.
-    pub restart_at: Option<Deadline>,
-    /// The device could not be fenced: no driver gets it again.
-    pub unfenced: bool,
+    pub limit: Option<Deadline>,
+    pub probation: Option<Deadline>,
+    /// The step of the fence that the bus driver was asked for.
+    pub fence: Option<(u64, FenceStep)>,
+    /// What the version before left.
+    pub saved: Option<SavedState>,
+    pub reloading: Option<Reloading>,
+    pub fell_back: Option<String>,
+    /// Why it does not pause.
+    pub pause_problem: Option<String>,
+    /// Names of endpoints that it had.
+    pub known_as: Vec<String>,
+    /// The device that is there by now, while the one before is being torn down.
+    pub plugged: Option<Device>,
 }
 
 impl Node {
     pub fn new(path: String, device: Device, bus: Option<usize>) -> Node {
+        let fence = match device {
+            Device::Pci(_) => Fence::Bus,
+            _ => Fence::None,
+        };
         Node {
             path,
             device,
             bus,
-            state: NodeState::Unbound,
-            driver: None,
+            served_by_bus: None,
+            life: Life::new(fence),
             held: None,
             epoch: 0,
             reason: None,
             ending: None,
             teardown: Vec::new(),
-            wanted: Wanted::Serving,
             policy: None,
-            history: History::default(),
-            restart_at: None,
-            unfenced: false,
+            limit: None,
+            probation: None,
+            fence: None,
+            saved: None,
+            reloading: None,
+            fell_back: None,
+            pause_problem: None,
+            known_as: Vec::new(),
+            plugged: None,
         }
+    }
+
+    pub fn state(&self) -> NodeState {
+        self.served_by_bus.unwrap_or(self.life.state())
+    }
+
+    /// Whether the device is there.
+    pub fn is_present(&self) -> bool {
+        self.life.phase() != Phase::Absent
     }
 }
 
@@ -161,7 +183,15 @@ pub struct Manager {
     pub archive: BootArchive,
     pub authority: Authority,
     pub port: Port,
+    /// By their numbers, which programs of lives are.
     pub drivers: Vec<Driver>,
+    /// Those that are not from the archive.
+    pub loaded: BTreeMap<Program, Vmo>,
+    pub next_ticket: u64,
+    /// Nodes whose place was taken by another device.
+    pub to_welcome: Vec<usize>,
+    /// Who waits for a look at configuration space.
+    pub config_replies: BTreeMap<u64, DeviceTreePciConfigReply>,
     pub buses: Vec<Bus>,
     pub nodes: Vec<Node>,
     pub names: Names,
@@ -173,6 +203,7 @@ pub struct Manager {
     pub other_server: EndpointsServer,
     pub admin_server: DriverAdminServer,
     pub admin_replies: Vec<(usize, AdminReply)>,
+    pub unloadings: Vec<Unloading>,
     pub endpoint_names: Vec<Name>,
     pub reopenings: Vec<Reopening>,
     pub partitions_server: PartitionsServer,
@@ -216,6 +247,7 @@ impl Manager {
             other_server: EndpointsServer::new(served("other", KEY_OTHER)?),
             admin_server: DriverAdminServer::new(served("drv", KEY_DRV)?),
             admin_replies: Vec::new(),
+            unloadings: Vec::new(),
             endpoint_names: Vec::new(),
             reopenings: Vec::new(),
             partitions_server: PartitionsServer::new(served("partitions", KEY_PARTITIONS)?),
@@ -230,6 +262,10 @@ impl Manager {
             archive,
             port,
             drivers,
+            loaded: BTreeMap::new(),
+            next_ticket: 1,
+            to_welcome: Vec::new(),
+            config_replies: BTreeMap::new(),
             buses: Vec::new(),
             nodes: Vec::new(),
             names: Names::default(),
@@ -253,7 +289,10 @@ impl Manager {
     pub fn bind_all(&mut self) {
         let mut bound: Vec<(usize, devmgr::binding::Choice)> = Vec::new();
         for (index, node) in self.nodes.iter().enumerate() {
-            if node.state != NodeState::Unbound || node.device.identity().is_none() {
+            if node.life.phase() != Phase::Unbound
+                || node.served_by_bus.is_some()
+                || node.device.identity().is_none()
+            {
                 continue;
             }
             let (_, choice) = devmgr::binding::candidates(&self.drivers, &node.device);
@@ -265,7 +304,7 @@ impl Manager {
         });
         self.names.reserve(named);
         for (index, choice) in bound {
-            self.start(index, choice);
+            self.happened(index, Event::Start(program_of(choice.driver)));
         }
         self.check_settled();
     }
@@ -286,8 +325,10 @@ impl Manager {
                 Err(Error::TimedOut) => {}
                 Err(error) => return Err(format!("port: {error}")),
             }
-            self.check_limits();
-            self.start_due();
+            self.welcome_all();
+            self.check_timers();
+            self.check_heartbeats();
+            self.check_settled();
             self.answer_reopenings();
             self.answer_admin();
         }
@@ -311,12 +352,15 @@ impl Manager {
                     return;
                 }
                 if ended {
-                    self.driver_ended(index);
+                    self.driver_ended(index, key);
                 } else {
                     self.serve_driver(index, key);
                 }
             }
             key if key >= KEY_NAMES => self.serve_name(key),
+            key if key >= KEY_BUS_EVENTS => {
+                self.serve_bus_events(key, (key - KEY_BUS_EVENTS) as usize);
+            }
             key => {
                 let index = key.checked_sub(KEY_BUSES);
                 let index = index.and_then(|i| usize::try_from(i).ok());
@@ -336,62 +380,9 @@ impl Manager {
     }
 
     fn next_limit(&self) -> Deadline {
-        let limits = self.nodes.iter().filter_map(|n| n.held.as_ref()?.limit);
-        let restarts = self.nodes.iter().filter_map(|n| n.restart_at);
         let scan = self.scan_limit.filter(|_| !self.settled);
-        limits
-            .chain(restarts)
-            .chain(scan)
-            .fold(self.next_heartbeat(), Deadline::min)
-    }
-
-    /// Deadline for a driver that is started now.
-    pub fn start_limit() -> Deadline {
-        Deadline::after_secs(START_LIMIT_S)
-    }
-
-    fn check_limits(&mut self) {
-        for index in 0..self.nodes.len() {
-            let Some(node) = self.nodes.get_mut(index) else {
-                continue;
-            };
-            let late = node
-                .held
-                .as_ref()
-                .and_then(|h| h.limit)
-                .is_some_and(Deadline::has_passed);
-            if !late {
-                continue;
-            }
-            let event = if node.state == NodeState::Stopping {
-                node.ending = Some(format!(
-                    "did not stop within {STOP_LIMIT_S} s and was ended"
-                ));
-                NodeEvent::Stopped
-            } else {
-                node.ending = Some(format!("not in service after {START_LIMIT_S} s"));
-                NodeEvent::Failed
-            };
-            self.teardown(index, event);
-        }
-        self.check_heartbeats();
-        self.check_settled();
-    }
-
-    /// Moves a node's state and tells the watchers; a transition that is not known is a defect here, and is
-    /// reported.
-    pub fn transition(&mut self, index: usize, event: NodeEvent) {
-        let Some(node) = self.nodes.get_mut(index) else {
-            return;
-        };
-        match node::next(node.state, event) {
-            Ok(state) => {
-                node.state = state;
-                let name = node.path.clone();
-                self.tell(None, &Change::Changed { name });
-            }
-            Err(bad) => rt::error!("{}: {bad:?}", node.path),
-        }
+        let scan = scan.unwrap_or(Deadline::FOREVER);
+        self.next_heartbeat().min(self.next_timer()).min(scan)
     }
 
     /// Tells all watchers of nodes (`None`) or of a class.
@@ -403,7 +394,7 @@ impl Manager {
 
     /// Whether everything that was found is in service or failed; tells those who wait, once.
     pub fn check_settled(&mut self) {
-        if self.settled || self.nodes.iter().any(|n| node::is_on_its_way(n.state)) {
+        if self.settled || self.nodes.iter().any(|n| node::is_on_its_way(n.state())) {
             return;
         }
         if !self.endpoints.all_scanned() {
@@ -428,14 +419,14 @@ impl Manager {
 
     /// The line of `lsdev` for a node.
     pub fn summary(&self, node: &Node) -> NodeSummary {
-        let driver = node.driver.and_then(|d| self.drivers.get(d));
+        let driver = node.life.current().and_then(|p| self.driver(p));
         let held = node.held.as_ref();
         let bus = self.bus_driver(node);
         let dma = held.and_then(|h| h.domain.as_ref()?.dma_info().ok());
         NodeSummary {
             path: node.path.clone(),
             description: node.device.description(&self.pci_names()),
-            state: node.state,
+            state: node.state(),
             driver: driver
                 .map(|d| d.manifest.name())
                 .or(bus.map(|_| BUS_DRIVER))
@@ -447,6 +438,7 @@ impl Manager {
             epoch: node.epoch,
             restarts: node.epoch.saturating_sub(1),
             endpoints: self.endpoints.of_node(&node.path),
+            known_as: node.known_as.clone(),
             dma_contained: dma.map(|d| d.translated != 0),
             reason: node.reason.clone(),
         }
@@ -454,13 +446,25 @@ impl Manager {
 
     /// The place of the node at a path.
     pub fn place(&self, path: &str) -> Option<usize> {
-        self.nodes.iter().position(|n| n.path == path)
+        self.nodes
+            .iter()
+            .position(|n| n.path == path && n.is_present())
     }
 
     /// The node at a path.
     pub fn find(&self, path: &str) -> Option<&Node> {
-        self.nodes.iter().find(|n| n.path == path)
+        self.nodes.get(self.place(path)?)
     }
+
+    /// The driver that a program is.
+    pub fn driver(&self, program: Program) -> Option<&Driver> {
+        self.drivers.get(program.0 as usize)
+    }
+}
+
+/// The program of the driver at a place: there are never that many.
+pub const fn program_of(place: usize) -> Program {
+    Program(place as u32)
 }
 
 /// Every program of the archive that carries a manifest.
@@ -481,7 +485,15 @@ fn find_drivers(archive: &BootArchive) -> Vec<Driver> {
         match found {
             Ok(Some(manifest)) => {
                 let program = entry.name.to_string();
-                drivers.insert(program.clone(), Driver { manifest, program });
+                let offer = Offer::Everyone;
+                drivers.insert(
+                    program.clone(),
+                    Driver {
+                        manifest,
+                        program,
+                        offer,
+                    },
+                );
             }
             Ok(None) => {}
             Err(error) => rt::warn!("{}: {error}", entry.name),

@@ -129,11 +129,11 @@ impl Manager {
         let Some(node) = self.find(&name.node) else {
             return Some(Err(DevError::NotFound));
         };
-        if node::is_over(node.state) {
+        if node::is_over(node.state()) {
             return Some(Err(DevError::NotRunning));
         }
         // In service again, and its partitions read again: what is not there now does not come.
-        let here = node.state == NodeState::Running && node.epoch > waiting.after;
+        let here = node.state() == NodeState::Running && node.epoch > waiting.after;
         let read = match &name.parent {
             Some(disk) => self.endpoints.is_scanned(disk),
             None => true,

@@ -2,7 +2,9 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
+use devmgr::binding::Driver;
 use proto::proc::CrashSummary;
 use rt::process::{Child, ExitReason};
 use rt::symbols::{self, Symbols};
@@ -10,8 +12,19 @@ use rt::symbols::{self, Symbols};
 use crate::manager::Manager;
 
 impl Manager {
-    /// Reports the end of a process with name, reason and symbols; gives the reason.
-    pub fn report_end(&self, child: &Child, name: &str, program: &str) -> String {
+    /// Reports the end of a driver with name, reason and symbols; gives the reason.
+    pub fn report_end(&self, child: &Child, driver: &Driver) -> String {
+        let image = || self.image_bytes(driver);
+        self.report_process(child, driver.manifest.name(), image)
+    }
+
+    /// Reports the end of a process whose program `image` reads.
+    pub fn report_process(
+        &self,
+        child: &Child,
+        name: &str,
+        image: impl FnOnce() -> Vec<u8>,
+    ) -> String {
         let exited = match child.try_wait() {
             Ok(Some(exited)) => exited,
             Ok(None) => return String::from("still runs"),
@@ -26,7 +39,7 @@ impl Manager {
         let Some(crash) = exited.crash else {
             return reason;
         };
-        let file = self.archive.read(program).unwrap_or_default();
+        let file = image();
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = symbols::write_crash_report(&crash, &Symbols::parse(&file), &mut text);

@@ -1,13 +1,16 @@
 //! Answers: to tools and services (`dev:`, `disk:`, `serial:`, `other:`), to the `part` service, to drivers.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use devmgr::binding;
-use devmgr::node::{Device, NodeEvent};
+use devmgr::endpoints::scheme;
+use devmgr::life::Event;
+use devmgr::node::Device;
 use proto::devmgr::{
-    Change, ChangeEventsClient, Class, DevError, DeviceTreeRequest, DriverHostRequest,
-    EndpointInfo, EndpointsRequest, NodeInfo, PartitionsRequest, Versions, WhyReport,
+    Change, ChangeEventsClient, Class, DevError, DeviceTreePciConfigReply, DeviceTreeRequest,
+    DriverHostRequest, EndpointInfo, EndpointsRequest, NodeInfo, PartitionsRequest, WhyReport,
 };
 use rt::ipc::Server;
 use rt::{AsHandle, Channel, Error};
@@ -19,6 +22,14 @@ use crate::watch::Heartbeat;
 const PAGE: usize = 64;
 /// Most watchers and waiting requests: each is somebody's memory here.
 pub const WAITING_MAX: usize = 256;
+
+/// Most names of endpoints that a node is known by.
+const KNOWN_MAX: usize = 16;
+
+/// A driver's words, not too many of them.
+fn short(text: &str) -> String {
+    text.chars().take(256).collect()
+}
 
 impl Manager {
     /// What is left after a batch is asked for through the port.
@@ -43,7 +54,8 @@ impl Manager {
                     reply,
                 } => {
                     let limit = usize::try_from(limit).unwrap_or(PAGE).min(PAGE);
-                    let mut nodes: Vec<_> = self.nodes.iter().filter(|n| n.path > after).collect();
+                    let mut nodes: Vec<_> = self.nodes.iter().collect();
+                    nodes.retain(|n| n.path > after && n.is_present());
                     nodes.sort_by(|a, b| a.path.cmp(&b.path));
                     nodes.truncate(limit);
                     let list: Vec<_> = nodes.into_iter().map(|n| self.summary(n)).collect();
@@ -55,7 +67,7 @@ impl Manager {
                 DeviceTreeRequest::WaitSettled { reply } => {
                     self.wait_settled(SettleReply::Tree(reply))
                 }
-                DeviceTreeRequest::PciConfig { path, reply } => reply.send(self.pci_config(&path)),
+                DeviceTreeRequest::PciConfig { path, reply } => self.pci_config(&path, reply),
             };
         }
         self.again(KEY_DEV);
@@ -63,7 +75,7 @@ impl Manager {
 
     fn node_info(&self, path: &str) -> Result<NodeInfo, DevError> {
         let node = self.find(path).ok_or(DevError::NotFound)?;
-        let driver = node.driver.and_then(|d| self.drivers.get(d));
+        let driver = node.life.current().and_then(|p| self.driver(p));
         Ok(NodeInfo {
             summary: self.summary(node),
             properties: node.device.properties(&self.pci_names()),
@@ -72,7 +84,7 @@ impl Manager {
                 _ => None,
             },
             driver_version: driver.map(binding::Driver::version),
-            versions: Versions::default(),
+            versions: self.versions(node),
             teardown: node.teardown.clone(),
         })
     }
@@ -90,16 +102,29 @@ impl Manager {
         })
     }
 
-    fn pci_config(&self, path: &str) -> Result<Vec<u8>, DevError> {
-        let node = self.find(path).ok_or(DevError::NotFound)?;
-        let bus = node.bus.and_then(|b| self.buses.get(b));
-        match (&node.device, bus) {
-            (Device::Pci(info), Some(bus)) => bus
+    /// Asks the bus driver, which answers with an event.
+    fn pci_config(&mut self, path: &str, reply: DeviceTreePciConfigReply) -> Result<(), Error> {
+        let ticket = self.next_ticket;
+        let place = self.place(path);
+        let node = place.and_then(|p| self.nodes.get(p));
+        let bus = place.and_then(|p| self.bus_of(p));
+        let asked = match (node.map(|n| &n.device), bus) {
+            (None, _) => Err(DevError::NotFound),
+            (Some(Device::Pci(_)), _) if self.config_replies.len() >= WAITING_MAX => {
+                Err(DevError::NoResources)
+            }
+            (Some(Device::Pci(info)), Some(bus)) => bus
                 .client
-                .config(info.address)
+                .config(ticket, info.address)
                 .map_err(|_| DevError::NotRunning),
-            _ => Err(DevError::Invalid(String::from("node: not a PCI function"))),
+            (Some(_), _) => Err(DevError::Invalid(String::from("node: not a PCI function"))),
+        };
+        if let Err(error) = asked {
+            return reply.error(&error);
         }
+        self.next_ticket = ticket.wrapping_add(1);
+        self.config_replies.insert(ticket, reply);
+        Ok(())
     }
 
     fn watch(&mut self, class: Option<Class>) -> Result<Channel, DevError> {
@@ -113,7 +138,10 @@ impl Manager {
                 let list = self.endpoints.list(class);
                 list.into_iter().map(|e| e.name).collect()
             }
-            None => self.nodes.iter().map(|n| n.path.clone()).collect(),
+            None => {
+                let here = self.nodes.iter().filter(|n| n.is_present());
+                here.map(|n| n.path.clone()).collect()
+            }
         };
         for name in names {
             let change = Change::Added { name };
@@ -278,14 +306,11 @@ impl Manager {
                     if let Some(node) = self.nodes.get_mut(index) {
                         let policy = node.policy(&self.drivers);
                         if let Some(held) = &mut node.held {
-                            held.limit = None;
                             held.heartbeat = Heartbeat::due(&policy);
                         }
                     }
-                    self.transition(index, NodeEvent::Running);
-                    let sent = reply.ok();
-                    self.check_settled();
-                    sent
+                    self.happened(index, Event::Running);
+                    reply.ok()
                 }
                 DriverHostRequest::Alive { beat } => {
                     if let Some(node) = self.nodes.get_mut(index) {
@@ -296,14 +321,43 @@ impl Manager {
                     }
                     Ok(())
                 }
-                DriverHostRequest::Saved { .. }
-                | DriverHostRequest::Suspended { .. }
-                | DriverHostRequest::Resumed { .. } => Ok(()),
-                DriverHostRequest::Restored { reply } => reply.ok(None),
+                DriverHostRequest::Saved { state } => {
+                    self.keep_state(index, state);
+                    Ok(())
+                }
+                DriverHostRequest::Restored { reply } => {
+                    let saved = self.nodes.get(index).and_then(|n| n.saved.clone());
+                    reply.ok(saved)
+                }
+                DriverHostRequest::Suspended { problem } => {
+                    let event = match problem {
+                        None => Event::Paused,
+                        Some(problem) => {
+                            if let Some(node) = self.nodes.get_mut(index) {
+                                node.pause_problem = Some(short(&problem));
+                            }
+                            Event::PauseRefused
+                        }
+                    };
+                    self.happened(index, event);
+                    Ok(())
+                }
+                DriverHostRequest::Resumed { problem } => {
+                    let event = match problem {
+                        None => Event::WentOn,
+                        Some(problem) => {
+                            if let Some(node) = self.nodes.get_mut(index) {
+                                node.ending = Some(short(&problem));
+                            }
+                            Event::Broken
+                        }
+                    };
+                    self.happened(index, event);
+                    Ok(())
+                }
                 DriverHostRequest::Failed { reason, reply } => {
                     if let Some(node) = self.nodes.get_mut(index) {
-                        let short: String = reason.chars().take(256).collect();
-                        node.ending = Some(short);
+                        node.ending = Some(short(&reason));
                     }
                     reply.ok()
                 }
@@ -321,20 +375,23 @@ impl Manager {
         endpoint: Channel,
     ) -> Result<String, DevError> {
         let node = self.nodes.get(index).ok_or(DevError::NotFound)?;
-        let driver = node
-            .driver
-            .and_then(|d| self.drivers.get(d))
-            .ok_or(DevError::NotFound)?;
+        // One that was killed has no say any more.
+        if !node.life.has_driver() {
+            return Err(DevError::NotRunning);
+        }
+        let driver = node.life.current().and_then(|p| self.driver(p));
+        let driver = driver.ok_or(DevError::NotFound)?;
         // The manifest says what a driver is; it cannot become something else.
         if driver.manifest.class.text() != class.text() {
             return Err(DevError::Invalid(String::from("class")));
         }
         let (path, epoch) = (node.path.clone(), node.epoch);
+        let stem = driver.stem().to_string();
+        let driver = driver.manifest.name().to_string();
         let name = self
             .names
-            .name(&path, driver.stem(), suffix)
+            .name(&path, &stem, suffix)
             .ok_or_else(|| DevError::Invalid(String::from("suffix")))?;
-        let driver = driver.manifest.name().to_string();
         let info = EndpointInfo {
             name: name.clone(),
             class,
@@ -345,6 +402,12 @@ impl Manager {
             properties,
         };
         self.endpoints.publish(info, endpoint)?;
+        if let Some(node) = self.nodes.get_mut(index) {
+            let known = format!("{}:/{name}", scheme(class));
+            if !node.known_as.contains(&known) && node.known_as.len() < KNOWN_MAX {
+                node.known_as.push(known);
+            }
+        }
         let added = Change::Added { name: name.clone() };
         self.tell(Some(class), &added);
         Ok(name)

@@ -1,15 +1,14 @@
-//! Watching over drivers in service: heartbeats, and what follows a driver's end.
+//! Watching over drivers in service: heartbeats.
 
 use alloc::format;
 
 use devmgr::binding;
-use devmgr::node::NodeEvent;
-use devmgr::restart::{self, Verdict};
-use proto::devmgr::{DriverPolicy, NodeState};
+use devmgr::life::Event;
+use devmgr::restart;
+use proto::devmgr::DriverPolicy;
 use rt::Deadline;
-use rt::time::now_ns;
 
-use crate::manager::{Manager, Node, Wanted};
+use crate::manager::{Manager, Node};
 
 /// The heartbeats of one incarnation.
 #[derive(Default)]
@@ -29,6 +28,11 @@ impl Heartbeat {
         }
     }
 
+    /// It is to stop, or is gone: no more of them.
+    pub fn end(&mut self) {
+        *self = Heartbeat::default();
+    }
+
     /// An answer came; one to an older beat does not count.
     pub fn answered(&mut self, beat: u32, policy: &DriverPolicy) {
         if self.awaited && beat == self.beat {
@@ -41,7 +45,11 @@ impl Heartbeat {
 impl Node {
     /// The policy in force: that set by hand, or the manifest's.
     pub fn policy(&self, drivers: &[binding::Driver]) -> DriverPolicy {
-        let manifest = self.driver.and_then(|d| drivers.get(d)).map(|d| d.manifest);
+        let manifest = self
+            .life
+            .current()
+            .and_then(|p| drivers.get(p.0 as usize))
+            .map(|d| d.manifest);
         let restart = match manifest {
             Some(m) if m.restart == ddk_manifest::RestartPolicy::NEVER => restart::NEVER,
             _ => restart::DEFAULT_RULES,
@@ -51,10 +59,6 @@ impl Node {
             ..restart::DEFAULT_POLICY
         })
     }
-}
-
-fn now_ms() -> u64 {
-    now_ns() / 1_000_000
 }
 
 impl Manager {
@@ -84,7 +88,7 @@ impl Manager {
                     "no heartbeat for {} s",
                     f64::from(silence_ms) / 1000.0
                 ));
-                self.teardown(index, NodeEvent::Failed);
+                self.happened(index, Event::Broken);
                 continue;
             }
             heartbeat.beat = heartbeat.beat.wrapping_add(1);
@@ -92,61 +96,6 @@ impl Manager {
             heartbeat.next = Some(Deadline::after_ms(silence_ms.into()));
             // A driver that is gone is told of by its process.
             let _ = held.control.ping(heartbeat.beat);
-        }
-    }
-
-    /// The node's driver is gone and its device fenced, or not: what comes next.
-    pub fn after_end(&mut self, index: usize) {
-        let Some(node) = self.nodes.get_mut(index) else {
-            return;
-        };
-        match (node.state, node.wanted) {
-            (NodeState::Failed | NodeState::Stopped, Wanted::Again) => {
-                node.wanted = Wanted::Serving;
-                node.restart_at = Some(Deadline::after_ms(0));
-                self.transition(index, NodeEvent::Restart);
-            }
-            (NodeState::Failed, Wanted::Serving) => {
-                let (rules, now) = (node.policy(&self.drivers).restart, now_ms());
-                match node.history.died(&rules, now) {
-                    Verdict::RestartAt(at) => {
-                        node.restart_at = Some(Deadline::after_ms(at.saturating_sub(now)));
-                        self.transition(index, NodeEvent::Restart);
-                    }
-                    // It has no restarts: it failed, no more.
-                    Verdict::GiveUp if rules.budget == 0 => {}
-                    Verdict::GiveUp => {
-                        let why = format!(
-                            "{}; given up after {} restarts in {} s",
-                            node.reason.take().unwrap_or_default(),
-                            rules.budget,
-                            rules.window_ms / 1000
-                        );
-                        rt::error!("{}: {why}", node.path);
-                        node.reason = Some(why);
-                        self.transition(index, NodeEvent::GivenUp);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Starts the drivers whose time has come.
-    pub fn start_due(&mut self) {
-        for index in 0..self.nodes.len() {
-            let due = |node: &&mut Node| node.restart_at.is_some_and(Deadline::has_passed);
-            let Some(node) = self.nodes.get_mut(index).filter(due) else {
-                continue;
-            };
-            node.restart_at = None;
-            match binding::candidates(&self.drivers, &node.device).1 {
-                Some(choice) => self.start(index, choice),
-                None => {
-                    node.reason = Some("no driver matches any more".into());
-                    self.transition(index, NodeEvent::Stopped);
-                }
-            }
         }
     }
 }

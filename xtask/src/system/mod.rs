@@ -13,6 +13,7 @@ mod host_side;
 mod kernel;
 mod net;
 mod reading;
+mod reload;
 mod runtime;
 mod services;
 mod shell;
@@ -282,6 +283,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         driver_faults::tests,
         net::tests,
         endurance::tests,
+        reload::tests,
         services::tests,
     ];
     for group in groups {

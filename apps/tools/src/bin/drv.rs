@@ -10,41 +10,64 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use rt::proto::devmgr::{
-    DeviceTreeClient, DriverAdminClient, DriverPolicy, NodeState, NodeSummary, RestartRules,
+    DeviceTreeClient, DriverAdminClient, DriverPolicy, NodeState, NodeSummary, ProgramInfo,
+    RestartRules,
 };
+use rt::{Resource, Vmo, startup};
 use serde_json::{Value, json};
 use tools::{devices, service};
+use unix::input::Input;
 use unix::{Arg, Args, Stop, Tool};
 unix::program!("drv", HELP, run);
 
 const HELP: &str = "\
 Usage: drv [--json] list
        drv [--json] info NODE...
-       drv [--json] start|stop|restart NODE...
+       drv [--json] start|stop|restart|suspend|resume NODE...
+       drv [--json] reload NODE [FILE]
+       drv [--json] log [-n COUNT] NODE
        drv [--json] policy NODE [RULE=N]...
-Show and control the drivers of devices. NODE is a path as `lsdev` prints it, its end, or the
-name of an endpoint (virtio0).
+       drv [--json] load|unload FILE...
+       drv [--json] programs
+Show and control the drivers of devices. NODE is a path as `lsdev` prints it, its end, the name of
+an endpoint (virtio0), also while it has none, or of a driver (all nodes that it serves).
 
   list     every node with a driver: state, incarnation, restarts, what it offers
-  info     all of one node: properties, the last failure, the steps of the last teardown
+  info     all of one node: properties, versions, the last failure, the steps of the last teardown
   start    start a driver that is stopped, failed or quarantined
   stop     let the driver finish, fence the device, leave it without a driver
   restart  stop it in good order and start it again
+  suspend  let it pause; those who use it wait
+  resume   let it go on
+  reload   put the driver in FILE in its place (without FILE: the same one anew): the old one leaves
+           its state and stops, the new one starts with it. When the new one does not come up, or
+           dies within its probation, the old one serves again
+  log      what it wrote to the log, the last COUNT lines (20)
   policy   show or set how the driver is watched over. Restarts when it dies unasked: budget in
            window-ms, pauses from pause-min-ms to pause-max-ms. Hangs: a heartbeat every
            heartbeat-ms, an answer within silence-ms, in service within start-ms, stopped within
            stop-ms. A new version is proven after probation-ms.
+  load     make the driver in FILE known, and start it where it is the best match
+  unload   stop it everywhere and forget it
+  programs every driver that is known, and what it serves
 ";
 
-/// A driver may take 30 s to come up, and a device as long to be fenced.
-const LIMIT: Duration = Duration::from_secs(90);
+/// A driver may take 30 s to come up, and a device as long to be fenced; a reload may do both twice.
+const LIMIT: Duration = Duration::from_secs(180);
+/// Longest program.
+const PROGRAM_BYTES_MAX: usize = 64 << 20;
 
 fn run(tool: &mut Tool) -> Result<(), Stop> {
     let mut json = false;
+    let mut count = 20;
     let mut words = Vec::new();
     while let Some(arg) = tool.advance()? {
         match arg {
             Arg::Long(name) if name == "json" => json = true,
+            Arg::Short('n') => {
+                let lines = tool.size_value("number of lines")?;
+                count = usize::try_from(lines).unwrap_or(usize::MAX);
+            }
             Arg::Operand(text) => words.push(text),
             other => return Err(Args::unknown(&other).into()),
         }
@@ -53,27 +76,38 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
         Some((verb, operands)) => (verb.as_str(), operands),
         None => return Err(Stop::Usage(String::from("missing command"))),
     };
+    match verb {
+        "programs" => return programs(tool, json),
+        "load" | "unload" if !operands.is_empty() => return files(tool, verb, operands, json),
+        _ => {}
+    }
     let tree: DeviceTreeClient = service::connect(tool, "dev")?;
     let nodes = devices::nodes(tool, &tree)?;
     let mut chosen = Vec::new();
-    let named = if verb == "policy" {
-        &operands[..operands.len().min(1)]
-    } else {
-        operands
+    let named = match verb {
+        "policy" | "reload" => &operands[..operands.len().min(1)],
+        _ => operands,
     };
     for text in named {
-        match devices::node_path(text, &nodes) {
-            Some(path) => chosen.push(path),
-            None => tool.fail(format_args!("{text}: no such node; `drv list` shows them")),
+        let found = devices::named(text, &nodes);
+        if found.is_empty() {
+            tool.fail(format_args!("{text}: no such node; `drv list` shows them"));
         }
+        chosen.extend(found);
     }
     if operands.is_empty() && verb != "list" {
-        return Err(Stop::Usage(format!("{verb}: missing NODE")));
+        return Err(Stop::Usage(format!("{verb}: missing operand")));
     }
     match verb {
         "list" => list(tool, &nodes, json),
         "info" => info(tool, &tree, &chosen, json),
-        "start" | "stop" | "restart" => control(tool, verb, &chosen, json),
+        "start" | "stop" | "restart" | "suspend" | "resume" => control(tool, verb, &chosen, json),
+        "reload" => reload(tool, &chosen, operands.get(1), json),
+        "log" => {
+            let chosen = nodes.iter().filter(|n| chosen.contains(&n.path));
+            let pids: Vec<_> = chosen.flat_map(|n| n.pid).collect();
+            log(tool, &pids, count, json)
+        }
         "policy" => match chosen.first() {
             Some(path) => policy(tool, path, operands.get(1..).unwrap_or_default(), json),
             None => Ok(()),
@@ -92,6 +126,7 @@ fn object(node: &NodeSummary) -> Value {
         "epoch": node.epoch,
         "restarts": node.restarts,
         "endpoints": node.endpoints,
+        "known_as": node.known_as,
         "dma_contained": node.dma_contained,
         "reason": node.reason,
     })
@@ -157,6 +192,12 @@ fn info(
             let properties = node.properties.iter().map(|(n, v)| (n.clone(), json!(v)));
             value["properties"] = Value::Object(properties.collect());
             value["driver_version"] = json!(node.driver_version);
+            value["versions"] = json!({
+                "current": node.versions.current,
+                "last_known_good": node.versions.last_known_good,
+                "in_probation": node.versions.in_probation,
+                "fell_back": node.versions.fell_back,
+            });
             value["teardown"] = json!(node.teardown);
             print(tool, &value)?;
             continue;
@@ -174,6 +215,20 @@ fn info(
             "  epoch: {}, restarts: {}",
             summary.epoch, summary.restarts
         )?;
+        if let Some(current) = &node.versions.current {
+            let proven = if node.versions.in_probation {
+                "in probation"
+            } else {
+                "proven"
+            };
+            writeln!(tool.out, "  version: {current}, {proven}")?;
+        }
+        if let Some(good) = &node.versions.last_known_good {
+            writeln!(tool.out, "  last known good: {good}")?;
+        }
+        if let Some(why) = &node.versions.fell_back {
+            writeln!(tool.out, "  fell back: {why}")?;
+        }
         if let Some(reason) = &summary.reason {
             writeln!(tool.out, "  last end: {reason}")?;
         }
@@ -194,6 +249,8 @@ fn control(tool: &mut Tool, verb: &str, paths: &[String], json: bool) -> Result<
         let done = match verb {
             "start" => admin.start(path),
             "stop" => admin.stop(path),
+            "suspend" => admin.suspend(path),
+            "resume" => admin.resume(path),
             _ => admin.restart(path),
         };
         let error = done.err().map(service::text);
@@ -206,6 +263,192 @@ fn control(tool: &mut Tool, verb: &str, paths: &[String], json: bool) -> Result<
                 &json!({ "path": path, "command": verb, "error": error }),
             )?;
         }
+    }
+    Ok(())
+}
+
+/// A file in memory that can be handed over, and its length.
+fn program(name: &str) -> Result<(u64, Vmo), String> {
+    let mut input = Input::open(name).map_err(|error| error.to_string())?;
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut chunk = alloc::vec![0; 64 * 1024];
+    loop {
+        let read = input.read(&mut chunk).map_err(|error| error.to_string())?;
+        if read == 0 {
+            break;
+        }
+        bytes.extend_from_slice(chunk.get(..read).unwrap_or_default());
+        if bytes.len() > PROGRAM_BYTES_MAX {
+            return Err(format!("longer than {PROGRAM_BYTES_MAX} bytes"));
+        }
+    }
+    let vmo = Vmo::create(bytes.len()).and_then(|vmo| vmo.write(0, &bytes).map(|()| vmo));
+    match vmo {
+        Ok(vmo) => Ok((bytes.len() as u64, vmo)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn reload(
+    tool: &mut Tool,
+    paths: &[String],
+    file: Option<&String>,
+    json: bool,
+) -> Result<(), Stop> {
+    let admin: DriverAdminClient = service::connect(tool, "drv")?;
+    let admin = admin.with_timeout(LIMIT);
+    for path in paths {
+        let program = match file.map(|file| program(file).map_err(|why| (file, why))) {
+            None => None,
+            Some(Ok(program)) => Some(program),
+            Some(Err((file, why))) => return Err(tool.fatal(1, format_args!("{file}: {why}"))),
+        };
+        let (length, program) = match program {
+            Some((length, program)) => (length, Some(program)),
+            None => (0, None),
+        };
+        let report = match admin.reload(path, length, program) {
+            Ok(report) => report,
+            Err(error) => {
+                let error = service::text(error);
+                tool.fail(format_args!("{path}: cannot reload: {error}"));
+                if json {
+                    let line = json!({ "path": path, "command": "reload", "error": error });
+                    print(tool, &line)?;
+                }
+                continue;
+            }
+        };
+        if let Some(why) = &report.fell_back {
+            tool.fail(format_args!("{path}: {why}"));
+        }
+        if json {
+            let line = json!({
+                "path": path,
+                "command": "reload",
+                "error": report.fell_back,
+                "before": report.before,
+                "now": report.now,
+                "epoch": report.epoch,
+                "saved_fields": report.saved_fields,
+                "gap_ns": report.gap_ns,
+            });
+            print(tool, &line)?;
+        } else {
+            writeln!(
+                tool.out,
+                "{path}: {} serves, incarnation {}; out of service for {} us, {} fields of state kept",
+                report.now,
+                report.epoch,
+                report.gap_ns / 1000,
+                report.saved_fields
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn program_object(program: &ProgramInfo) -> Value {
+    json!({
+        "driver": program.driver,
+        "version": program.version,
+        "program": program.program,
+        "loaded": program.loaded,
+        "nodes": program.nodes,
+    })
+}
+
+fn files(tool: &mut Tool, verb: &str, names: &[String], json: bool) -> Result<(), Stop> {
+    let admin: DriverAdminClient = service::connect(tool, "drv")?;
+    let admin = admin.with_timeout(LIMIT);
+    for name in names {
+        let done = if verb == "unload" {
+            admin.unload(name).map(|()| None).map_err(service::text)
+        } else {
+            program(name).and_then(|(length, vmo)| {
+                let loaded = admin.load(name, length, vmo);
+                loaded.map(Some).map_err(service::text)
+            })
+        };
+        let error = done.as_ref().err();
+        if let Some(error) = error {
+            tool.fail(format_args!("{name}: cannot {verb}: {error}"));
+        }
+        if json {
+            let program = done.as_ref().ok().and_then(Option::as_ref);
+            let program = program.map(program_object);
+            let line = json!({
+                "file": name, "command": verb, "error": error, "program": program,
+            });
+            print(tool, &line)?;
+        } else if let Ok(Some(program)) = &done {
+            let nodes = match program.nodes.as_slice() {
+                [] => String::from("no device of it is free"),
+                nodes => nodes.join(", "),
+            };
+            writeln!(
+                tool.out,
+                "{name}: {} {}: {nodes}",
+                program.driver, program.version
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn programs(tool: &mut Tool, json: bool) -> Result<(), Stop> {
+    let admin: DriverAdminClient = service::connect(tool, "drv")?;
+    let list = service::answer(tool, "programs", admin.programs())?;
+    if json {
+        let list = list.iter().map(program_object).collect();
+        return print(tool, &Value::Array(list));
+    }
+    let head = ["DRIVER", "VERSION", "PROGRAM", "LOADED", "NODES"];
+    let mut rows = alloc::vec![head.map(String::from).to_vec()];
+    for program in list {
+        rows.push(alloc::vec![
+            program.driver,
+            program.version,
+            program.program,
+            String::from(if program.loaded { "yes" } else { "no" }),
+            if program.nodes.is_empty() {
+                String::from("-")
+            } else {
+                program.nodes.join(",")
+            },
+        ]);
+    }
+    tool.out
+        .bytes(tools::table::render(&rows, &[0, 1, 2, 3, 4]).as_bytes())
+}
+
+/// Lines of the log that these processes wrote: a line names its process, which cannot name another one.
+fn log(tool: &mut Tool, pids: &[u64], count: usize, json: bool) -> Result<(), Stop> {
+    let Some(log) = startup::handle::<Resource>("log-reader") else {
+        return Err(tool.fatal(1, format_args!("no access to the log")));
+    };
+    let mut buffer = alloc::vec![0u8; 32 * 1024];
+    let (mut sequence, mut text) = (0, Vec::new());
+    loop {
+        let read = match rt::log_read(log, &mut buffer, sequence) {
+            Ok(read) => read,
+            Err(error) => return Err(tool.fatal(1, format_args!("cannot read the log: {error}"))),
+        };
+        text.extend_from_slice(buffer.get(..read.len).unwrap_or_default());
+        if read.len == 0 || read.next == sequence {
+            break;
+        }
+        sequence = read.next;
+    }
+    let text = String::from_utf8_lossy(&text);
+    let of_driver = |line: &&str| tools::devices::log_pid(line).is_some_and(|p| pids.contains(&p));
+    let lines: Vec<&str> = text.lines().filter(of_driver).collect();
+    let last = lines.iter().skip(lines.len().saturating_sub(count));
+    if json {
+        return print(tool, &json!(last.collect::<Vec<_>>()));
+    }
+    for line in last {
+        writeln!(tool.out, "{line}")?;
     }
     Ok(())
 }

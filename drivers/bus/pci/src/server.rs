@@ -9,10 +9,10 @@ use pci_bus::config::{ConfigSpace, command, register};
 use pci_bus::enumerate::{Function, Topology};
 use pci_bus::{fence, filter, message};
 use proto::bus::{
-    BusError, FenceStep, Message, PciAddress, PciBusRequest, PciBusServer, PciDeviceRequest,
-    PciDeviceServer, PciFunctionInfo, VectorState,
+    BusError, FenceStep, Message, PciAddress, PciBusEventsClient, PciBusRequest, PciBusServer,
+    PciDeviceRequest, PciDeviceServer, PciFunctionInfo, VectorState,
 };
-use rt::ipc::Server;
+use rt::ipc::{CallError, Server};
 use rt::{AsHandle, Channel, Deadline, Error, Packet, Port, Signals, Watch};
 
 use crate::access::Access;
@@ -38,6 +38,7 @@ pub struct Bus {
     topology: Topology,
     server: PciBusServer,
     port: Port,
+    events: Option<PciBusEventsClient>,
     attached: BTreeMap<u64, Attached>,
     next_key: u64,
 }
@@ -59,6 +60,7 @@ impl Bus {
             topology,
             server: PciBusServer::new(channel),
             port,
+            events: None,
             attached: BTreeMap::new(),
             next_key: KEY_DEVICES,
         })
@@ -108,30 +110,47 @@ impl Bus {
                     let page: Vec<PciFunctionInfo> = all.map(|f| f.info.clone()).collect();
                     reply.ok(&page)
                 }
+                PciBusRequest::Listen { events, reply } => {
+                    self.events = Some(PciBusEventsClient::new(events));
+                    reply.ok()
+                }
                 PciBusRequest::Attach {
+                    ticket,
                     address,
                     vectors,
                     device,
-                    reply,
-                } => match self.attach(address, &vectors, device) {
-                    Ok(()) => reply.ok(),
-                    Err(error) => reply.error(&error),
-                },
+                } => {
+                    let problem = self.attach(address, &vectors, device).err();
+                    self.tell(|events| events.attached(ticket, problem));
+                    Ok(())
+                }
                 PciBusRequest::Fence {
+                    ticket,
                     address,
                     step,
-                    reply,
-                } => match self.fence(address, step) {
-                    Ok(()) => reply.ok(),
-                    Err(error) => reply.error(&error),
-                },
-                PciBusRequest::Config { address, reply } => match self.config(address) {
-                    Ok(bytes) => reply.ok(&bytes),
-                    Err(error) => reply.error(&error),
-                },
+                } => {
+                    let problem = self.fence(address, step).err();
+                    self.tell(|events| events.fenced(ticket, problem));
+                    Ok(())
+                }
+                PciBusRequest::Config { ticket, address } => {
+                    let bytes = self.config(address).unwrap_or_default();
+                    self.tell(|events| events.config(ticket, &bytes));
+                    Ok(())
+                }
+                PciBusRequest::Release { .. } => Ok(()),
             };
         }
         Ok(true)
+    }
+
+    /// Tells devmgr, if it listens; one that is gone is told of by its other channel.
+    fn tell(&self, what: impl FnOnce(&PciBusEventsClient) -> Result<(), CallError<BusError>>) {
+        if let Some(events) = &self.events
+            && let Err(error) = what(events)
+        {
+            rt::warn!("devmgr does not hear: {error}");
+        }
     }
 
     fn function(&self, address: PciAddress) -> Result<&Function, BusError> {
