@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ddk::{Described, DeviceAccess, DeviceContext, Driver, PinnedBuffer, StopReason, block_on};
+use ddk::{Described, DeviceAccess, DeviceContext, PinnedBuffer, StopReason, block_on};
 use ddk_backend_qtest::{Payload, QtestMachine, StartError};
 use ddk_class_net::{
     Checksum, Frame, MacAddress, NetDevice, NetQueue, Offloads, ReceiveMode, SegmentRequest,
@@ -122,7 +122,7 @@ impl<D: NetDevice + Described> Station<D> {
         }
     }
 
-    fn from_wire(&self) -> Vec<u8> {
+    fn on_wire(&self) -> Vec<u8> {
         let mut bytes = vec![0; 70_000];
         let len = self.wire.recv(&mut bytes).expect("a frame on the wire");
         bytes.truncate(len);
@@ -155,7 +155,7 @@ impl<D: NetDevice + Described> Station<D> {
         for len in [60, 61, 590, 1514] {
             let frame = frame(MAC, len);
             self.send(&frame, None, None);
-            assert_eq!(self.from_wire(), frame, "{len} bytes out");
+            assert_eq!(self.on_wire(), frame, "{len} bytes out");
             self.wire.send(&frame).unwrap();
             assert_eq!(self.received().0, frame, "{len} bytes in");
         }
@@ -211,7 +211,7 @@ fn goes<D: NetDevice + Described>(device: &str) -> Option<Station<D>> {
     station.works();
     if info.offloads.contains(Offloads::TX_CHECKSUM) {
         station.send(&tcp(99, 119), TCP, None);
-        let seen = station.from_wire();
+        let seen = station.on_wire();
         assert!(tcp_is_right(&seen), "{seen:x?}");
     }
 
@@ -300,7 +300,7 @@ fn an_82540em_goes_and_segments() {
     };
     let long = tcp(5000, 0);
     station.send(&long, TCP, Some(request));
-    let wire: Vec<Vec<u8>> = (0..4).map(|_| station.from_wire()).collect();
+    let wire: Vec<Vec<u8>> = (0..4).map(|_| station.on_wire()).collect();
     for (n, segment) in wire.iter().enumerate() {
         assert!(tcp_is_right(segment), "segment {n}");
         assert_eq!(sum(&segment[14..34]), 0xffff, "header of segment {n}");
