@@ -131,6 +131,8 @@ pub enum ResetMethod {
     PowerManagement,
     /// Write of 0 to the device status of virtio (virtio 1.2, 2.4).
     Virtio,
+    /// The reset bit of Intel's 8254x Ethernet controllers, which have no other way.
+    Intel8254x,
     /// Secondary bus reset of the bridge above, when nothing else is on that bus.
     SecondaryBus,
     /// Nothing: the function is only cut off from memory.

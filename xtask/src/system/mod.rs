@@ -12,6 +12,7 @@ mod faults;
 mod headless;
 mod host_side;
 mod injected;
+mod interfaces;
 mod kernel;
 mod network;
 mod reading;
@@ -288,6 +289,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         faults::tests,
         driver_death::tests,
         driver_faults::tests,
+        interfaces::tests,
         endurance::tests,
         reload::tests,
         services::tests,

@@ -476,3 +476,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_8254x_is_reset_by_its_own_bit() {
+    const BASE: u64 = 0xfe00_0000;
+    let function = FakeFunction::device(0x8086, 0x100e, [2, 0, 0]).bar(0, 0x2_0000, 0, BASE);
+    let (machine, info) = one(function);
+    assert_eq!(info.reset, ResetMethod::Intel8254x);
+    start(&machine, at(0, 4, 0));
+    // A bit that stays is noticed.
+    let results = run_fence(&machine, &info);
+    assert_eq!(results[..2], [Ok(()), Ok(())]);
+    assert!(
+        matches!(
+            &results[2],
+            Err(BusError::NotVerified {
+                found: 0x400_0000,
+                ..
+            })
+        ),
+        "{results:?}"
+    );
+    let trace: Vec<String> = machine.trace.borrow().clone();
+    let written: Vec<&str> = trace.iter().map(String::as_str).collect();
+    let registers = [
+        "[0xfe0000d8] = 0xffffffff",
+        "[0xfe000100] = 0x0",
+        "[0xfe000400] = 0x0",
+        "[0xfe000000] = 0x4000000",
+    ];
+    let found = written.iter().filter(|line| line.starts_with("[0xfe00"));
+    assert_eq!(found.copied().collect::<Vec<_>>(), registers);
+    // One that clears itself is a reset; afterwards the function is cut off.
+    DeviceMemory::write(&machine, BASE, Width::Dword, 0).unwrap();
+    machine.stuck.set(true);
+    assert_eq!(run_fence(&machine, &info), [Ok(()), Ok(()), Ok(())]);
+    let off = machine.get16(at(0, 4, 0), register::COMMAND);
+    assert_eq!(off & (command::BUS_MASTER | command::MEMORY), 0);
+}
