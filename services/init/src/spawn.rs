@@ -113,6 +113,8 @@ impl Supervisor {
     /// What every process finds in its environment.
     fn environment(&self) -> Vec<(String, String)> {
         let root = self.config.get("root").map(|root| ("BULKHEAD_ROOT", root));
+        let token = self.config.get("dashboard-token");
+        let token = token.map(|token| ("BULKHEAD_DASHBOARD_TOKEN", token));
         let volumes = self.config.get("restart.volumes");
         let volumes = volumes.map(|words| ("BULKHEAD_RESTART_VOLUMES", words));
         [
@@ -124,6 +126,7 @@ impl Supervisor {
         .into_iter()
         .chain(root)
         .chain(volumes)
+        .chain(token)
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .collect()
     }
