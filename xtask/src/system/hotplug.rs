@@ -31,8 +31,8 @@ echo '== unplug'; vanish virtio1; echo $?; lsdev | grep -c 01:00.0
 echo '== again'; appear virtio1; echo $?; sums /mnt/plug
 ( while ( cd /mnt/plug; sha256sum -c --status SHA256SUMS 2> /dev/null ); do true; done; echo reader ended ) &
 sleep 1
-echo '== under load'; vanish virtio1; echo $?; sleep 1; lsdev | grep -c 01:00.0; umount /mnt/plug
-echo '== third'; appear virtio1; echo $?; sums /mnt/third
+echo '== under load'; vanish virtio1; echo $?; sleep 2; lsdev | grep -c 01:00.0
+echo '== third'; appear virtio1; echo $?; lsdev | grep -c '01:00.0 running'
 echo '== root'; sha256sum -c --quiet /SHA256SUMS && echo whole
 echo '== list'; drv list
 true
@@ -44,9 +44,13 @@ fn check(report: &Report) -> anyhow::Result<()> {
         |name: &str| -> anyhow::Result<Vec<&str>> { Ok(report.section(name)?.lines().collect()) };
     let (first, again, third) = (lines("plug")?, lines("again")?, lines("third")?);
     ensure!(first.first() == Some(&"0"), "not bound: {first:?}");
-    for (name, section) in [("plug", &first), ("again", &again), ("third", &third)] {
+    for (name, section, last) in [
+        ("plug", &first, "whole"),
+        ("again", &again, "whole"),
+        ("third", &third, "1"),
+    ] {
         ensure!(
-            section.first() == Some(&"0") && section.last() == Some(&"whole"),
+            section.first() == Some(&"0") && section.contains(&last),
             "{name}: {section:?}"
         );
     }
@@ -154,6 +158,7 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
     };
     let test = SystemTest::new("hotplug", SCRIPT, check)
         .cpus(2)
+        .time_limit(150)
         .disks([Disk::new(image::demo()?, Access::Snapshot)])
         .devices(&arguments)
         .meanwhile(work);
