@@ -106,6 +106,18 @@ impl Qmp {
     }
 }
 
+impl Qmp {
+    /// The device is gone for QEMU too: only then may its name be used again.
+    fn wait_deleted(&mut self, id: &str) -> anyhow::Result<()> {
+        loop {
+            let event = self.message()?;
+            if event["event"] == "DEVICE_DELETED" && event["data"]["device"] == id {
+                return Ok(());
+            }
+        }
+    }
+}
+
 /// Waits until the console has said this.
 fn hear(heard: &mut Receiver<Vec<u8>>, so_far: &mut String, word: &str) -> anyhow::Result<()> {
     while !so_far.contains(word) {
@@ -153,6 +165,9 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
         ] {
             hear(heard, &mut so_far, word)?;
             qmp.execute(command, arguments)?;
+            if command == "device_del" {
+                qmp.wait_deleted("disk1")?;
+            }
         }
         Ok(())
     };
