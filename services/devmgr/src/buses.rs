@@ -16,7 +16,7 @@ use proto::devmgr::{Change, DevError, NodeState};
 use rt::abi::{PRIORITY_DRIVER, Quota, ResourceKind};
 use rt::ipc::Server;
 use rt::process::{Child, Command, Stdio};
-use rt::{AsHandle, Channel, Resource, Signals, Watch, startup};
+use rt::{AsHandle, Channel, Interrupt, Resource, Signals, Watch, startup};
 
 use crate::manager::{BATCH, KEY_BUS_EVENTS, Manager, Node};
 
@@ -32,6 +32,8 @@ pub struct Bus {
     pub client: PciBusClient,
     pub events: PciBusEventsServer,
     pub child: Child,
+    /// Kept: its vector must not be given to others while ports may send it.
+    _interrupt: Interrupt,
 }
 
 impl Manager {
@@ -96,6 +98,10 @@ impl Manager {
             let bars = mmio(base, len).map_err(text)?;
             command = command.handle(&format!("bars:{number}"), bars);
         }
+        // For slots whose devices come and go; without it they are looked at now and then.
+        let interrupt = Interrupt::message(&self.authority.msi, 0).map_err(text)?;
+        let granted = interrupt.duplicate().map_err(text)?;
+        let command = command.handle("irq0", granted);
         let child = command.spawn().map_err(|e| e.to_string())?;
         let index = self.buses.len();
         let key = Self::bus_key(index);
@@ -118,6 +124,7 @@ impl Manager {
             client,
             events,
             child,
+            _interrupt: interrupt,
         });
         self.add_functions(index)?;
         Ok(())

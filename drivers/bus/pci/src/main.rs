@@ -2,7 +2,7 @@
 //!
 //! Handles: `serve:bus` ([`proto::bus::PciBusServer`]), `log`, `ecam` (`Mmio` resource of the configuration
 //! space) or `ports` (`IoPort` 0xcf8 to 0xcff), `bars:N` (`Mmio` resources of the apertures, for MSI-X tables
-//! and virtio's device status). Arguments: see [`pci_bus::arguments`].
+//! and virtio's device status), `irq0` (the interrupt of slots whose devices come and go). Arguments: see [`pci_bus::arguments`].
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod access;
 mod server;
+mod slots;
 
 use alloc::string::String;
 
@@ -35,7 +36,8 @@ fn run() -> Result<(), String> {
     let access = Access::open(&host)?;
     let segment = host.ecam.map_or(0, |e| e.segment);
     let mut topology = enumerate::enumerate(&access, segment, &host.roots);
-    assign::assign(&access, &mut topology, &access::usable(&host));
+    let apertures = access::usable(&host);
+    assign::assign(&access, &mut topology, &apertures);
     for problem in &topology.problems {
         rt::warn!("{problem}");
     }
@@ -49,5 +51,5 @@ fn run() -> Result<(), String> {
         topology.functions.len(),
         access.describe()
     );
-    server::Bus::new(access, topology, channel)?.run()
+    server::Bus::new(access, topology, apertures, channel)?.run()
 }
