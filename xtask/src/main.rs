@@ -10,6 +10,7 @@ mod campaign;
 mod conformance;
 mod control;
 mod copy;
+mod crash;
 mod fuzz;
 mod guest;
 mod image;
@@ -58,6 +59,8 @@ enum Command {
     Sh(control::ShArgs),
     /// Build a driver and put it in the place of the one that runs in a system.
     Push(control::PushArgs),
+    /// Print the crash reports that a system saved, with the lines of the sources.
+    Crash(crash::CrashArgs),
     /// Build the kernel, all programs and the boot archive.
     Build(build::BuildArgs),
     /// Make the demo disk image, or one of the tests', and print its path.
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Sh(args) => control::sh(&args),
         Command::Push(args) => control::push(&args),
+        Command::Crash(args) => crash::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => levels::run(&args),

@@ -58,7 +58,7 @@ pub fn state(wanted: Wanted) -> State {
             state.processes = processes(proc);
         }
         if is(Wanted::Crashes) {
-            state.crashes = proc.crashes().unwrap_or_default();
+            state.crashes = proto::proc::crashes(proc, 0).unwrap_or_default();
         }
     }
     if devices && let Some(dev) = channel("dev") {

@@ -1,11 +1,12 @@
 //! The system's state as JSON.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use proto::crash_report::Report;
 use proto::devmgr::NodeSummary;
 use proto::inet::InterfaceInfo;
-use proto::proc::{CrashSummary, ProcessState, ProcessSummary, SystemSummary};
+use proto::proc::{ProcessState, ProcessSummary, SystemSummary};
 use serde_json::{Value, json};
 
 /// What was asked of the services; what did not answer is missing.
@@ -22,7 +23,7 @@ pub struct State {
     /// Network interfaces.
     pub interfaces: Vec<InterfaceInfo>,
     /// Crash reports.
-    pub crashes: Vec<CrashSummary>,
+    pub crashes: Vec<Report>,
 }
 
 impl State {
@@ -148,11 +149,12 @@ impl State {
     pub fn crashes_json(&self) -> Value {
         let crashes = self.crashes.iter().map(|c| {
             json!({
-                "pid": c.pid,
-                "name": c.name,
+                "number": c.number,
+                "pid": c.subject.pid,
+                "name": c.subject.name,
                 "time_ns": c.time_ns,
-                "reason": c.reason,
-                "report": c.text,
+                "reason": c.text,
+                "report": c.to_string(),
             })
         });
         Value::Array(crashes.collect())

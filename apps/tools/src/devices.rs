@@ -73,27 +73,9 @@ pub fn named(text: &str, nodes: &[NodeSummary]) -> Vec<String> {
     served.map(|n| n.path.clone()).collect()
 }
 
-/// The process that wrote a line of the log: `[    1.234567] name[12]: text`.
-pub fn log_pid(line: &str) -> Option<u64> {
-    let (_, rest) = line.split_once("] ")?;
-    let (source, _) = rest.split_once(": ")?;
-    let (_, pid) = source.strip_suffix(']')?.rsplit_once('[')?;
-    pid.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_of_the_log_name_their_process() {
-        assert_eq!(
-            log_pid("[    1.234567] nvme[12]: queue 0: [3]: x"),
-            Some(12)
-        );
-        assert_eq!(log_pid("[    1.234567] kernel: memory[3]: y"), None);
-        assert_eq!(log_pid("no line"), None);
-    }
 
     #[test]
     fn places() {

@@ -6,6 +6,8 @@
 
 extern crate alloc;
 
+pub use crash_report;
+
 pub mod block;
 pub mod bus;
 pub mod console;

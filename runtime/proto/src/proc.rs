@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crash_report::Report;
 use serde::{Deserialize, Serialize};
 
 /// How a process is doing.
@@ -84,21 +85,6 @@ pub struct SystemSummary {
     pub idle_ns: Vec<u64>,
 }
 
-/// What a process that was ended by a fault, or an unexpected exit, left behind.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct CrashSummary {
-    /// Process ID.
-    pub pid: u64,
-    /// Name.
-    pub name: String,
-    /// When, nanoseconds since boot.
-    pub time_ns: u64,
-    /// One line: what happened.
-    pub reason: String,
-    /// The whole report: registers and symbolized backtrace.
-    pub text: String,
-}
-
 /// Why a request failed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ProcError {
@@ -129,10 +115,13 @@ ipc::protocol! {
         2 = info(pid: u64) -> (process: ProcessSummary);
         /// Ends a process; its exit code becomes `code`.
         3 = kill(pid: u64, code: i32) -> ();
-        /// Crash reports, oldest first; the last 32 are kept.
-        4 = crashes() -> (crashes: Vec<CrashSummary>);
+        /// Crash reports with a number above `after`, oldest first, as many as fit a message. Init keeps the last few of
+        /// each driver and service.
+        4 = crashes(after: u64) -> (crashes: Vec<Report>);
         /// Counts of the whole system.
         5 = system() -> (system: SystemSummary);
+        /// The first crash report with a number above `after`, as soon as there is one.
+        6 = next_crash(after: u64) -> (crash: Report);
     }
 }
 
@@ -140,6 +129,26 @@ ipc::protocol! {
     /// From a service that supervises processes of its own (devmgr) to init.
     pub protocol CrashReports("crash-reports", version = 1, error = ProcError) {
         /// Adds a report to what `crashes` lists.
-        1 = report(crash: CrashSummary);
+        1 = report(crash: Report);
+    }
+}
+
+/// All crash reports with a number above `after`, oldest first.
+///
+/// # Errors
+/// When a call fails.
+pub fn crashes(
+    client: &ProcessesClient,
+    after: u64,
+) -> Result<Vec<Report>, ipc::CallError<ProcError>> {
+    let mut all: Vec<Report> = Vec::new();
+    loop {
+        let last = all.last().map_or(after, |report| report.number);
+        let page = client.crashes(last)?;
+        // A server that does not get on must not be asked for ever.
+        if page.last().is_none_or(|report| report.number <= last) {
+            return Ok(all);
+        }
+        all.extend(page);
     }
 }

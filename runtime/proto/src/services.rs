@@ -14,6 +14,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use crash_report::EndReason;
 use ipc::Handle;
 use serde::{Deserialize, Serialize};
 
@@ -44,40 +45,6 @@ impl ServiceState {
             ServiceState::Restarting => "restarting",
             ServiceState::Stopped => "stopped",
             ServiceState::Quarantined => "quarantined",
-        }
-    }
-}
-
-/// Why an incarnation ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
-pub enum EndReason {
-    /// It ended by itself, which no service should.
-    Exited,
-    /// A defect that it noticed itself.
-    Panicked,
-    /// A fault of the processor.
-    Faulted,
-    /// Somebody killed it.
-    Killed,
-    /// It did not answer its heartbeat and was ended.
-    NoHeartbeat,
-    /// It could not be started.
-    CannotStart,
-    /// It was stopped or restarted by hand.
-    Asked,
-}
-
-impl EndReason {
-    /// The code that tools print.
-    pub const fn code(self) -> &'static str {
-        match self {
-            EndReason::Exited => "exited",
-            EndReason::Panicked => "panicked",
-            EndReason::Faulted => "faulted",
-            EndReason::Killed => "killed",
-            EndReason::NoHeartbeat => "no-heartbeat",
-            EndReason::CannotStart => "cannot-start",
-            EndReason::Asked => "asked",
         }
     }
 }

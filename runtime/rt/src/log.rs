@@ -2,7 +2,8 @@
 //! [`error!`](crate::error!), [`debug!`](crate::debug!). The kernel adds time and process. Needs the
 //! start-up handle `log`; without it lines vanish.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::fmt::{Arguments, Write};
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -74,6 +75,40 @@ pub(crate) fn write_line(line: &[u8]) {
     }
 }
 
+/// The process that wrote a line of the log: `[    1.234567] name[12]: text`.
+pub fn line_pid(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once("] ")?;
+    let (source, _) = rest.split_once(": ")?;
+    let (_, pid) = source.strip_suffix(']')?.rsplit_once('[')?;
+    pid.parse().ok()
+}
+
+/// The last lines of a process, `count` at most, among the last 16 KiB of the log. A line names its process, which cannot
+/// name another one. `log` needs `READ`.
+///
+/// # Errors
+/// The kernel's.
+pub fn last_lines(log: &Resource, pid: u64, count: usize) -> sys::Result<Vec<String>> {
+    const BYTES: usize = 16 * 1024;
+    let mut buffer = alloc::vec![0; BYTES];
+    // Behind the end there is nothing to read, and the kernel says where the end is.
+    let end = sys::log_read(log, &mut buffer, u64::MAX)?.next;
+    let from = end.saturating_sub(BYTES as u64);
+    let read = sys::log_read(log, &mut buffer, from)?;
+    let text = String::from_utf8_lossy(buffer.get(..read.len).unwrap_or_default());
+    // It may begin in the middle of a line.
+    let cut = if from == 0 {
+        0
+    } else {
+        text.find('\n')
+            .map_or(text.len(), |at| at.saturating_add(1))
+    };
+    let lines = text.get(cut..).unwrap_or_default().lines();
+    let mut lines: Vec<&str> = lines.filter(|line| line_pid(line) == Some(pid)).collect();
+    lines.drain(..lines.len().saturating_sub(count));
+    Ok(lines.into_iter().map(ToString::to_string).collect())
+}
+
 /// Logs an error: `error!("text {}", value)`, `error!(target: "name", "text")`.
 #[macro_export]
 macro_rules! error {
@@ -120,4 +155,19 @@ macro_rules! debug {
             $crate::log::write($crate::log::Level::Debug, None, ::core::format_args!($($arg)*))
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line_pid;
+
+    #[test]
+    fn lines_name_their_process() {
+        assert_eq!(
+            line_pid("[    1.234567] nvme[12]: queue 0: [3]: x"),
+            Some(12)
+        );
+        assert_eq!(line_pid("[    1.234567] kernel: memory[3]: y"), None);
+        assert_eq!(line_pid("no line"), None);
+    }
 }

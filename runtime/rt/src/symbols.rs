@@ -4,6 +4,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
+use crash_report::{Fault, Frame};
 use elf::ElfBytes;
 use elf::abi::STT_FUNC;
 use elf::endian::LittleEndian;
@@ -88,6 +89,43 @@ pub fn fault_text(crash: &CrashReport, f: &mut impl Write) -> fmt::Result {
     write!(f, " at {ip:#x}")
 }
 
+/// The fault of a crash, with names.
+pub fn fault(crash: &CrashReport, symbols: &Symbols) -> Fault {
+    let name = |address: u64, back: u64| {
+        let (function, offset) = symbols.lookup(address.saturating_sub(back))?;
+        Some(alloc::format!(
+            "{function}+{:#x}",
+            offset.saturating_add(back)
+        ))
+    };
+    let addresses = crash.backtrace.iter().take_while(|a| **a != 0);
+    let frames = addresses.enumerate().map(|(place, address)| Frame {
+        address: *address,
+        // A return address may be the first byte of the next function: look at the call.
+        function: name(*address, u64::from(place > 0)),
+    });
+    let registers = REGISTER_NAMES.iter().zip(crash.registers);
+    Fault {
+        thread: crash.thread_koid,
+        vector: crash.vector,
+        code: crash.code,
+        address: crash.address,
+        registers: registers.map(|(n, v)| (n.to_string(), v)).collect(),
+        backtrace: frames.collect(),
+    }
+}
+
+/// A crash in one line with the function: `page fault: write to 0x0 at 0x401234 in queue::push+0x10`.
+pub fn crash_text(crash: &CrashReport, symbols: &Symbols) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = fault_text(crash, &mut text);
+    if let Some((function, offset)) = symbols.lookup(crash.registers[16]) {
+        let _ = write!(text, " in {function}+{offset:#x}");
+    }
+    text
+}
+
 /// A whole crash report: a line with the reason, the registers, the backtrace with names.
 pub fn write_crash_report(
     crash: &CrashReport,
@@ -100,32 +138,10 @@ pub fn write_crash_report(
         .position(|b| *b == 0)
         .unwrap_or(crash.name.len());
     let name = String::from_utf8_lossy(&crash.name[..name_len]);
-    write!(
-        out,
-        "{name} (process {}, thread {}): ",
-        crash.process_koid, crash.thread_koid
-    )?;
-    fault_text(crash, out)?;
-    if let Some((function, offset)) = symbols.lookup(crash.registers[16]) {
-        write!(out, " in {function}+{offset:#x}")?;
-    }
-    writeln!(out)?;
-    for (i, (register, value)) in REGISTER_NAMES.iter().zip(crash.registers).enumerate() {
-        let end = if i % 4 == 3 { '\n' } else { ' ' };
-        write!(out, "  {register:>6} {value:016x}{end}")?;
-    }
-    for address in crash.backtrace.iter().take_while(|address| **address != 0) {
-        // A return address may be the first byte of the next function: look at the call.
-        match symbols.lookup(address.saturating_sub(1)) {
-            Some((function, offset)) => writeln!(
-                out,
-                "  {address:#x} {function}+{:#x}",
-                offset.saturating_add(1)
-            )?,
-            None => writeln!(out, "  {address:#x}")?,
-        }
-    }
-    Ok(())
+    let (process, thread) = (crash.process_koid, crash.thread_koid);
+    let text = crash_text(crash, symbols);
+    writeln!(out, "{name} (process {process}, thread {thread}): {text}")?;
+    write!(out, "{}", fault(crash, symbols))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use proto::bus::{
     BarKind, EcamRegion, FirmwareClient, PciAddress, PciBusClient, PciBusEventsRequest,
     PciBusEventsServer, PciFunctionInfo,
 };
+use proto::crash_report::EndReason;
 use proto::devmgr::{Change, DevError, NodeState};
 use rt::abi::{PRIORITY_DRIVER, Quota, ResourceKind};
 use rt::ipc::Server;
@@ -24,7 +25,7 @@ use crate::manager::{BATCH, KEY_BUS_EVENTS, Manager, Node};
 const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// Name and program of the PCI bus driver.
 pub const BUS_DRIVER: &str = "pci";
-const BUS_PROGRAM: &str = "bin/pci";
+pub const BUS_PROGRAM: &str = "bin/pci";
 
 /// A running bus driver.
 pub struct Bus {
@@ -206,8 +207,7 @@ impl Manager {
             return;
         };
         let path = bus.path.clone();
-        let image = || self.archive.read(BUS_PROGRAM).unwrap_or_default();
-        let reason = self.report_process(&bus.child, BUS_DRIVER, image);
+        let reason = self.report_bus(bus);
         for node in &mut self.nodes {
             let bridge = matches!(&node.device, Device::Pci(info) if info.buses.is_some());
             if node.path == path || (bridge && node.bus == Some(index)) {
@@ -305,7 +305,8 @@ impl Manager {
         rt::info!("{address} is gone");
         if let Some(node) = self.nodes.get_mut(place) {
             node.plugged = None;
-            node.ending = Some(String::from("the device was taken out"));
+            let why = String::from("the device was taken out");
+            node.ending = Some((EndReason::DeviceGone, why));
         }
         self.happened(place, Event::Unplugged);
     }

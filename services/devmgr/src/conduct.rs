@@ -9,6 +9,7 @@ use alloc::string::{String, ToString};
 use devmgr::life::{Action, Event, Order, Phase, Program, Refused, Safety, Timer};
 use devmgr::node::Device;
 use proto::bus::FenceStep;
+use proto::crash_report::EndReason;
 use proto::devmgr::Change;
 use rt::Deadline;
 use rt::time::now_ns;
@@ -28,7 +29,11 @@ impl Manager {
                 break;
             };
             let policy = node.policy(&self.drivers);
-            let actions = node.life.step(event, &policy, now_ns() / 1_000_000)?;
+            let (now, phase) = (now_ns(), node.life.phase());
+            let actions = node.life.step(event, &policy, now / 1_000_000)?;
+            let then = node.life.phase();
+            node.events
+                .push(now, format!("{event:?}: {phase:?} -> {then:?}"));
             for action in actions {
                 events.extend(self.act(index, action));
             }
@@ -109,7 +114,7 @@ impl Manager {
             Order::Remove => "to be removed",
             Order::Suspend | Order::Resume => return,
         };
-        node.ending = Some(why.to_string());
+        node.ending = Some((EndReason::Asked, why.to_string()));
         held.heartbeat.end();
     }
 
@@ -211,7 +216,7 @@ impl Manager {
         let Some(node) = self.nodes.get_mut(index) else {
             return;
         };
-        let ended = node.ending.take();
+        let ended = node.ending.take().map(|(_, text)| text);
         let ended = ended.unwrap_or_else(|| String::from("stopped"));
         let reason = match safety {
             Safety::Fenced => ended,
@@ -305,7 +310,7 @@ impl Manager {
             _ => None,
         };
         if !text.is_empty() {
-            node.ending = Some(text);
+            node.ending = Some((EndReason::TooLate, text));
         }
         node.fence = None;
         if let Some(step) = late {
@@ -323,12 +328,10 @@ impl Manager {
         let Some(node) = self.nodes.get(index) else {
             return;
         };
-        let driver = node.life.current().and_then(|p| self.driver(p));
-        let child = node.held.as_ref().and_then(|h| h.child.as_ref());
-        let (Some(driver), Some(child)) = (driver, child) else {
+        let Some(child) = node.held.as_ref().and_then(|h| h.child.as_ref()) else {
             return;
         };
-        let ended = self.report_end(child, driver);
+        let ended = self.report_end(node, child);
         // A driver that said why it gives up has the better words.
         if let Some(node) = self.nodes.get_mut(index) {
             node.ending.get_or_insert(ended);

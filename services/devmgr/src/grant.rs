@@ -8,6 +8,7 @@ use devmgr::grants::{self, Grants};
 use devmgr::life::{Event, Program};
 use devmgr::node::Device;
 use proto::bus::Message;
+use proto::crash_report::EndReason;
 use proto::devmgr::{DriverControlClient, DriverHostServer};
 use rt::abi::{PRIORITY_DRIVER, Quota, ResourceKind};
 use rt::process::{Command, Stdio};
@@ -46,7 +47,7 @@ impl Manager {
             Err(why) => {
                 if let Some(node) = self.nodes.get_mut(index) {
                     rt::error!("{}: cannot start its driver: {why}", node.path);
-                    node.ending = Some(why);
+                    node.ending = Some((EndReason::CannotStart, why));
                 }
                 Event::LaunchFailed
             }

@@ -53,6 +53,35 @@ pub struct Grants {
     pub lines: Vec<u8>,
 }
 
+impl Grants {
+    /// For people, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let windows = self.windows.iter().map(|w| {
+            let (bar, offset, len) = (w.bar, w.offset, w.len);
+            format!(
+                "BAR {bar} from {offset:#x}: {len:#x} bytes at {:#x}",
+                w.physical
+            )
+        });
+        let ports = self
+            .ports
+            .iter()
+            .map(|(number, first, count)| format!("I/O ports {number}: {count} from {first:#x}"));
+        let lines = self
+            .lines
+            .iter()
+            .map(|line| format!("interrupt line {line}"));
+        let vectors = (self.vectors > 0).then(|| format!("{} message interrupts", self.vectors));
+        let dma = self.dma.then(|| String::from("DMA"));
+        windows
+            .chain(ports)
+            .chain(lines)
+            .chain(vectors)
+            .chain(dma)
+            .collect()
+    }
+}
+
 /// Plans the grants.
 ///
 /// # Errors

@@ -14,6 +14,7 @@ use devmgr::node::{self, Device};
 use devmgr::pci_names::PciNames;
 use devmgr::program;
 use proto::bus::FenceStep;
+use proto::crash_report::{EndReason, Events};
 use proto::devmgr::{
     Change, ChangeEventsClient, Class, DeviceTreePciConfigReply, DeviceTreeServer,
     DeviceTreeWaitSettledReply, DriverAdminReloadReply, DriverAdminServer, DriverControlClient,
@@ -95,7 +96,9 @@ pub struct Node {
     pub epoch: u32,
     pub reason: Option<String>,
     /// Why the present incarnation ends, if somebody knows better than its exit record.
-    pub ending: Option<String>,
+    pub ending: Option<(EndReason, String)>,
+    /// What happened to it, for reports.
+    pub events: Events,
     /// Steps of the teardown since the last start.
     pub teardown: Vec<String>,
     /// What an administrator wants; `None`: as its manifest says.
@@ -132,6 +135,7 @@ impl Node {
             epoch: 0,
             reason: None,
             ending: None,
+            events: Events::default(),
             teardown: Vec::new(),
             policy: None,
             limit: None,

@@ -6,6 +6,7 @@ use alloc::string::String;
 
 use devmgr::life::Event;
 use devmgr::node;
+use proto::crash_report::EndReason;
 use proto::devmgr::{
     Class, Complaint, DevError, EndpointInfo, EndpointNameReopenReply, EndpointNameRequest,
     EndpointNameServer, NodeState,
@@ -118,7 +119,11 @@ impl Manager {
             && node.epoch == epoch
             && node.state() == NodeState::Running
         {
-            node.ending = Some(String::from(complaint.text()));
+            let reason = match complaint {
+                Complaint::Silent => EndReason::NoAnswer,
+                Complaint::Protocol => EndReason::BrokeProtocol,
+            };
+            node.ending = Some((reason, String::from(complaint.text())));
             self.happened(index, Event::Broken);
         }
     }

@@ -1,63 +1,120 @@
-//! How processes ended: to the log, and to init for `proc:`.
+//! How processes ended: to the log, and to init, which keeps the reports.
 
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use devmgr::binding::Driver;
-use proto::proc::CrashSummary;
+use devmgr::grants;
+use proto::crash_report::{EndReason, Kind, Report, Subject};
 use rt::process::{Child, ExitReason};
-use rt::symbols::{self, Symbols};
 
-use crate::manager::Manager;
+use crate::buses::{BUS_DRIVER, BUS_PROGRAM, Bus};
+use crate::manager::{Manager, Node};
 
 impl Manager {
-    /// Reports the end of a driver with name, reason and symbols; gives the reason.
-    pub fn report_end(&self, child: &Child, driver: &Driver) -> String {
-        let image = || self.image_bytes(driver);
-        self.report_process(child, driver.manifest.name(), image)
+    /// Reports the end of a node's driver: name, reason, symbols, and what the node knows. Gives the reason.
+    pub fn report_end(&self, node: &Node, child: &Child) -> (EndReason, String) {
+        let driver = node.life.current().and_then(|p| self.driver(p));
+        let Some(driver) = driver else {
+            return (EndReason::Exited, String::from("no driver"));
+        };
+        let subject = Subject {
+            kind: Kind::Driver,
+            name: driver.manifest.name().to_string(),
+            pid: 0,
+            epoch: node.epoch,
+            program: driver.program.clone(),
+            version: Some(driver.version()),
+            crc32: None,
+            node: Some(node.path.clone()),
+            known_as: node.known_as.clone(),
+        };
+        let report = match self.autopsy(child, subject, || self.image_bytes(driver)) {
+            Ok(report) => report,
+            Err(why) => return (EndReason::Exited, why),
+        };
+        let mut ended = (report.reason, report.text.clone());
+        // Whoever ended it, and a driver that said why it gives up, have the better words; a fault speaks for itself.
+        if let (Some(known), None) = (&node.ending, &report.fault) {
+            ended = known.clone();
+        }
+        if matches!(ended.0, EndReason::Asked | EndReason::DeviceGone) {
+            return ended;
+        }
+        let planned = grants::plan(&driver.manifest, &node.device);
+        let domain = node.held.as_ref().and_then(|held| held.domain.as_ref());
+        let contained = domain.and_then(|domain| domain.dma_info().ok());
+        let contained = contained.map(|info| match info.translated {
+            0 => "DMA is trusted: no IOMMU holds it",
+            _ => "DMA is contained by the IOMMU",
+        });
+        let mut lines = planned.map(|plan| plan.lines()).unwrap_or_default();
+        lines.extend(contained.map(String::from));
+        self.keep_report(Report {
+            reason: ended.0,
+            text: ended.1.clone(),
+            grants: lines,
+            events: node.events.list(),
+            ..report
+        });
+        ended
     }
 
-    /// Reports the end of a process whose program `image` reads.
-    pub fn report_process(
+    /// Reports the end of a bus driver; gives the reason.
+    pub fn report_bus(&self, bus: &Bus) -> String {
+        let subject = Subject {
+            kind: Kind::Driver,
+            name: BUS_DRIVER.to_string(),
+            pid: 0,
+            epoch: 0,
+            program: BUS_PROGRAM.to_string(),
+            version: None,
+            crc32: None,
+            node: Some(bus.path.clone()),
+            known_as: Vec::new(),
+        };
+        let image = || self.archive.read(BUS_PROGRAM).unwrap_or_default();
+        match self.autopsy(&bus.child, subject, image) {
+            Ok(report) => {
+                let text = report.text.clone();
+                self.keep_report(report);
+                text
+            }
+            Err(why) => why,
+        }
+    }
+
+    /// What the kernel knows of an end, which also goes to the log.
+    fn autopsy(
         &self,
         child: &Child,
-        name: &str,
+        subject: Subject,
         image: impl FnOnce() -> Vec<u8>,
-    ) -> String {
+    ) -> Result<Report, String> {
         let exited = match child.try_wait() {
             Ok(Some(exited)) => exited,
-            Ok(None) => return String::from("still runs"),
-            Err(error) => return format!("no exit record: {error}"),
+            Ok(None) => return Err(String::from("still runs")),
+            Err(error) => return Err(alloc::format!("no exit record: {error}")),
         };
-        let reason = exited.to_string();
-        let koid = exited.info.koid;
+        let report = exited.report(subject, image);
         match exited.reason {
-            ExitReason::Exited(0) => rt::info!("{name} (process {koid}) {reason}"),
-            _ => rt::error!("{name} (process {koid}): {reason}"),
+            ExitReason::Exited(0) => rt::info!("{}", report.title()),
+            _ => rt::error!("{}", report.title()),
         }
-        let Some(crash) = exited.crash else {
-            return reason;
-        };
-        let file = image();
-        let mut text = String::new();
-        // Writing to a string does not fail.
-        let _ = symbols::write_crash_report(&crash, &Symbols::parse(&file), &mut text);
-        for line in text.lines() {
-            rt::error!("{line}");
-        }
-        if let Some(reports) = &self.crash_reports {
-            let summary = CrashSummary {
-                pid: koid,
-                name: name.to_string(),
-                time_ns: crash.time_ns,
-                reason: text.lines().next().unwrap_or("").to_string(),
-                text,
-            };
-            if let Err(error) = reports.report(&summary) {
-                rt::warn!("the crash report is not kept: {error}");
+        if let Some(fault) = &report.fault {
+            for line in fault.to_string().lines() {
+                rt::error!("{line}");
             }
         }
-        reason
+        Ok(report)
+    }
+
+    /// A message without an answer: init never keeps devmgr waiting.
+    fn keep_report(&self, mut report: Report) {
+        report.bound();
+        if let Some(reports) = &self.crash_reports
+            && let Err(error) = reports.report(&report)
+        {
+            rt::warn!("the crash report is not kept: {error}");
+        }
     }
 }

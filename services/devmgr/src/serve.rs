@@ -8,6 +8,7 @@ use devmgr::binding;
 use devmgr::endpoints::scheme;
 use devmgr::life::Event;
 use devmgr::node::Device;
+use proto::crash_report::EndReason;
 use proto::devmgr::{
     Change, ChangeEventsClient, Class, DevError, DeviceTreePciConfigReply, DeviceTreeRequest,
     DriverHostRequest, EndpointInfo, EndpointsRequest, NodeInfo, PartitionsRequest, WhyReport,
@@ -347,7 +348,7 @@ impl Manager {
                         None => Event::WentOn,
                         Some(problem) => {
                             if let Some(node) = self.nodes.get_mut(index) {
-                                node.ending = Some(short(&problem));
+                                node.ending = Some((EndReason::GaveUp, short(&problem)));
                             }
                             Event::Broken
                         }
@@ -357,7 +358,7 @@ impl Manager {
                 }
                 DriverHostRequest::Failed { reason, reply } => {
                     if let Some(node) = self.nodes.get_mut(index) {
-                        node.ending = Some(short(&reason));
+                        node.ending = Some((EndReason::GaveUp, short(&reason)));
                     }
                     reply.ok()
                 }

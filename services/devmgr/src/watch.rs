@@ -5,6 +5,7 @@ use alloc::format;
 use devmgr::binding;
 use devmgr::life::Event;
 use devmgr::restart;
+use proto::crash_report::EndReason;
 use proto::devmgr::DriverPolicy;
 use rt::Deadline;
 
@@ -84,10 +85,8 @@ impl Manager {
                 continue;
             }
             if heartbeat.awaited {
-                node.ending = Some(format!(
-                    "no heartbeat for {} s",
-                    f64::from(silence_ms) / 1000.0
-                ));
+                let why = format!("no heartbeat for {} s", f64::from(silence_ms) / 1000.0);
+                node.ending = Some((EndReason::NoHeartbeat, why));
                 self.happened(index, Event::Broken);
                 continue;
             }

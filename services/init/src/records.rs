@@ -1,16 +1,17 @@
 //! Kernel records in the form in which `proc:` shows them, and the store of crash reports.
 
 use alloc::collections::VecDeque;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bulkhead_abi::{CpuInfo, KernelStats, ObjectKind, PAGE_SIZE, ProcessInfo, exit, thread_state};
-use proto::proc::{CrashSummary, ProcessState, ProcessSummary, SystemSummary};
+use proto::crash_report::Report;
+use proto::proc::{ProcessState, ProcessSummary, SystemSummary};
 
-/// Crash reports that are kept.
-pub const CRASHES_MAX: usize = 32;
-/// Most bytes of a report's text that are kept.
-pub const CRASH_TEXT_MAX: usize = 8 * 1024;
+/// Crash reports that are kept in all.
+pub const CRASHES_MAX: usize = 24;
+/// Crash reports that are kept of one driver or service.
+pub const CRASHES_OF_ONE_MAX: usize = 4;
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// A zero-filled name as text.
@@ -87,52 +88,68 @@ pub fn system(stats: &KernelStats, cpus: &[CpuInfo]) -> SystemSummary {
     }
 }
 
-/// The last crash reports.
+/// The last crash reports, by their numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Crashes {
-    list: VecDeque<CrashSummary>,
+    list: VecDeque<Report>,
+    last: u64,
 }
 
 impl Crashes {
-    /// Adds a report, cut to what is kept; the oldest goes.
-    pub fn add(&mut self, mut crash: CrashSummary) {
-        let mut end = crash.text.len().min(CRASH_TEXT_MAX);
-        while !crash.text.is_char_boundary(end) {
-            end = end.saturating_sub(1);
-        }
-        crash.text.truncate(end);
-        if self.list.len() >= CRASHES_MAX {
+    /// Adds a report and gives it its number. The oldest of the same subject goes, or of all.
+    pub fn add(&mut self, mut report: Report) {
+        report.bound();
+        self.last = self.last.saturating_add(1);
+        report.number = self.last;
+        let alike = |kept: &Report| kept.same_subject(&report);
+        let count = self.list.iter().filter(|kept| alike(kept)).count();
+        if count >= CRASHES_OF_ONE_MAX {
+            let oldest = self.list.iter().position(alike);
+            oldest.and_then(|place| self.list.remove(place));
+        } else if self.list.len() >= CRASHES_MAX {
             self.list.pop_front();
         }
-        self.list.push_back(crash);
+        self.list.push_back(report);
     }
 
-    /// Oldest first; as many of the newest as fit into a message.
-    pub fn recent(&self) -> Vec<CrashSummary> {
+    /// The first one above this number.
+    pub fn next(&self, after: u64) -> Option<&Report> {
+        self.list.iter().find(|report| report.number > after)
+    }
+
+    /// Those above this number, oldest first, as many as fit into a message.
+    pub fn above(&self, after: u64) -> Vec<Report> {
         const BYTES_MAX: usize = 48 * 1024;
         let mut left = BYTES_MAX;
-        let mut list: Vec<CrashSummary> = Vec::new();
-        for crash in self.list.iter().rev() {
-            let size = crash.text.len() + crash.reason.len() + crash.name.len() + 64;
-            let Some(rest) = left.checked_sub(size) else {
-                break;
-            };
-            left = rest;
-            list.push(crash.clone());
-        }
-        list.reverse();
-        list
+        let later = self.list.iter().filter(|report| report.number > after);
+        later
+            .take_while(|report| {
+                let rest = left.checked_sub(size(report));
+                left = rest.unwrap_or(0);
+                rest.is_some()
+            })
+            .cloned()
+            .collect()
     }
 }
 
-/// The first line of a text.
-pub fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or("").to_string()
+/// Bytes of a report in a message, at most.
+fn size(report: &Report) -> usize {
+    let texts = |list: &[String]| list.iter().map(|text| text.len() + 8).sum::<usize>();
+    let fault = report.fault.as_ref().map_or(0, |fault| {
+        let frames = fault.backtrace.iter();
+        let functions = frames.map(|f| f.function.as_ref().map_or(0, String::len) + 16);
+        fault.registers.len() * 32 + functions.sum::<usize>()
+    });
+    let events = report.events.iter().map(|event| event.text.len() + 16);
+    let lists = texts(&report.log) + texts(&report.grants) + texts(&report.subject.known_as);
+    2048 + fault + lists + events.sum::<usize>()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::crash_report::{EndReason, Kind, Subject};
 
     fn info(koid: u64, name: &[u8]) -> ProcessInfo {
         let mut info = ProcessInfo {
@@ -169,31 +186,51 @@ mod tests {
         assert_eq!(process(&blocked).state, ProcessState::Ended);
     }
 
-    fn crash(pid: u64, len: usize) -> CrashSummary {
-        CrashSummary {
+    fn crash(name: &str, pid: u64, line: usize) -> Report {
+        let subject = Subject {
+            kind: Kind::Service,
+            name: name.into(),
             pid,
-            name: "x".into(),
-            time_ns: 0,
-            reason: "page fault".into(),
-            text: "ä".repeat(len / 2),
-        }
+            epoch: 1,
+            program: "bin/x".into(),
+            version: None,
+            crc32: None,
+            node: None,
+            known_as: Vec::new(),
+        };
+        let mut report = Report::new(subject, 0, EndReason::Faulted, "page fault");
+        report.log = vec!["x".repeat(line); 100];
+        report
     }
 
     #[test]
-    fn crash_reports_are_bounded() {
+    fn one_that_dies_often_leaves_room_for_others() {
         let mut crashes = Crashes::default();
-        for pid in 0..40 {
-            crashes.add(crash(pid, 20_000));
+        crashes.add(crash("first", 1, 1));
+        for pid in 0..100 {
+            crashes.add(crash("often", pid, 1));
         }
-        let recent = crashes.recent();
-        assert_eq!(recent.last().unwrap().pid, 39);
-        assert_eq!(recent.len(), 5);
-        assert!(recent.iter().all(|c| c.text.len() <= CRASH_TEXT_MAX));
+        let kept: Vec<u64> = crashes.above(0).iter().map(|c| c.number).collect();
+        assert_eq!(kept, [1, 98, 99, 100, 101]);
+        assert_eq!(crashes.next(98).unwrap().number, 99);
+        assert!(crashes.next(101).is_none());
+    }
+
+    #[test]
+    fn crash_reports_are_bounded_and_come_in_pages() {
         let mut crashes = Crashes::default();
-        for pid in 0..40 {
-            crashes.add(crash(pid, 10));
+        for n in 0..100 {
+            crashes.add(crash(&alloc::format!("service-{n}"), n, 1000));
         }
-        assert_eq!(crashes.recent().len(), CRASHES_MAX);
-        assert_eq!(crashes.recent()[0].pid, 8);
+        assert_eq!(crashes.list.len(), CRASHES_MAX);
+        let (mut after, mut seen) = (0, 0);
+        loop {
+            let page = crashes.above(after);
+            let Some(last) = page.last() else { break };
+            assert!(page.iter().map(size).sum::<usize>() <= 48 * 1024);
+            seen += page.len();
+            after = last.number;
+        }
+        assert_eq!((seen, after), (CRASHES_MAX, 100));
     }
 }

@@ -165,6 +165,15 @@ pub const SERVICES: &[Service] = &[
         on_exit: AGAIN,
     },
     Service {
+        name: "depot",
+        program: "bin/depot",
+        priority: PRIORITY_DEFAULT,
+        arguments: &[],
+        grants: &[Grant::Log, Grant::Use("disk"), Grant::Use("proc")],
+        rhythm: None,
+        on_exit: AGAIN,
+    },
+    Service {
         name: "netstack",
         program: "bin/netstack",
         priority: PRIORITY_DRIVER,

@@ -6,18 +6,17 @@ use alloc::vec::Vec;
 
 use init::config::Config;
 use init::life::{Action, Life};
-use init::records;
 use init::services::{Grant, OnExit, SERVICES, SHELL, Service};
 use init::vault::Vault;
+use proto::crash_report::{Events, Kind, Subject};
 use proto::fs::BytesRef;
-use proto::proc::CrashSummary;
 use proto::services::{
     EndReason, ServiceSummary, ServicesError, ServicesRequest, SupervisedClient, SupervisorError,
     SupervisorRequest, SupervisorServer,
 };
 use rt::ipc::{Refusal, Server, ServerEnd};
 use rt::process::{Child, ExitReason, Exited, Stdio};
-use rt::{AsHandle, Channel, Deadline, Error, Handle, Signals, Watch, symbols};
+use rt::{AsHandle, Channel, Deadline, Error, Handle, Signals, Watch};
 use supervision::restart;
 
 use crate::ending::Way;
@@ -27,8 +26,6 @@ use crate::supervisor::Supervisor;
 pub const KEY_SLOTS: u64 = 0x100;
 /// Keys of one service.
 const KEYS: u64 = 4;
-/// Vector of the exception with which a panic ends.
-const ILLEGAL_INSTRUCTION: u32 = 6;
 
 /// What a packet tells of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,6 +48,8 @@ pub struct Slot {
     vault: Vault<Handle>,
     /// Init answers in the service's place.
     refusing: bool,
+    /// What happened to it, for reports.
+    events: Events,
 }
 
 impl Slot {
@@ -73,9 +72,14 @@ impl Slot {
                 own: None,
                 vault: Vault::default(),
                 refusing: false,
+                events: Events::default(),
             }
         };
         SERVICES.iter().chain([&SHELL]).map(slot).collect()
+    }
+
+    fn happened(&mut self, text: String) {
+        self.events.push(rt::time::now_ns(), text);
     }
 
     fn schemes(&self) -> impl Iterator<Item = &'static str> + use<> {
@@ -141,7 +145,7 @@ impl Supervisor {
     }
 
     fn act(&mut self, index: usize, action: Action) {
-        let Some(slot) = self.slots.get(index) else {
+        let Some(slot) = self.slots.get_mut(index) else {
             return;
         };
         match action {
@@ -154,6 +158,7 @@ impl Supervisor {
                 }
             }
             Action::Kill => {
+                slot.happened(String::from("init ends it"));
                 if let Some(Err(error)) = slot.child.as_ref().map(Child::kill) {
                     rt::error!("{}: cannot end it: {error}", slot.service.name);
                 }
@@ -198,6 +203,8 @@ impl Supervisor {
             return Err(text(error));
         }
         if let Some(slot) = self.slots.get_mut(index) {
+            let process = child.id().unwrap_or(0);
+            slot.happened(format!("incarnation {epoch} started as process {process}"));
             slot.child = Some(child);
             slot.own = Some((pings, SupervisorServer::new(ours)));
             slot.life.started(now_ms());
@@ -259,15 +266,21 @@ impl Supervisor {
         } else {
             rt::error!("{name} (process {}): {exited}", exited.info.koid);
         }
-        self.keep_crash(service, &exited);
         if service.on_exit == OnExit::PowerOff {
+            if exited.crash.is_some() {
+                self.report(index, &exited, None);
+            }
             self.end(Way::PowerOff(exited.status()));
             return;
         }
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.life
-                .ended(reason(&exited), exited.to_string(), now_ms());
-        }
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        slot.life
+            .ended(exited.end_reason(), exited.to_string(), now_ms());
+        let ended = slot.life.last_end();
+        let ended = ended.map(|end| (end.reason, end.text.clone()));
+        self.report(index, &exited, ended);
         self.after_end(index);
     }
 
@@ -287,23 +300,38 @@ impl Supervisor {
         self.serve_instead(index);
     }
 
-    fn keep_crash(&mut self, service: &Service, exited: &Exited) {
-        let Some(crash) = &exited.crash else { return };
-        let program = self.archive.read(service.program).unwrap_or_default();
-        let mut report = String::new();
-        let symbols = symbols::Symbols::parse(&program);
-        // Writing to a string does not fail.
-        let _ = symbols::write_crash_report(crash, &symbols, &mut report);
-        for line in report.lines() {
-            rt::error!("{line}");
+    /// The report of an end, unless somebody asked for it. `ended` is what the life says of it.
+    fn report(&mut self, index: usize, exited: &Exited, ended: Option<(EndReason, String)>) {
+        let Some(slot) = self.slots.get(index) else {
+            return;
+        };
+        let subject = Subject {
+            kind: Kind::Service,
+            name: slot.service.name.to_string(),
+            pid: exited.info.koid,
+            epoch: slot.life.epoch(),
+            program: slot.service.program.to_string(),
+            version: None,
+            crc32: None,
+            node: None,
+            known_as: Vec::new(),
+        };
+        let program = || self.archive.read(slot.service.program).unwrap_or_default();
+        let mut report = exited.report(subject, program);
+        if let (Some((reason, text)), None) = (ended, &report.fault) {
+            (report.reason, report.text) = (reason, text);
         }
-        self.crashes.add(CrashSummary {
-            pid: crash.process_koid,
-            name: service.name.to_string(),
-            time_ns: crash.time_ns,
-            reason: records::first_line(&report),
-            text: report,
-        });
+        if let Some(fault) = &report.fault {
+            rt::error!("{}", report.title());
+            for line in fault.to_string().lines() {
+                rt::error!("{line}");
+            }
+        }
+        if report.reason == EndReason::Asked {
+            return;
+        }
+        report.events = slot.events.list();
+        self.keep_report(report);
     }
 
     /// Nobody serves these schemes: their clients are told so, now and from now on.
@@ -459,22 +487,12 @@ impl Supervisor {
             return Err(ServicesError::Refused(why));
         }
         let action = f(&mut slot.life, now_ms());
+        slot.happened(format!("asked from outside: {action:?}"));
         let is_over = slot.life.is_over() && slot.child.is_none();
         self.act(index, action);
         if is_over {
             self.serve_instead(index);
         }
         Ok(())
-    }
-}
-
-fn reason(exited: &Exited) -> EndReason {
-    match (exited.reason, &exited.crash) {
-        (ExitReason::Exited(_) | ExitReason::NoThreads, _) => EndReason::Exited,
-        (ExitReason::Killed(_), _) => EndReason::Killed,
-        (ExitReason::Faulted, Some(crash)) if crash.vector == ILLEGAL_INSTRUCTION => {
-            EndReason::Panicked
-        }
-        (ExitReason::Faulted, _) => EndReason::Faulted,
     }
 }

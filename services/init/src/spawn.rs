@@ -117,6 +117,8 @@ impl Supervisor {
         let token = token.map(|token| ("BULKHEAD_DASHBOARD_TOKEN", token));
         let volumes = self.config.get("restart.volumes");
         let volumes = volumes.map(|words| ("BULKHEAD_RESTART_VOLUMES", words));
+        let crash = self.config.get("crash");
+        let crash = crash.map(|disk| ("BULKHEAD_CRASH", disk));
         [
             ("PATH", "/bin:/boot/bin"),
             ("HOME", "/"),
@@ -126,6 +128,7 @@ impl Supervisor {
         .into_iter()
         .chain(root)
         .chain(volumes)
+        .chain(crash)
         .chain(token)
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .collect()

@@ -1,6 +1,6 @@
 //! The loop: start, watch, report, serve.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -9,9 +9,11 @@ use boot_archive::BootArchive;
 use init::config::Config;
 use init::records::{self, Crashes};
 use init::services::{self, Grant, OWN_SCHEMES, SHELL};
+use proto::crash_report::Report;
 use proto::power::{PowerRequest, PowerServer};
 use proto::proc::{
-    CrashReportsRequest, CrashReportsServer, ProcError, ProcessesRequest, ProcessesServer,
+    CrashReportsRequest, CrashReportsServer, ProcError, ProcessesNextCrashReply, ProcessesRequest,
+    ProcessesServer,
 };
 use proto::services::ServicesServer;
 use rt::abi::ResourceKind;
@@ -33,6 +35,10 @@ const KEY_CONSOLE: u64 = 4;
 const KEY_SERVICES: u64 = 5;
 /// Requests served before the port is asked again, so that no client keeps the others waiting.
 const BATCH: usize = 32;
+/// Most who wait for a crash report.
+const WAITING_MAX: usize = 16;
+/// Lines of a process's log in its report.
+const LOG_LINES: usize = 16;
 /// The system's status when the shell could not be started.
 const STATUS_NO_SHELL: i32 = 126;
 
@@ -55,7 +61,11 @@ pub struct Supervisor {
     crash_reports: CrashReportsServer,
     services: ServicesServer,
     pub slots: Vec<Slot>,
-    pub crashes: Crashes,
+    crashes: Crashes,
+    /// Who waits for a report above a number.
+    crash_waiters: VecDeque<(u64, ProcessesNextCrashReply)>,
+    /// The log, to read what processes said last.
+    log: Option<Resource>,
     console: Option<thread::JoinHandle<Result<shell::Streams, String>>>,
     ending: bool,
 }
@@ -103,6 +113,7 @@ impl Supervisor {
                 .map_err(text("port"))?;
             Ok::<Channel, String>(server)
         };
+        let log = start.root.derive(ResourceKind::Log, 0, 1).ok();
         Ok(Supervisor {
             own_pid: start.process.info().map_err(text("own process"))?.koid,
             headless: archive.find("etc/exec").is_ok(),
@@ -120,6 +131,8 @@ impl Supervisor {
             schemes,
             providers,
             crashes: Crashes::default(),
+            crash_waiters: VecDeque::new(),
+            log,
             console: None,
             ending: false,
         })
@@ -167,7 +180,7 @@ impl Supervisor {
             KEY_SERVICES => self.drain(self.services.clone(), key, Self::serve_services),
             KEY_CRASHES => self.drain(self.crash_reports.clone(), key, |init, request| {
                 let CrashReportsRequest::Report { crash } = request;
-                init.crashes.add(crash);
+                init.keep_report(crash);
             }),
             KEY_CONSOLE => {
                 if let Err(why) = self.start_shell() {
@@ -275,6 +288,30 @@ impl Supervisor {
         };
     }
 
+    /// Adds the process's last words to a report, keeps it, and tells those who wait for one.
+    pub fn keep_report(&mut self, mut report: Report) {
+        if let Some(log) = &self.log {
+            report.log =
+                rt::log::last_lines(log, report.subject.pid, LOG_LINES).unwrap_or_default();
+        }
+        self.crashes.add(report);
+        for (after, reply) in core::mem::take(&mut self.crash_waiters) {
+            match self.crashes.next(after) {
+                // Who waited may be gone.
+                Some(report) => drop(reply.ok(report)),
+                None => self.crash_waiters.push_back((after, reply)),
+            }
+        }
+    }
+
+    fn wait_for_crash(&mut self, after: u64, reply: ProcessesNextCrashReply) {
+        // The one that waits longest has given up, or asks again.
+        if self.crash_waiters.len() >= WAITING_MAX {
+            self.crash_waiters.pop_front();
+        }
+        self.crash_waiters.push_back((after, reply));
+    }
+
     fn serve_process(&mut self, request: ProcessesRequest) {
         let kernel = |error: Error| match error {
             Error::NotFound => ProcError::NotFound,
@@ -303,7 +340,14 @@ impl Supervisor {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(kernel(error)),
             },
-            ProcessesRequest::Crashes { reply } => reply.ok(self.crashes.recent()),
+            ProcessesRequest::Crashes { after, reply } => reply.ok(self.crashes.above(after)),
+            ProcessesRequest::NextCrash { after, reply } => match self.crashes.next(after) {
+                Some(report) => reply.ok(report),
+                None => {
+                    self.wait_for_crash(after, reply);
+                    Ok(())
+                }
+            },
             ProcessesRequest::System { reply } => {
                 match (self.system.kernel_stats(), self.system.cpus()) {
                     (Ok(stats), Ok(cpus)) => reply.ok(records::system(&stats, &cpus)),

@@ -12,10 +12,11 @@ use alloc::{boxed::Box, format, string::String, vec::Vec};
 
 use boot::archive::{Directory, Entry, HEADER_SIZE, PAGE_SIZE};
 use ipc::{Channel, Handle, Vmo};
+use proto::crash_report::{Kind, Subject};
 use proto::devmgr::RestartRules;
 use proto::fs::{Bytes, BytesRef, FilesServer, FsError, MountError};
-use proto::proc::{CrashReportsClient, CrashSummary};
-use rt::{process::Child, symbols};
+use proto::proc::CrashReportsClient;
+use rt::process::Child;
 use supervision::{Supervised, restart};
 use vfs::{
     RootChoice,
@@ -162,30 +163,36 @@ impl Launcher for ArchiveLauncher {
             Ok(Some(exited)) => exited,
             other => return format!("{program}: no exit record ({other:?})"),
         };
-        let Some(crash) = &exited.crash else {
-            return format!("{program} (process {}): {exited}", exited.info.koid);
+        let subject = Subject {
+            kind: Kind::FileSystem,
+            name: program.into(),
+            pid: exited.info.koid,
+            epoch: 0,
+            program: format!("bin/{program}"),
+            version: None,
+            crc32: None,
+            node: None,
+            known_as: Vec::new(),
         };
-        let mut image = Vec::new();
-        if let Some(entry) = self.find(program) {
-            image.resize(entry.len, 0);
-            // Without the symbols the addresses have no names.
-            let _ = self.archive.read(entry.offset as u64, &mut image);
+        let mut report = exited.report(subject, || {
+            let mut image = Vec::new();
+            if let Some(entry) = self.find(program) {
+                image.resize(entry.len, 0);
+                // Without the symbols the addresses have no names.
+                let _ = self.archive.read(entry.offset as u64, &mut image);
+            }
+            image
+        });
+        if let Some(fault) = &report.fault {
+            rt::error!("{}", report.title());
+            for line in format!("{fault}").lines() {
+                rt::error!("{line}");
+            }
         }
-        let mut text = String::new();
-        // Writing to a string does not fail.
-        let _ = symbols::write_crash_report(crash, &symbols::Symbols::parse(&image), &mut text);
-        for line in text.lines() {
-            rt::error!("{line}");
-        }
+        report.bound();
         if let Some(reports) = &self.crash_reports {
             // It is in the log in any case.
-            let _ = reports.report(CrashSummary {
-                pid: crash.process_koid,
-                name: program.into(),
-                time_ns: crash.time_ns,
-                reason: text.lines().next().unwrap_or_default().into(),
-                text,
-            });
+            let _ = reports.report(&report);
         }
         format!("{program} (process {}): {exited}", exited.info.koid)
     }

@@ -285,6 +285,38 @@ pub(super) fn build_with_feature(
         .collect()
 }
 
+/// Programs in the build folders, without building anything.
+pub(super) fn built_before(name: &str) -> anyhow::Result<Vec<Program>> {
+    let mut found = Vec::new();
+    let folders = |path: &Path| -> anyhow::Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
+        entries
+            .filter(|path| path.as_ref().is_ok_and(|p| p.is_dir()) || path.is_err())
+            .collect()
+    };
+    let target = workspace_root().join("target");
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("programs")
+    };
+    for folder in folders(&target)?.into_iter().filter(is_ours) {
+        for profile in [Profile::Release, Profile::Debug].map(Profile::folder) {
+            let stripped = folder.join(format!("stripped-{profile}")).join(name);
+            let elfs = folders(&folder)?.into_iter();
+            let mut elfs = elfs.map(|target| target.join(profile).join(name));
+            if let (true, Some(elf)) = (stripped.is_file(), elfs.find(|elf| elf.is_file())) {
+                found.push(Program {
+                    name: name.to_owned(),
+                    for_bench: false,
+                    elf,
+                    stripped,
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Runs cargo and gives the binaries that it built, by name.
 pub(crate) fn compile(
     mut command: Command,

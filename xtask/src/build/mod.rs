@@ -205,6 +205,15 @@ pub fn build_program(profile: Profile, name: &str) -> anyhow::Result<Program> {
     cargo::build_program(&Toolchain::ensure()?, profile, name)
 }
 
+/// Programs of that name that were built before and are still there, whatever for.
+///
+/// # Errors
+///
+/// When a folder cannot be read.
+pub fn built_before(name: &str) -> anyhow::Result<Vec<Program>> {
+    cargo::built_before(name)
+}
+
 /// Builds the documentation of all packages and fails on a warning.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! went into an image, never from an earlier run of Bulkhead. The console and
 //! the log of each test stay in `target/system`.
 
+mod crash;
 mod driver_death;
 mod driver_faults;
 pub mod endurance;
@@ -57,7 +58,11 @@ pub struct SystemTest {
     time_limit: Duration,
     meanwhile: Option<Work>,
     check: Check,
+    files: Option<Files>,
 }
+
+/// What a test adds to the boot archive: names and contents.
+type Files = Box<dyn Fn(&Built) -> anyhow::Result<Vec<(String, Vec<u8>)>> + Send + Sync>;
 
 /// What the host does while the guest runs.
 type Work = Box<dyn Fn(&mut mpsc::Receiver<Vec<u8>>) -> anyhow::Result<()> + Send + Sync>;
@@ -93,6 +98,7 @@ impl SystemTest {
             time_limit: TIME_LIMIT,
             meanwhile: None,
             check: Box::new(check),
+            files: None,
         }
     }
 
@@ -122,6 +128,15 @@ impl SystemTest {
 
     pub fn disks(mut self, disks: impl IntoIterator<Item = Disk>) -> Self {
         self.disks.extend(disks);
+        self
+    }
+
+    /// Further members of the boot archive, made from what was built.
+    fn files(
+        mut self,
+        files: impl Fn(&Built) -> anyhow::Result<Vec<(String, Vec<u8>)>> + Send + Sync + 'static,
+    ) -> Self {
+        self.files = Some(Box::new(files));
         self
     }
 
@@ -165,7 +180,10 @@ impl SystemTest {
         let extras = ArchiveExtras {
             exec: self.script.clone(),
             bench: false,
-            files: Vec::new(),
+            files: match &self.files {
+                Some(files) => files(built)?,
+                None => Vec::new(),
+            },
         };
         build::write_archive(built, &extras, &archive)?;
         let mut machine = Machine::new(&built.kernel, Some(archive.clone()));
@@ -336,6 +354,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         faults::tests,
         driver_death::tests,
         driver_faults::tests,
+        crash::tests,
         interfaces::tests,
         endurance::tests,
         hotplug::tests,

@@ -4,7 +4,7 @@
 
 extern crate alloc;
 
-use rt::proto::proc::ProcessesClient;
+use rt::proto::proc::{self, ProcessesClient};
 use tools::service;
 use unix::{Arg, Args, Stop, Tool};
 unix::program!("crashes", HELP, run);
@@ -13,7 +13,7 @@ const HELP: &str = "\
 Usage: crashes [-v]
 List the last crashes.
 
-  -v  with registers and backtraces
+  -v  all of each report; `drv crash` shows those of one driver
 ";
 
 fn run(tool: &mut Tool) -> Result<(), Stop> {
@@ -25,7 +25,7 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
         }
     }
     let client: ProcessesClient = service::connect(tool, "proc")?;
-    let list = service::answer(tool, "cannot read the reports", client.crashes())?;
+    let list = service::answer(tool, "cannot read the reports", proc::crashes(&client, 0))?;
     for c in list {
         let ms = c.time_ns / 1_000_000;
         writeln!(
@@ -33,12 +33,12 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
             "[{:5}.{:03}] {}[{}]: {}",
             ms / 1000,
             ms % 1000,
-            c.name,
-            c.pid,
-            c.reason
+            c.subject.name,
+            c.subject.pid,
+            c.text
         )?;
         if verbose {
-            writeln!(tool.out, "{}", c.text.trim_end())?;
+            write!(tool.out, "{c}")?;
         }
     }
     Ok(())

@@ -9,10 +9,12 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use rt::proto::crash_report::Report;
 use rt::proto::devmgr::{
     DeviceTreeClient, DriverAdminClient, DriverPolicy, NodeState, NodeSummary, ProgramInfo,
     RestartRules,
 };
+use rt::proto::proc::{self, ProcessesClient};
 use rt::{Resource, Vmo, startup};
 use serde_json::{Value, json};
 use tools::{devices, service};
@@ -26,6 +28,7 @@ Usage: drv [--json] list
        drv [--json] start|stop|restart|suspend|resume NODE...
        drv [--json] reload NODE [FILE]
        drv [--json] log [-n COUNT] NODE
+       drv [--json] crash [NAME]...
        drv [--json] policy NODE [RULE=N]...
        drv [--json] load|unload FILE...
        drv [--json] programs
@@ -43,6 +46,10 @@ an endpoint (virtio0), also while it has none, or of a driver (all nodes that it
            its state and stops, the new one starts with it. When the new one does not come up, or
            dies within its probation, the old one serves again
   log      what it wrote to the log, the last COUNT lines (20)
+  crash    the last ends of drivers and services that nobody had asked for: a line each, or all that is
+           known of those of NAME (a driver, service, node or endpoint): reason, registers, backtrace,
+           grants, what had happened to it, its last lines in the log. A system with a disk for them
+           saves them too; `cargo xtask crash` reads that disk
   policy   show or set how the driver is watched over. Restarts when it dies unasked: budget in
            window-ms, pauses from pause-min-ms to pause-max-ms. Hangs: a heartbeat every
            heartbeat-ms, an answer within silence-ms, in service within start-ms, stopped within
@@ -78,6 +85,7 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
     };
     match verb {
         "programs" => return programs(tool, json),
+        "crash" => return crash(tool, operands, json),
         "load" | "unload" if !operands.is_empty() => return files(tool, verb, operands, json),
         _ => {}
     }
@@ -441,7 +449,7 @@ fn log(tool: &mut Tool, pids: &[u64], count: usize, json: bool) -> Result<(), St
         sequence = read.next;
     }
     let text = String::from_utf8_lossy(&text);
-    let of_driver = |line: &&str| tools::devices::log_pid(line).is_some_and(|p| pids.contains(&p));
+    let of_driver = |line: &&str| rt::log::line_pid(line).is_some_and(|p| pids.contains(&p));
     let lines: Vec<&str> = text.lines().filter(of_driver).collect();
     let last = lines.iter().skip(lines.len().saturating_sub(count));
     if json {
@@ -451,6 +459,45 @@ fn log(tool: &mut Tool, pids: &[u64], count: usize, json: bool) -> Result<(), St
         writeln!(tool.out, "{line}")?;
     }
     Ok(())
+}
+
+fn crash(tool: &mut Tool, names: &[String], json: bool) -> Result<(), Stop> {
+    let client: ProcessesClient = service::connect(tool, "proc")?;
+    let mut reports = service::answer(tool, "crash reports", proc::crashes(&client, 0))?;
+    for name in names {
+        if !reports.iter().any(|report| report.is_about(name)) {
+            tool.fail(format_args!("{name}: no crash report"));
+        }
+    }
+    let is_wanted = |report: &Report| names.iter().any(|name| report.is_about(name));
+    reports.retain(|report| names.is_empty() || is_wanted(report));
+    if json {
+        let text = serde_json::to_string(&reports);
+        let text = text.map_err(|error| tool.fatal(1, format_args!("{error}")))?;
+        return writeln!(tool.out, "{text}");
+    }
+    if !names.is_empty() {
+        for report in &reports {
+            writeln!(tool.out, "{report}")?;
+        }
+        return Ok(());
+    }
+    let head = ["NUMBER", "AT", "PROCESS", "NODE", "REASON", "WHAT"];
+    let mut rows = alloc::vec![head.map(String::from).to_vec()];
+    for report in reports {
+        let subject = report.subject;
+        let ms = report.time_ns / 1_000_000;
+        rows.push(alloc::vec![
+            report.number.to_string(),
+            format!("{}.{:03}", ms / 1000, ms % 1000),
+            format!("{}[{}]", subject.name, subject.pid),
+            subject.node.unwrap_or_else(|| String::from("-")),
+            report.reason.to_string(),
+            report.text,
+        ]);
+    }
+    tool.out
+        .bytes(tools::table::render(&rows, &[2, 3, 4, 5]).as_bytes())
 }
 
 fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Result<(), Stop> {

@@ -14,6 +14,7 @@
 //! mapped from that VMO, without a copy; writable data gets fresh memory. A child has only the
 //! handles that it is given: nothing is inherited that is not named.
 
+mod autopsy;
 mod child;
 mod command;
 pub mod image;

@@ -1,0 +1,125 @@
+//! `cargo xtask crash`: crash reports that a system saved, with the lines of the sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use crash_report::{FORMAT, Fault, Report, area};
+
+use crate::UsageError;
+use crate::build::{self, workspace_root};
+use crate::tool;
+
+/// What `cargo xtask crash` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CrashArgs {
+    /// The image or device that a system saved its reports to, or a file with what `drv --json crash` printed there.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// Prints reports.
+///
+/// # Errors
+/// When the file cannot be read or is none.
+pub fn run(args: &CrashArgs) -> anyhow::Result<()> {
+    for mut report in read(&args.file)? {
+        let name = program_name(&report).to_owned();
+        let note = match (&mut report.fault, report.subject.crc32) {
+            (Some(fault), Some(crc32)) => match elf(&name, crc32)? {
+                Some(elf) => {
+                    add_lines(fault, &elf)?;
+                    None
+                }
+                None => Some(format!(
+                    "{name} was built from other sources or on another machine: no lines"
+                )),
+            },
+            _ => None,
+        };
+        print!("{report}");
+        if let Some(note) = note {
+            eprintln!("xtask: {note}");
+        }
+    }
+    Ok(())
+}
+
+/// The reports of a file: an area of a disk, or JSON.
+fn read(file: &Path) -> anyhow::Result<Vec<Report>> {
+    let bytes =
+        fs::read(file).map_err(|error| UsageError(format!("{}: {error}", file.display())))?;
+    let what = || format!("{} holds no crash reports", file.display());
+    let reports: Vec<Report> = if area::is_ours(&bytes) {
+        let slots = bytes
+            .chunks(area::SLOT_BYTES)
+            .take(area::SLOTS_MAX as usize);
+        let mut found: Vec<(u64, &[u8])> = slots.filter_map(area::decode).collect();
+        found.sort_unstable();
+        let parse = |(_, body)| serde_json::from_slice(body);
+        found.into_iter().map(parse).collect::<Result<_, _>>()?
+    } else if bytes.trim_ascii_start().starts_with(b"[") {
+        serde_json::from_slice(&bytes).with_context(what)?
+    } else {
+        vec![serde_json::from_slice(&bytes).with_context(what)?]
+    };
+    if let Some(other) = reports.iter().find(|report| report.format != FORMAT) {
+        let seen = other.format;
+        let text = format!(
+            "{}: reports of format {seen}, expected {FORMAT}",
+            file.display()
+        );
+        return Err(UsageError(text).into());
+    }
+    Ok(reports)
+}
+
+/// The file's name of the program that died.
+fn program_name(report: &Report) -> &str {
+    let program = &report.subject.program;
+    program.rsplit_once('/').map_or(program, |(_, name)| name)
+}
+
+/// The program with that checksum among those that were built here, with its debug information.
+fn elf(name: &str, crc32: u32) -> anyhow::Result<Option<PathBuf>> {
+    let checksum = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+    for program in build::built_before(name)? {
+        if checksum.checksum(&fs::read(&program.stripped)?) == crc32 {
+            return Ok(Some(program.elf));
+        }
+    }
+    Ok(None)
+}
+
+/// Puts function, file and line behind each address of the backtrace, calls that were inlined included.
+fn add_lines(fault: &mut Fault, elf: &Path) -> anyhow::Result<()> {
+    for (place, frame) in fault.backtrace.iter_mut().enumerate() {
+        // A return address may belong to the next line: look at the call.
+        let inside = frame.address.saturating_sub(u64::from(place > 0));
+        let mut command = tool::command("addr2line");
+        command.args([
+            "--functions",
+            "--demangle",
+            "--inlines",
+            "--pretty-print",
+            "-e",
+        ]);
+        command.arg(elf).arg(format!("{inside:#x}"));
+        let output = tool::read(&mut command)?;
+        let text = String::from_utf8_lossy(&output).into_owned();
+        let root = format!("{}/", workspace_root().display());
+        let lines: Vec<String> = text
+            .lines()
+            .filter(|line| !line.contains("??"))
+            .map(|line| {
+                line.trim()
+                    .replace("(inlined by) ", "in ")
+                    .replace(&root, "")
+            })
+            .collect();
+        if !lines.is_empty() {
+            frame.function = Some(lines.join("\n               "));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! A driver faults while its disk is read: what it leaves behind is told in the system, is on another disk after power-off, and is
+//! read on the host.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use crash_report::{EndReason, Report as Crash, area};
+use elf::ElfStream;
+use elf::endian::AnyEndian;
+
+use super::host_side::xtask;
+use super::{Report, SystemTest, compare};
+use crate::build::{self, Built};
+use crate::guest::disk::{Access, Disk};
+use crate::image;
+
+/// A read of address 0: `xor eax, eax; mov rax, [rax]`.
+const FAULT: [u8; 5] = [0x31, 0xc0, 0x48, 0x8b, 0x00];
+/// Function of the class layer that answers a request, as its symbol has it.
+const ANSWER: [&str; 2] = ["worker::Worker", "::answer"];
+
+const SCRIPT: &str = "\
+echo '== reading'
+( for i in 1 2 3; do sha256sum -c /SHA256SUMS | grep -v -c ': OK'; done ) &
+drv reload virtio0 /boot/faulty/virtio-blk >/dev/null
+wait
+echo '== json'; drv --json crash virtio0
+echo '== list'; drv crash
+echo '== nobody'; drv crash nobody; echo $?
+ps | grep part | { read pid rest; kill $pid; }
+while ! drv crash part 2>/dev/null; do sleep 0.1; done | grep reason
+while ! log | grep -q 'crash report 1 is saved'; do sleep 0.1; done
+";
+
+/// The driver with a fault where it answers its first request.
+fn faulty(built: &Built) -> anyhow::Result<Vec<u8>> {
+    let program = built.programs.iter().find(|p| p.name == "virtio-blk");
+    let file = &program.context("no virtio-blk")?.stripped;
+    let mut elf = ElfStream::<AnyEndian, _>::open_stream(fs::File::open(file)?)?;
+    let segments = elf.segments().to_vec();
+    let (symbols, names) = elf.symbol_table()?.context("no symbols")?;
+    let mut address = None;
+    for symbol in symbols.iter() {
+        let name = format!(
+            "{:#}",
+            rustc_demangle::demangle(names.get(symbol.st_name as usize)?)
+        );
+        if name.contains(ANSWER[0]) && name.ends_with(ANSWER[1]) {
+            address = Some(symbol.st_value);
+        }
+    }
+    let address = address.with_context(|| format!("no function {ANSWER:?}"))?;
+    let segment = segments
+        .iter()
+        .find(|s| (s.p_vaddr..s.p_vaddr + s.p_filesz).contains(&address));
+    let segment = segment.context("the function is in no segment")?;
+    let at = usize::try_from(segment.p_offset + (address - segment.p_vaddr))?;
+    let mut bytes = fs::read(file)?;
+    let code = bytes.get_mut(at..at + FAULT.len());
+    code.context("the function's place")?
+        .copy_from_slice(&FAULT);
+    Ok(bytes)
+}
+
+pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
+    let area = build::target_folder("system")?.join("crash-report.img");
+    fs::File::create(&area)?.set_len(1 << 20)?;
+    let image = area.clone();
+    let test = SystemTest::new("crash-report", SCRIPT, move |report| check(report, &image));
+    let files = |built: &Built| Ok(vec![("faulty/virtio-blk".to_owned(), faulty(built)?)]);
+    let disks = [
+        Disk::new(image::demo()?, Access::Snapshot),
+        Disk::new(&area, Access::ReadWrite),
+    ];
+    let test = test.command_line("crash=disk:/virtio1");
+    Ok(vec![test.files(files).disks(disks)])
+}
+
+fn check(report: &Report, disk: &Path) -> anyhow::Result<()> {
+    report.expect_status(0)?;
+    compare("reading", report.section("reading")?, &"0\n".repeat(3))?;
+    let told: Vec<Crash> = serde_json::from_str(report.section("json")?)?;
+    let [told] = told.as_slice() else {
+        anyhow::bail!("{} reports of one fault", told.len());
+    };
+    judge(told)?;
+    ensure!(
+        report.section("list")?.contains("faulted"),
+        "the list has no fault"
+    );
+    let nobody = report.section("nobody")?;
+    ensure!(
+        nobody.starts_with("1\n") && nobody.contains("reason   killed"),
+        "nobody and part: {nobody:?}"
+    );
+    // A kill is told of and is no crash.
+    let bytes = fs::read(disk)?;
+    let slots: Vec<_> = bytes.chunks(area::SLOT_BYTES).map(area::decode).collect();
+    let [Some((1, saved)), None, None, None] = slots.as_slice() else {
+        anyhow::bail!("the disk has not one report");
+    };
+    ensure!(
+        serde_json::from_slice::<Crash>(saved)? == *told,
+        "another report"
+    );
+
+    let output = xtask(&["crash"])?.arg(disk).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success()
+            && text.contains("page fault: read of 0x0")
+            && text.contains("worker.rs:"),
+        "xtask crash: {}: {text}, {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::remove_file(disk)?;
+    Ok(())
+}
+
+/// What a report of that fault has to have.
+fn judge(crash: &Crash) -> anyhow::Result<()> {
+    let subject = &crash.subject;
+    ensure!(crash.reason == EndReason::Faulted, "{}", crash.reason);
+    ensure!(
+        subject.name == "virtio-blk" && subject.epoch == 2,
+        "{subject:?}"
+    );
+    ensure!(
+        subject.known_as.iter().any(|n| n == "disk:/virtio0"),
+        "{subject:?}"
+    );
+    let fault = crash.fault.as_ref().context("no fault")?;
+    ensure!((fault.vector, fault.address) == (14, 0), "{fault}");
+    ensure!(
+        fault.registers.iter().any(|(name, _)| name == "rip"),
+        "{fault}"
+    );
+    let named = |text: &str| {
+        let mut names = fault.backtrace.iter().filter_map(|f| f.function.as_deref());
+        names.any(|name| name.contains(text))
+    };
+    ensure!(
+        named(ANSWER[1]) && named("turn") && fault.backtrace.len() > 2,
+        "{fault}"
+    );
+    ensure!(
+        crash.grants.iter().any(|g| g.contains("BAR")),
+        "{:?}",
+        crash.grants
+    );
+    ensure!(
+        crash
+            .events
+            .iter()
+            .any(|e| e.text.contains("Starting -> Running")),
+        "{:?}",
+        crash.events
+    );
+    ensure!(
+        crash.log.iter().any(|line| line.contains(" blocks of ")),
+        "{:?}",
+        crash.log
+    );
+    Ok(())
+}
