@@ -8,6 +8,7 @@ use crash_report::{FORMAT, Fault, Report, area};
 
 use crate::UsageError;
 use crate::build::{self, workspace_root};
+use crate::symbols::Functions;
 use crate::tool;
 
 /// What `cargo xtask crash` takes.
@@ -24,19 +25,14 @@ pub struct CrashArgs {
 /// When the file cannot be read or is none.
 pub fn run(args: &CrashArgs) -> anyhow::Result<()> {
     for mut report in read(&args.file)? {
-        let name = program_name(&report).to_owned();
-        let note = match (&mut report.fault, report.subject.crc32) {
-            (Some(fault), Some(crc32)) => match elf(&name, crc32)? {
-                Some(elf) => {
-                    add_lines(fault, &elf)?;
-                    None
-                }
-                None => Some(format!(
-                    "{name} was built from other sources or on another machine: no lines"
-                )),
-            },
-            _ => None,
-        };
+        let name = report.subject.name.clone();
+        let mut note = None;
+        if let Some(fault) = &mut report.fault {
+            match elf(&name, report.subject.crc32, fault)? {
+                Some(elf) => add_lines(fault, &elf)?,
+                None => note = Some(format!("{name} was built from other sources: no lines")),
+            }
+        }
         print!("{report}");
         if let Some(note) = note {
             eprintln!("xtask: {note}");
@@ -74,21 +70,25 @@ fn read(file: &Path) -> anyhow::Result<Vec<Report>> {
     Ok(reports)
 }
 
-/// The file's name of the program that died.
-fn program_name(report: &Report) -> &str {
-    let program = &report.subject.program;
-    program.rsplit_once('/').map_or(program, |(_, name)| name)
-}
-
-/// The program with that checksum among those that were built here, with its debug information.
-fn elf(name: &str, crc32: u32) -> anyhow::Result<Option<PathBuf>> {
+/// The program among those that were built here, with its debug information: the one with that checksum, or one that has the same
+/// functions at the addresses of the backtrace.
+fn elf(name: &str, crc32: Option<u32>, fault: &Fault) -> anyhow::Result<Option<PathBuf>> {
     let checksum = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
     for program in build::built_before(name)? {
-        if checksum.checksum(&fs::read(&program.stripped)?) == crc32 {
+        let same = Some(checksum.checksum(&fs::read(&program.stripped)?)) == crc32;
+        if same || agrees(&Functions::load(&program.stripped)?, fault) {
             return Ok(Some(program.elf));
         }
     }
     Ok(None)
+}
+
+fn agrees(functions: &Functions, fault: &Fault) -> bool {
+    let mut frames = fault.backtrace.iter().enumerate();
+    frames.all(|(place, frame)| {
+        let back = u64::from(place > 0);
+        frame.function.is_some() && functions.name_before(frame.address, back) == frame.function
+    })
 }
 
 /// Puts function, file and line behind each address of the backtrace, calls that were inlined included.

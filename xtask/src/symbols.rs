@@ -62,7 +62,7 @@ impl Functions {
     }
 
     /// The same for the byte `back` bytes before the address.
-    fn name_before(&self, address: u64, back: u64) -> Option<String> {
+    pub fn name_before(&self, address: u64, back: u64) -> Option<String> {
         let inside = address.checked_sub(back)?;
         let (start, (len, name)) = self.by_start.range(..=inside).next_back()?;
         // A symbol without a size reaches to the next one.

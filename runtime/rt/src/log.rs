@@ -89,13 +89,22 @@ pub fn line_pid(line: &str) -> Option<u64> {
 /// # Errors
 /// The kernel's.
 pub fn last_lines(log: &Resource, pid: u64, count: usize) -> sys::Result<Vec<String>> {
-    const BYTES: usize = 16 * 1024;
-    let mut buffer = alloc::vec![0; BYTES];
+    const BYTES: u64 = 16 * 1024;
+    let mut buffer = [0; 1024];
     // Behind the end there is nothing to read, and the kernel says where the end is.
     let end = sys::log_read(log, &mut buffer, u64::MAX)?.next;
-    let from = end.saturating_sub(BYTES as u64);
-    let read = sys::log_read(log, &mut buffer, from)?;
-    let text = String::from_utf8_lossy(buffer.get(..read.len).unwrap_or_default());
+    let from = end.saturating_sub(BYTES);
+    let (mut at, mut text) = (from, Vec::new());
+    // A read gives as much as the kernel copies at a time.
+    while at < end {
+        let read = sys::log_read(log, &mut buffer, at)?;
+        if read.len == 0 || read.next <= at {
+            break;
+        }
+        text.extend_from_slice(buffer.get(..read.len).unwrap_or_default());
+        at = read.next;
+    }
+    let text = String::from_utf8_lossy(&text);
     // It may begin in the middle of a line.
     let cut = if from == 0 {
         0

@@ -142,7 +142,7 @@ fn judge(crash: &Crash) -> anyhow::Result<()> {
         names.any(|name| name.contains(text))
     };
     ensure!(
-        named(ANSWER[1]) && named("turn") && fault.backtrace.len() > 2,
+        named(ANSWER[1]) && named("rt::thread") && fault.backtrace.len() > 2,
         "{fault}"
     );
     ensure!(
