@@ -111,6 +111,12 @@ pub const TARGETS: &[Target] = &[
         parsers::boot_archive,
         "the boot archive",
     ),
+    target(
+        "control-link",
+        8192,
+        parsers::control_link,
+        "frames of the control port, both ways",
+    ),
     target("ipc", 4096, requests::ipc, "requests of every protocol"),
 ];
 

@@ -2,6 +2,7 @@
 
 use acpi_service::{aml as definitions, power, resources, tables};
 use boot::archive::{Archive, Directory};
+use control_link::{Decoder, FromSystem, ToSystem, encode};
 use ddk_manifest::{Identity, Manifest, PciIdentity};
 use rt::process::image::Image;
 
@@ -95,4 +96,49 @@ pub fn boot_archive(bytes: &[u8]) {
     if let Ok(directory) = Directory::parse(bytes, 1 << 30) {
         let _ = bootfs::BootFs::new(&directory);
     }
+}
+
+/// A stream in pieces whose length its first byte says, and each message found in it over again: as the bytes are, and as the
+/// body of a frame that is whole, so that messages are reached too.
+pub fn control_link(bytes: &[u8]) {
+    let Some((piece, stream)) = bytes.split_first() else {
+        return;
+    };
+    fn follow<M>(stream: &[u8], piece: usize)
+    where
+        M: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let (mut decoder, mut found) = (Decoder::new(), Vec::new());
+        for part in stream.chunks(piece) {
+            decoder.push(part, |message: Result<M, _>| found.extend(message));
+        }
+        for message in found {
+            let mut again = Vec::new();
+            let frame = encode(&message).expect("what came in a frame fits one");
+            Decoder::new().push(&frame, |message: Result<M, _>| again.extend(message));
+            assert_eq!(again, [message]);
+        }
+    }
+    let piece = usize::from(*piece).max(1);
+    for stream in [stream.to_vec(), framed(stream)] {
+        follow::<ToSystem>(&stream, piece);
+        follow::<FromSystem>(&stream, piece);
+    }
+}
+
+/// The frame with this body.
+fn framed(body: &[u8]) -> Vec<u8> {
+    /// Encodes as its bytes and nothing else.
+    struct Raw<'a>(&'a [u8]);
+    impl serde::Serialize for Raw<'_> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::SerializeTuple;
+            let mut tuple = serializer.serialize_tuple(self.0.len())?;
+            self.0
+                .iter()
+                .try_for_each(|byte| tuple.serialize_element(byte))?;
+            tuple.end()
+        }
+    }
+    encode(&Raw(body)).unwrap_or_default()
 }

@@ -199,7 +199,11 @@ impl<D: SerialDevice> Service<D> {
         let (client, server) = Channel::create().map_err(|_| SerialError::Gone)?;
         self.streams += 1;
         let key = KEY_STREAM | self.streams;
-        watch(&self.events, &server, key).map_err(|_| SerialError::Gone)?;
+        // Room again, too: what the client did not keep up with waits here, and receiving is paused.
+        let signals = Signals::READABLE | Signals::WRITABLE | Signals::PEER_CLOSED;
+        server
+            .wait_async(self.events.port(), key, signals, Watch::Persistent)
+            .map_err(|_| SerialError::Gone)?;
         self.stream = Some(ChannelStream {
             channel: server,
             key,

@@ -103,6 +103,11 @@ impl Line {
         self.outbox.len().saturating_add(self.waiting_bytes) < OUTBOX_BYTES
     }
 
+    /// Whether every message is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Puts a message behind those that wait.
     pub fn send(&mut self, message: &FromSystem) {
         match encode(message) {

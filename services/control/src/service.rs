@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
+use core::time::Duration;
 
 use boot_archive::BootArchive;
 use control_link::{
@@ -10,7 +11,7 @@ use control_link::{
 };
 use rt::proto::devmgr::EndpointsClient;
 use rt::proto::proc::ProcessesClient;
-use rt::{AsHandle, Channel, Error, Packet, Port, Vmo, startup};
+use rt::{AsHandle, Channel, Deadline, Error, Packet, Port, Vmo, startup};
 
 use crate::execute::Execution;
 use crate::line::Line;
@@ -22,6 +23,9 @@ const KEY_REQUEST: u64 = 2;
 /// Queued by the loop itself when there is more to read.
 const KEY_AGAIN: u64 = 3;
 
+/// Between two lines of the log about damaged frames.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
+
 struct Control {
     port: Port,
     shell: Vmo,
@@ -29,7 +33,11 @@ struct Control {
     incarnation: u64,
     line: Line,
     requests: BTreeMap<u32, Request>,
+    /// Frames that the host was not told of yet.
     damaged: u32,
+    /// Frames that came damaged, and when the log may have a line of it again.
+    seen_damaged: u64,
+    told: Deadline,
 }
 
 /// Entry point.
@@ -60,6 +68,8 @@ pub fn run() -> Result<(), String> {
         line,
         requests: BTreeMap::new(),
         damaged: 0,
+        seen_damaged: 0,
+        told: Deadline::NOW,
     };
     rt::info!("control port at serial:/{name}");
     control.hello();
@@ -87,9 +97,10 @@ impl Control {
                 Err(error) => self.complain(error),
             }
         }
-        let damaged = core::mem::take(&mut self.damaged);
-        if damaged > 0 {
-            self.line.send(&FromSystem::Damaged { frames: damaged });
+        // One message for all that came while the last one was on its way: garbage must not fill the line back.
+        if self.damaged > 0 && self.line.is_idle() {
+            let frames = core::mem::take(&mut self.damaged);
+            self.line.send(&FromSystem::Damaged { frames });
         }
         let line = &mut self.line;
         let mut over = alloc::vec::Vec::new();
@@ -113,12 +124,14 @@ impl Control {
         }
     }
 
-    /// A line of garbage is one line of the log, not one each.
+    /// However much garbage comes, the log has a line of it now and then.
     fn complain(&mut self, error: FrameError) {
-        if self.damaged == 0 {
-            rt::warn!("{error}");
-        }
         self.damaged = self.damaged.saturating_add(1);
+        self.seen_damaged = self.seen_damaged.saturating_add(1);
+        if self.told.has_passed() {
+            rt::warn!("{error}; {} damaged frames so far", self.seen_damaged);
+            self.told = Deadline::after(TELL_INTERVAL);
+        }
     }
 
     fn hello(&mut self) {

@@ -2,11 +2,14 @@
 //!
 //! Crash reports, which init keeps in memory, go to a disk or partition of their own
 //! ([`proto::crash_report::area`]): the one that `BULKHEAD_CRASH` names (`disk:/NAME`), or the partition with the name `bulkhead-crash` in
-//! its table. Start-up handles: `proc`, `disk`.
+//! its table. Drivers in `/drivers`, or the folder that `BULKHEAD_DRIVERS` names, go to the device manager ([`drivers`]). Start-up
+//! handles: `proc`, `disk`, `file`, `dev`, `drv`.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+
+mod drivers;
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -19,11 +22,14 @@ use proto::devmgr::EndpointsClient;
 use proto::proc::ProcessesClient;
 use rt::ipc::CallError;
 use rt::{Channel, startup};
+use supervision::Supervised;
 
 rt::entry!(main);
 
 /// Name in its partition table of a partition for reports.
 const PARTITION: &str = "bulkhead-crash";
+/// Key of the vault: number of the last report that is done with.
+const SEEN: &str = "seen";
 /// Between two reports that are saved: who dies again and again shall not keep the disk busy.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long init is asked for a report at a time, and until a disk that is not there is looked for again.
@@ -40,13 +46,33 @@ fn run() -> Result<(), String> {
     let channel = |name: &str| {
         startup::take::<Channel>(name).ok_or_else(|| format!("started without the handle {name:?}"))
     };
+    let finder = rt::thread::builder("drivers").spawn(|| {
+        if let Err(why) = drivers::run() {
+            // Without this thread the process is of half the use: it starts again.
+            rt::error!("drivers: {why}");
+            rt::exit(1);
+        }
+    });
+    finder.map_err(|error| format!("thread: {error}"))?;
     let proc = ProcessesClient::new(channel("proc")?).with_timeout(WAIT);
     let mut saver = Saver {
         disks: EndpointsClient::new(channel("disk")?).repeating(),
         area: None,
     };
-    let mut seen = 0;
+    // What an incarnation before has saved is not saved again.
+    let vault = Supervised::from_startup();
+    let kept = vault
+        .as_ref()
+        .and_then(|vault| vault.get::<u64>(SEEN).ok()?);
+    let mut seen = kept.map_or(0, |(seen, _)| seen);
+    let mut told = seen;
     loop {
+        if told != seen {
+            told = seen;
+            if let Some(Err(error)) = vault.as_ref().map(|v| v.put(SEEN, &seen, Vec::new())) {
+                rt::warn!("{error}");
+            }
+        }
         let report = match proc.next_crash(seen) {
             Ok(report) => report,
             // None for as long as a call lasts.

@@ -17,6 +17,7 @@ pub const KEYS: &[&str] = &[
     "control",
     "console",
     "crash",
+    "drivers",
     "dashboard-token",
 ];
 

@@ -119,6 +119,8 @@ impl Supervisor {
         let volumes = volumes.map(|words| ("BULKHEAD_RESTART_VOLUMES", words));
         let crash = self.config.get("crash");
         let crash = crash.map(|disk| ("BULKHEAD_CRASH", disk));
+        let drivers = self.config.get("drivers");
+        let drivers = drivers.map(|folder| ("BULKHEAD_DRIVERS", folder));
         [
             ("PATH", "/bin:/boot/bin"),
             ("HOME", "/"),
@@ -129,6 +131,7 @@ impl Supervisor {
         .chain(root)
         .chain(volumes)
         .chain(crash)
+        .chain(drivers)
         .chain(token)
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .collect()

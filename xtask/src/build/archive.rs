@@ -15,6 +15,8 @@ pub struct ArchiveExtras {
     pub exec: Option<String>,
     /// Also the programs that are there to measure with only.
     pub bench: bool,
+    /// Programs that are left out.
+    pub without: Vec<String>,
     /// Further members: name and contents.
     pub files: Vec<(String, Vec<u8>)>,
 }
@@ -27,7 +29,9 @@ pub struct ArchiveExtras {
 /// When a file cannot be read or written, or a name is used twice.
 pub fn write_archive(built: &Built, extras: &ArchiveExtras, file: &Path) -> anyhow::Result<()> {
     let mut writer = Writer::new();
-    let wanted = |program: &&Program| extras.bench || !program.for_bench;
+    let wanted = |program: &&Program| {
+        (extras.bench || !program.for_bench) && !extras.without.contains(&program.name)
+    };
     for program in built.programs.iter().filter(wanted) {
         let data = std::fs::read(&program.stripped)
             .with_context(|| format!("cannot read {}", program.stripped.display()))?;

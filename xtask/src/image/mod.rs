@@ -183,6 +183,24 @@ const EXT4: ExtOptions = ExtOptions {
     features: None,
 };
 
+/// Makes a disk of ext4, without a partition table, that holds these files.
+///
+/// # Errors
+///
+/// When a tool fails.
+pub fn with_files(file: &Path, files: &[(&str, &[u8])]) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let tree = Tree {
+        folder: folder.path().to_owned(),
+        capability: Capability::Unix,
+    };
+    for (name, contents) in files {
+        tree.write(name, contents)?;
+    }
+    let disk = DiskFile::create(file, 16 * MIB)?;
+    disk.format_ext(disk.whole(), EXT4, &tree)
+}
+
 /// The folder `name` under `target/images`, filled by `make` if it is not there.
 fn once(name: &str, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<PathBuf> {
     let images = build::target_folder(&format!("images/{GENERATION}"))?;

@@ -19,6 +19,10 @@ pub(super) const TESTS: &[HostTest] = &[
     ("campaign-share", super::injected::share),
     ("run-time-out", time_out),
     ("run-signals", signals),
+    (
+        "control-line-garbage",
+        super::control_line::garbage_on_the_line,
+    ),
     ("headless", super::headless::a_running_system),
     ("tutorial", super::tutorial::commands_of_the_book),
 ];

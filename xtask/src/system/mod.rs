@@ -5,9 +5,11 @@
 //! went into an image, never from an earlier run of Bulkhead. The console and
 //! the log of each test stay in `target/system`.
 
+mod control_line;
 mod crash;
 mod driver_death;
 mod driver_faults;
+mod drivers;
 pub mod endurance;
 mod faults;
 mod headless;
@@ -61,6 +63,7 @@ pub struct SystemTest {
     meanwhile: Option<Work>,
     check: Check,
     files: Option<Files>,
+    without: Vec<String>,
 }
 
 /// What a test adds to the boot archive: names and contents.
@@ -102,6 +105,7 @@ impl SystemTest {
             meanwhile: None,
             check: Box::new(check),
             files: None,
+            without: Vec::new(),
         }
     }
 
@@ -149,6 +153,12 @@ impl SystemTest {
         self
     }
 
+    /// Without a program in the boot archive.
+    fn without(mut self, program: &str) -> Self {
+        self.without.push(program.to_owned());
+        self
+    }
+
     /// Words of the kernel's command line.
     fn command_line(mut self, words: &str) -> Self {
         self.command_line = words.to_string();
@@ -189,6 +199,7 @@ impl SystemTest {
         let extras = ArchiveExtras {
             exec: self.script.clone(),
             bench: false,
+            without: self.without.clone(),
             files: match &self.files {
                 Some(files) => files(built)?,
                 None => Vec::new(),
@@ -410,6 +421,7 @@ fn prepared() -> anyhow::Result<Vec<SystemTest>> {
         driver_death::tests,
         driver_faults::tests,
         crash::tests,
+        drivers::tests,
         interfaces::tests,
         endurance::tests,
         hotplug::tests,

@@ -54,7 +54,8 @@ an endpoint (virtio0), also while it has none, or of a driver (all nodes that it
            window-ms, pauses from pause-min-ms to pause-max-ms. Hangs: a heartbeat every
            heartbeat-ms, an answer within silence-ms, in service within start-ms, stopped within
            stop-ms. A new version is proven after probation-ms.
-  load     make the driver in FILE known, and start it where it is the best match
+  load     make the driver in FILE (a name without a folder: of /drivers) known, and start it where it
+           is the best match
   unload   stop it everywhere and forget it
   programs every driver that is known, and what it serves
 ";
@@ -297,6 +298,17 @@ fn program(name: &str) -> Result<(u64, Vmo), String> {
     }
 }
 
+/// Where drivers are that a name without a folder stands for.
+const FOLDER: &str = "/drivers";
+
+/// The file that a name stands for.
+fn in_folder(name: &str) -> String {
+    if name.contains('/') || unix::fs::stat(name).is_ok() {
+        return name.to_string();
+    }
+    format!("{FOLDER}/{name}")
+}
+
 fn reload(
     tool: &mut Tool,
     paths: &[String],
@@ -373,8 +385,9 @@ fn files(tool: &mut Tool, verb: &str, names: &[String], json: bool) -> Result<()
         let done = if verb == "unload" {
             admin.unload(name).map(|()| None).map_err(service::text)
         } else {
-            program(name).and_then(|(length, vmo)| {
-                let loaded = admin.load(name, length, vmo);
+            let path = in_folder(name);
+            program(&path).and_then(|(length, vmo)| {
+                let loaded = admin.load(&path, length, vmo);
                 loaded.map(Some).map_err(service::text)
             })
         };
