@@ -121,7 +121,7 @@ impl Manager {
         {
             let reason = match complaint {
                 Complaint::Silent => EndReason::NoAnswer,
-                Complaint::Protocol => EndReason::BrokeProtocol,
+                Complaint::Protocol | Complaint::OtherDevice => EndReason::BrokeProtocol,
             };
             node.ending = Some((reason, String::from(complaint.text())));
             self.happened(index, Event::Broken);
