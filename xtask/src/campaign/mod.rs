@@ -99,6 +99,9 @@ pub struct CampaignArgs {
     /// Processors of the machine.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
+    /// Leave out the IOMMU: a device then writes wherever a driver that has gone wrong sends it.
+    #[arg(long)]
+    no_iommu: bool,
     /// Class `kill`: longest service of an incarnation in microseconds.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     life_us: u32,
@@ -249,6 +252,7 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
                     driver,
                     code: &code,
                     cpus: args.cpus,
+                    iommu: !args.no_iommu,
                     seed: args.seed,
                     folder: &folder,
                 };

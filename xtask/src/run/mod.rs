@@ -86,6 +86,9 @@ pub struct RunArgs {
     /// Wait for gdb before the first instruction, and print how to attach it.
     #[arg(long)]
     gdb: bool,
+    /// An IOMMU between devices and memory: a device reaches what its driver pinned for it, and nothing else.
+    #[arg(long)]
+    iommu: bool,
     /// Further text for the kernel's command line.
     #[arg(long, value_name = "TEXT")]
     append: Option<String>,
@@ -138,6 +141,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut machine = Machine::new(&built.kernel, Some(archive));
     machine.cpus = args.cpus;
     machine.memory.clone_from(&args.memory);
+    machine.iommu = args.iommu;
     machine.disks = disks;
     let mut words: Vec<String> = args.append.iter().cloned().collect();
     if let Some(node) = &args.root {

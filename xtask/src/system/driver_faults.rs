@@ -65,9 +65,10 @@ echo '== why'; why /pci/02:00.0
 pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
     let hang = SystemTest::new("driver-hangs", HANG_SCRIPT, check_hang).devices(&HANG);
     let faults = [1, 4].into_iter().map(|cpus| {
-        SystemTest::new(format!("driver-faults-cpus-{cpus}"), SCRIPT, check)
+        let test = SystemTest::new(format!("driver-faults-cpus-{cpus}"), SCRIPT, check)
             .cpus(cpus)
-            .devices(&DEVICES)
+            .devices(&DEVICES);
+        if cpus == 1 { test } else { test.iommu() }
     });
     Ok(faults.chain([hang]).collect())
 }

@@ -52,6 +52,7 @@ pub struct SystemTest {
     name: String,
     cpus: u32,
     processors: Processors,
+    iommu: bool,
     command_line: String,
     disks: Vec<Disk>,
     devices: Vec<String>,
@@ -89,6 +90,7 @@ impl SystemTest {
             name: name.into(),
             cpus: 1,
             processors: Processors::default(),
+            iommu: false,
             command_line: String::new(),
             disks: Vec::new(),
             devices: Vec::new(),
@@ -126,6 +128,12 @@ impl SystemTest {
     /// The processors take turns.
     pub fn in_turn(mut self) -> Self {
         self.processors = Processors::InTurn;
+        self
+    }
+
+    /// With an IOMMU.
+    pub fn iommu(mut self) -> Self {
+        self.iommu = true;
         self
     }
 
@@ -180,6 +188,7 @@ impl SystemTest {
         let mut machine = Machine::new(&built.kernel, Some(archive.clone()));
         machine.cpus = self.cpus;
         machine.processors = self.processors;
+        machine.iommu = self.iommu;
         machine.command_line.clone_from(&self.command_line);
         machine.disks.clone_from(&self.disks);
         machine.extra.clone_from(&self.devices);

@@ -166,6 +166,7 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
         .cpus(2)
         .disks([Disk::new(image::demo()?, Access::Snapshot)])
         .devices(&["-netdev", &network, "-device", "virtio-net-pci,netdev=net0"])
+        .iommu()
         .time_limit(180);
     Ok(vec![test])
 }

@@ -140,7 +140,8 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
         };
         let script = UNDER_LOAD.replace("DISK", name).replace("PROGRAM", program);
         let test = SystemTest::new(format!("reload-{program}-read"), script, check_under_load);
-        tests.push(test.cpus(2).disks([disk]));
+        let test = test.cpus(2).disks([disk]);
+        tests.push(if bus == Bus::Nvme { test.iommu() } else { test });
     }
     Ok(tests)
 }
