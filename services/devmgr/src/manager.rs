@@ -29,6 +29,7 @@ use rt::{
 
 use crate::admin::{AdminReply, Unloading};
 use crate::buses::{BUS_DRIVER, Bus};
+use crate::keep::Kept;
 use crate::reopen::{Name, Reopening};
 use crate::watch::Heartbeat;
 
@@ -40,6 +41,7 @@ pub const KEY_PARTITIONS: u64 = 4;
 pub const KEY_OTHER: u64 = 5;
 pub const KEY_DRV: u64 = 6;
 pub const KEY_NET: u64 = 7;
+const KEY_SUPERVISOR: u64 = 8;
 const KEY_BUSES: u64 = 0x100;
 /// What bus drivers tell, by their places.
 pub const KEY_BUS_EVENTS: u64 = 0x200;
@@ -213,6 +215,7 @@ pub struct Manager {
     pub crash_reports: Option<CrashReportsClient>,
     /// Domains of devices that could not be fenced: their pages stay where they are.
     pub quarantine: Vec<DmaDomain>,
+    pub kept: Kept,
     pci_ids: Option<String>,
     pub settled: bool,
     scan_limit: Option<Deadline>,
@@ -274,6 +277,7 @@ impl Manager {
             settle_replies: Vec::new(),
             disk_replies: Vec::new(),
             quarantine: Vec::new(),
+            kept: Kept::from_startup(),
             pci_ids: pci_ids.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
             settled: false,
             scan_limit: None,
@@ -315,7 +319,12 @@ impl Manager {
     /// A text with what failed.
     pub fn run(&mut self) -> Result<(), String> {
         let mut packets = [Packet::default(); 16];
+        if let Some(own) = self.kept.supervised() {
+            own.watch(&self.port, KEY_SUPERVISOR)
+                .map_err(|e| format!("port: {e}"))?;
+        }
         loop {
+            self.keep();
             match self.port.wait(&mut packets, self.next_limit()) {
                 Ok(count) => {
                     for packet in packets.iter().take(count) {
@@ -326,6 +335,7 @@ impl Manager {
                 Err(error) => return Err(format!("port: {error}")),
             }
             self.welcome_all();
+            self.restart_buses();
             self.check_timers();
             self.check_heartbeats();
             self.check_settled();
@@ -343,6 +353,11 @@ impl Manager {
             KEY_OTHER => self.serve_endpoints(Class::Other, key),
             KEY_PARTITIONS => self.serve_partitions(),
             KEY_DRV => self.serve_admin(),
+            KEY_SUPERVISOR => {
+                if let Some(own) = self.kept.supervised() {
+                    own.answer();
+                }
+            }
             key if key >= KEY_NODES => {
                 let index = usize::try_from((key & 0xffff_ffff) >> 17).unwrap_or(usize::MAX);
                 let epoch = (key >> 32) as u32;
@@ -382,7 +397,10 @@ impl Manager {
     fn next_limit(&self) -> Deadline {
         let scan = self.scan_limit.filter(|_| !self.settled);
         let scan = scan.unwrap_or(Deadline::FOREVER);
-        self.next_heartbeat().min(self.next_timer()).min(scan)
+        self.next_heartbeat()
+            .min(self.next_timer())
+            .min(self.next_bus_restart())
+            .min(scan)
     }
 
     /// Tells all watchers of nodes (`None`) or of a class.

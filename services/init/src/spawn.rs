@@ -4,10 +4,12 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use init::services::{Argument, Grant, Service};
+use init::services::{self, Argument, Grant, Service};
 use rt::abi::{Quota, ResourceKind};
 use rt::process::{Child, Command, Stdio};
 use rt::{AsHandle, Channel, Error, Rights};
+
+use supervision::environment_name;
 
 use crate::supervisor::Supervisor;
 
@@ -113,8 +115,10 @@ impl Supervisor {
     /// What every process finds in its environment.
     fn environment(&self) -> Vec<(String, String)> {
         let root = self.config.get("root").map(|root| ("BULKHEAD_ROOT", root));
-        let volumes = self.config.get("restart.volumes");
-        let volumes = volumes.map(|words| ("BULKHEAD_RESTART_VOLUMES", words));
+        let restart = services::RESTARTED_BY_OTHERS.iter().filter_map(|name| {
+            let words = self.config.get(&format!("restart.{name}"))?;
+            Some((environment_name(name), words.to_string()))
+        });
         [
             ("PATH", "/bin:/boot/bin"),
             ("HOME", "/"),
@@ -123,8 +127,8 @@ impl Supervisor {
         ]
         .into_iter()
         .chain(root)
-        .chain(volumes)
         .map(|(name, value)| (name.to_string(), value.to_string()))
+        .chain(restart)
         .collect()
     }
 }

@@ -64,15 +64,85 @@ fn check_vfs(report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The device manager dies while its drivers serve, alone and together with one of them.
+const DEVMGR: &str = "\
+echo '== warm'; sha256sum -c /SHA256SUMS | grep -v -c ': OK'
+kill -9 devmgr; sleep 0.3; kill -9 devmgr; sleep 0.3
+kill -9 virtio-blk; sleep 0.5
+lsdev > /dev/null; lsblk > /dev/null
+sha256sum -c /SHA256SUMS | grep -v -c ': OK'
+echo '== counts before'; kernstat -l
+echo '== drivers before'; ps | grep -e virtio-blk -e uart16550 | { while read pid rest; do echo $pid; done; }
+echo '== alone'
+( for i in 1 2 3 4 5 6 7 8; do kill -9 devmgr; sleep 0.2; done ) &
+for i in 1 2 3; do sha256sum -c /SHA256SUMS | grep -v -c ': OK'; done
+wait
+echo '== drivers after'; ps | grep -e virtio-blk -e uart16550 | { while read pid rest; do echo $pid; done; }
+lsblk; drv list
+echo '== together'
+( for i in 1 2 3 4 5 6; do kill -9 virtio-blk devmgr; sleep 0.2; kill -9 devmgr virtio-blk; sleep 0.3; done ) &
+for i in 1 2 3 4; do sha256sum -c /SHA256SUMS | grep -v -c ': OK'; done
+wait
+echo '== away'
+svc stop devmgr
+kill -9 virtio-blk
+svc start devmgr
+sha256sum -c /SHA256SUMS | grep -v -c ': OK'
+sleep 0.5
+echo '== counts after'; kernstat -l
+echo '== list'; drv list; svc list
+true
+";
+
+fn check_devmgr(report: &Report) -> anyhow::Result<()> {
+    report.expect_status(0)?;
+    compare("warm", report.section("warm")?, "0\n0\n")?;
+    let alone = report.section("alone")?;
+    compare("reading while the device manager dies", alone, "0\n0\n0\n")?;
+    let drivers = report.section("drivers before")?;
+    ensure!(drivers.lines().count() == 2, "drivers: {drivers:?}");
+    let after = report.section("drivers after")?;
+    ensure!(
+        after.starts_with(drivers),
+        "drivers were restarted: {drivers:?}, then {after:?}"
+    );
+    ensure!(
+        after.contains("virtio0p1") && after.contains("running"),
+        "what the tree shows afterwards: {after:?}"
+    );
+    let together = report.section("together")?;
+    compare("both die", together, "0\n0\n0\n0\n")?;
+    compare("a driver dies alone", report.section("away")?, "0\n")?;
+    let list = report.section("list")?;
+    ensure!(
+        list.lines().filter(|line| line.contains("running")).count() >= 10,
+        "not everything runs: {list:?}"
+    );
+    super::endurance::check_counts(report)
+}
+
 pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
+    let patient = "budget=10000,pause-min-ms=1,pause-max-ms=1";
+    let machine =
+        |name: &str, cpus: u32, script: &str, check: fn(&Report) -> anyhow::Result<()>| {
+            let disk = Disk::new(image::demo()?, Access::Snapshot);
+            let words = ["volumes", "devmgr"].map(|name| format!("restart.{name}={patient}"));
+            Ok(
+                SystemTest::new(format!("services-{name}-cpus-{cpus}"), script, check)
+                    .command_line(&words.join(" "))
+                    .cpus(cpus)
+                    .disks([disk]),
+            )
+        };
+    let policy = "drv policy virtio0 budget=10000 pause-min-ms=1 pause-max-ms=1\n";
+    let devmgr = format!("{policy}{DEVMGR}");
     [1, 4]
         .into_iter()
-        .map(|cpus| {
-            let disk = Disk::new(image::demo()?, Access::Snapshot);
-            let test = SystemTest::new(format!("services-vfs-cpus-{cpus}"), VFS, check_vfs);
-            let test =
-                test.command_line("restart.volumes=budget=1000,pause-min-ms=1,pause-max-ms=1");
-            Ok(test.cpus(cpus).disks([disk]))
+        .flat_map(|cpus| {
+            [
+                machine("vfs", cpus, VFS, check_vfs),
+                machine("devmgr", cpus, &devmgr, check_devmgr),
+            ]
         })
         .collect()
 }

@@ -2,7 +2,8 @@
 //!
 //! Handles: `serve:bus` ([`proto::bus::PciBusServer`]), `log`, `ecam` (`Mmio` resource of the configuration
 //! space) or `ports` (`IoPort` 0xcf8 to 0xcff), `bars:N` (`Mmio` resources of the apertures, for MSI-X tables
-//! and virtio's device status). Arguments: see [`pci_bus::arguments`].
+//! and virtio's device status), `events` (its devmgr's ears). The successor of one that died also gets `topology` (a VMO with
+//! the descriptions of all functions): then nothing is written to configuration space. Arguments: see [`pci_bus::arguments`].
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
@@ -11,13 +12,16 @@ extern crate alloc;
 mod access;
 mod server;
 
-use alloc::string::String;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use access::Access;
 use pci_bus::arguments::Host;
 use pci_bus::assign;
 use pci_bus::enumerate;
-use rt::{Channel, startup};
+use proto::bus::PciFunctionInfo;
+use rt::{Channel, Vmo, startup};
 
 rt::entry!(main);
 
@@ -34,8 +38,14 @@ fn run() -> Result<(), String> {
     let channel: Channel = startup::take("serve:bus").ok_or("no channel to serve")?;
     let access = Access::open(&host)?;
     let segment = host.ecam.map_or(0, |e| e.segment);
-    let mut topology = enumerate::enumerate(&access, segment, &host.roots);
-    assign::assign(&access, &mut topology, &access::usable(&host));
+    let topology = match startup::take::<Vmo>("topology") {
+        Some(known) => enumerate::take_over(&access, read(&known)?),
+        None => {
+            let mut topology = enumerate::enumerate(&access, segment, &host.roots);
+            assign::assign(&access, &mut topology, &access::usable(&host));
+            topology
+        }
+    };
     for problem in &topology.problems {
         rt::warn!("{problem}");
     }
@@ -49,5 +59,16 @@ fn run() -> Result<(), String> {
         topology.functions.len(),
         access.describe()
     );
-    server::Bus::new(access, topology, channel)?.run()
+    server::Bus::new(access, topology, channel, startup::take("events"))?.run()
+}
+
+/// The descriptions of functions that devmgr keeps.
+fn read(known: &Vmo) -> Result<Vec<PciFunctionInfo>, String> {
+    let text = |e: rt::Error| format!("topology: {e}");
+    let len = known.size().map_err(text)?;
+    let mut bytes = alloc::vec![0; usize::try_from(len).map_err(|e| e.to_string())?];
+    known.read(0, &mut bytes).map_err(text)?;
+    // What follows in the last page is no part of it.
+    let (infos, _) = postcard::take_from_bytes(&bytes).map_err(|e| format!("topology: {e}"))?;
+    Ok(infos)
 }

@@ -48,7 +48,12 @@ impl Bus {
     ///
     /// # Errors
     /// A text with what failed.
-    pub fn new(access: Access, topology: Topology, channel: Channel) -> Result<Bus, String> {
+    pub fn new(
+        access: Access,
+        topology: Topology,
+        channel: Channel,
+        events: Option<Channel>,
+    ) -> Result<Bus, String> {
         let text = |e: Error| format!("port: {e}");
         let port = Port::create().map_err(text)?;
         let signals = Signals::READABLE | Signals::PEER_CLOSED;
@@ -60,7 +65,7 @@ impl Bus {
             topology,
             server: PciBusServer::new(channel),
             port,
-            events: None,
+            events: events.map(PciBusEventsClient::new),
             attached: BTreeMap::new(),
             next_key: KEY_DEVICES,
         })

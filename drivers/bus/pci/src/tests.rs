@@ -142,6 +142,30 @@ fn numbers_bridges_that_the_firmware_left_alone() {
 }
 
 #[test]
+fn a_successor_takes_over_and_writes_nothing() {
+    let machine = Machine::with([
+        (at(0, 0, 0), FakeFunction::device(0x8086, 0x29c0, [6, 0, 0])),
+        (at(0, 1, 0), FakeFunction::bridge(1, 2)),
+        (at(1, 0, 0), FakeFunction::bridge(2, 2)),
+        (at(2, 3, 0), FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000)),
+        (at(0, 4, 0), FakeFunction::virtio(0xfeb1_0000, 0xfe10_0000)),
+    ]);
+    let mut topology = enumerate(&machine, 0, &[]);
+    assign(&machine, &mut topology, &[aperture(0xfe00_0000, 0x100_0000)]);
+    let infos = || topology.functions.iter().map(|f| f.info.clone()).collect();
+    machine.trace.borrow_mut().clear();
+    assert_eq!(take_over(&machine, infos()).functions, topology.functions);
+    assert!(machine.trace.borrow().is_empty());
+    // One was taken out, and another card is in the place of a second one.
+    machine.functions.borrow_mut().remove(&at(2, 3, 0));
+    let other = FakeFunction::device(7, 8, [2, 0, 0]);
+    machine.functions.borrow_mut().insert(at(0, 4, 0), other);
+    let left = take_over(&machine, infos()).functions;
+    let left: Vec<_> = left.iter().map(|f| f.info.address).collect();
+    assert_eq!(left, [at(0, 0, 0), at(0, 1, 0), at(1, 0, 0)]);
+}
+
+#[test]
 fn keeps_what_is_assigned_and_moves_what_overlaps() {
     let machine = Machine::with([
         (at(0, 3, 0), FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000)),
