@@ -30,7 +30,7 @@ fn each_call(mut answer: impl FnMut(&Call) -> Option<u32>) {
     for seed in 1..=SEEDS {
         let mut caller = Caller::new(seed, Vec::new(), AREA);
         for step in 0..CALLS {
-            let call = caller.next(step as u64 * 1_000);
+            let call = caller.call(step as u64 * 1_000);
             if let Some(handle) = answer(&call) {
                 caller.answered(&call, handle as isize, 0);
             }

@@ -56,7 +56,7 @@ impl Caller {
 
     /// The next call. Deadlines are at most about a second away, so that every call comes back; most calls
     /// that would end the caller, and lines for the log, are left out.
-    pub fn next(&mut self, now_ns: u64) -> Call {
+    pub fn call(&mut self, now_ns: u64) -> Call {
         loop {
             let call = self.draw(now_ns);
             match call.syscall() {
@@ -84,7 +84,7 @@ impl Caller {
     fn draw(&mut self, now_ns: u64) -> Call {
         let number = match self.random.below(50) {
             n if n < 42 => n as usize,
-            _ => self.random.next() as usize,
+            _ => self.random.number() as usize,
         };
         let mut args = [0; 6];
         for arg in &mut args {
@@ -114,7 +114,7 @@ impl Caller {
             8 => (1usize << random.below(64)).wrapping_sub(1),
             9 => USER_MAX.wrapping_sub(random.below(8192) as usize),
             10 => 0xffff_fffd + random.below(3) as usize,
-            _ => random.next() as usize,
+            _ => random.number() as usize,
         }
     }
 }

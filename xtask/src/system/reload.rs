@@ -17,7 +17,7 @@ const DEVICES: [&str; 4] = [
 ];
 
 const VERSIONS: &str = "\
-reload() { drv reload /pci/01:00.0 $1; echo status $?; }
+reload() { drv reload /pci/01:00.0 $1 2>&1; echo status $?; }
 tell() { drv info /pci/01:00.0; drv list | grep versions; }
 echo '== first'; tell
 echo '== next'; reload /boot/bin/test-version-next; tell
@@ -105,8 +105,8 @@ fn check_versions(report: &Report) -> anyhow::Result<()> {
 /// their names.
 const UNDER_LOAD: &str = "\
 echo '== reloads'
-( for i in 1 2 3 4 5 6 7 8; do drv reload DISK /boot/bin/PROGRAM; drv reload DISK; done ) &
-for i in 1 2 3 4 5; do sha256sum -c /SHA256SUMS | grep -v -c ': OK'; done
+( for i in 1 2 3 4; do drv reload DISK /boot/bin/PROGRAM; drv reload DISK; done ) &
+for i in 1 2 3; do sha256sum -c /SHA256SUMS | grep -v -c ': OK'; done
 wait
 echo '== list'; drv list; drv --json policy DISK
 true
@@ -117,8 +117,8 @@ fn check_under_load(report: &Report) -> anyhow::Result<()> {
     let reloads = report.section("reloads")?;
     let (gaps, sums): (Vec<&str>, Vec<&str>) =
         reloads.lines().partition(|line| line.contains("serves"));
-    ensure!(gaps.len() == 16, "not 16 reloads: {reloads:?}");
-    compare("sums", &(sums.join("\n") + "\n"), &"0\n".repeat(5))?;
+    ensure!(gaps.len() == 8, "not 8 reloads: {reloads:?}");
+    compare("sums", &(sums.join("\n") + "\n"), &"0\n".repeat(3))?;
     let list = report.section("list")?;
     ensure!(
         list.contains("running") && list.contains("\"deaths\":0"),

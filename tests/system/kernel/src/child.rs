@@ -217,7 +217,7 @@ fn random_calls(seed: u64) -> i32 {
     drop(memory);
     let mut caller = Caller::new(seed, handles, area);
     loop {
-        let call = caller.next(time::now_ns());
+        let call = caller.call(time::now_ns());
         count.fetch_add(1, Ordering::Relaxed);
         let (value, second) = syscall(call.number, call.args);
         caller.answered(&call, value, second);
