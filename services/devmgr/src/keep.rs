@@ -3,7 +3,8 @@
 //!
 //! A node's record is put away at the end of each turn of the loop, and in two places before that: with the process of a
 //! driver, before its first thread runs, so that no driver is ever unknown; and when its grants were released, so that
-//! nothing stays alive here that was given back. Whatever else was half done is done again from the record: a teardown
+//! nothing stays alive here that was given back. And whoever is told that something is published or open is told so
+//! after it was put away. Whatever else was half done is done again from the record: a teardown
 //! starts over at its present step, and each step of the fence may be taken twice.
 
 use alloc::collections::BTreeMap;
@@ -313,7 +314,13 @@ impl Manager {
             self.restore_node(record, handles);
         }
         for key in self.kept.keys(ENDPOINTS) {
-            if let Some(((info, scan), handles)) = self.kept.get::<(EndpointInfo, Scan)>(&key)
+            let Some(((info, scan), handles)) = self.kept.get::<(EndpointInfo, Scan)>(&key) else {
+                continue;
+            };
+            // Those of a driver that is on its way down were withdrawn, or are to be.
+            let serves =
+                |n: &Node| n.path == info.node && n.epoch == info.epoch && n.life.has_driver();
+            if self.nodes.iter().any(serves)
                 && let Some(endpoint) = handles.into_iter().next()
             {
                 self.endpoints.restore(info, endpoint.into_type(), scan);

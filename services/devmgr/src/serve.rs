@@ -210,6 +210,7 @@ impl Manager {
         let info = info.clone();
         let endpoint = endpoint.duplicate().map_err(|_| DevError::NoResources)?;
         let name = self.name_channel(&info)?;
+        self.keep_names();
         Ok((info, endpoint, name))
     }
 
@@ -242,6 +243,7 @@ impl Manager {
                         let name = name.clone();
                         self.tell(Some(Class::Block), &Change::Added { name });
                     }
+                    self.keep();
                     let _ = reply.send(published);
                 }
                 PartitionsRequest::Done {
@@ -298,6 +300,7 @@ impl Manager {
                     reply,
                 } => {
                     let name = self.publish(index, class, &suffix, properties, endpoint);
+                    self.keep();
                     let sent = reply.send(name);
                     self.hand_out_disks();
                     sent
@@ -310,6 +313,7 @@ impl Manager {
                         }
                     }
                     self.happened(index, Event::Running);
+                    self.keep();
                     reply.ok()
                 }
                 DriverHostRequest::Alive { beat } => {

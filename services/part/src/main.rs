@@ -15,13 +15,17 @@ use core::{
     cell::RefCell,
     pin::pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use block_client::{Disk, DiskReader, SessionError, Status};
-use ipc::{CallError, Channel, Error};
+use ipc::{CallError, Channel, Error, Refusal};
 use part::{Partition, PartitionKind, Scheme, read_table};
 use proto::devmgr::{EndpointInfo, PartitionsClient};
 use volume::{BlockError, FsError, Volume};
+
+/// Between two calls to a device manager that is not there.
+const PAUSE: Duration = Duration::from_millis(200);
 
 rt::entry!(main);
 
@@ -44,6 +48,8 @@ fn main() {
             Err(CallError::Transport(Error::TimedOut)) => {}
             // The device manager died; its successor takes the next call.
             Err(CallError::ServerDied { .. }) => {}
+            // It was stopped, or given up: somebody may start it again.
+            Err(CallError::Refused(Refusal::Unavailable)) => rt::time::sleep(PAUSE),
             Err(error) => {
                 rt::error!("{error}");
                 rt::exit(1);

@@ -7,7 +7,7 @@ use proto::bus::{
 
 use crate::assign::assign;
 use crate::config::{ConfigSpace, DeviceMemory, Width, command, id, register};
-use crate::enumerate::{FUNCTIONS_MAX, enumerate};
+use crate::enumerate::{FUNCTIONS_MAX, enumerate, take_over};
 use crate::fake::{FakeFunction, Machine, at, start};
 use crate::{fence, filter, message, msi, msix};
 
@@ -151,7 +151,11 @@ fn a_successor_takes_over_and_writes_nothing() {
         (at(0, 4, 0), FakeFunction::virtio(0xfeb1_0000, 0xfe10_0000)),
     ]);
     let mut topology = enumerate(&machine, 0, &[]);
-    assign(&machine, &mut topology, &[aperture(0xfe00_0000, 0x100_0000)]);
+    assign(
+        &machine,
+        &mut topology,
+        &[aperture(0xfe00_0000, 0x100_0000)],
+    );
     let infos = || topology.functions.iter().map(|f| f.info.clone()).collect();
     machine.trace.borrow_mut().clear();
     assert_eq!(take_over(&machine, infos()).functions, topology.functions);
