@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use super::{Report, SystemTest, compare};
 use crate::guest::disk::{Access, Disk};
 use crate::image;
+use crate::image::random::Random;
 
 /// Kills the VFS between and in the middle of reads, then too often.
 const VFS: &str = "\
@@ -158,6 +159,99 @@ fn check_devmgr(report: &Report) -> anyhow::Result<()> {
     super::endurance::check_counts(report)
 }
 
+/// Who may die in [`Trial`]. (The console is left out: it carries what the test reads.)
+const MORTALS: [&str; 8] = [
+    "acpi",
+    "devmgr",
+    "part",
+    "bootfs",
+    "vfs",
+    "ext",
+    "pci",
+    "virtio-blk",
+];
+
+/// Everything dies at seeded random moments while files are read.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Processors.
+    pub cpus: u32,
+    /// Deaths.
+    pub kills: u32,
+    /// Seed of who dies when.
+    pub seed: u64,
+}
+
+impl Trial {
+    fn script(&self) -> String {
+        let mut random = Random::named(&format!("services {}", self.seed));
+        let mut kills = String::new();
+        for _ in 0..self.kills {
+            let pause_ms = 20 + random.below(250);
+            let who = MORTALS[random.below(MORTALS.len() as u64) as usize];
+            kills.push_str(&format!("sleep 0.{pause_ms:03}; kill -9 {who}\n"));
+        }
+        let warm: String = MORTALS
+            .iter()
+            .map(|who| format!("kill -9 {who}; sleep 0.3\n"))
+            .collect();
+        let sums = "sha256sum -c /SHA256SUMS | grep -c ': OK'";
+        // A death takes 150 ms on average, a round of reading some 700.
+        let rounds: String = (0..self.kills / 4 + 1)
+            .map(|round| format!("{round} "))
+            .collect();
+        format!(
+            "drv policy virtio0 budget=4294967295 pause-min-ms=1 pause-max-ms=1\n\
+             echo '== warm'; {sums}\n{warm}{sums}\n\
+             sleep 0.5; echo '== counts before'; kernstat -l\n\
+             echo '== reading'\n({kills}) &\n\
+             for i in {rounds}; do {sums}; done\nwait; sleep 0.5; {sums}\n\
+             sleep 0.5; echo '== counts after'; kernstat -l\n\
+             echo '== list'; svc list; drv list\ntrue\n"
+        )
+    }
+
+    /// The machine, the script and the judge.
+    ///
+    /// # Errors
+    /// When the image cannot be made.
+    pub fn test(&self, name: String) -> anyhow::Result<SystemTest> {
+        let trial = self.clone();
+        let patient = "budget=1000000,pause-min-ms=1,pause-max-ms=1";
+        let words: Vec<String> = MORTALS
+            .iter()
+            .chain(&["volumes", "buses"])
+            .map(|name| format!("restart.{name}={patient}"))
+            .filter(|word| {
+                !["ext", "pci", "virtio-blk"]
+                    .iter()
+                    .any(|n| word.contains(n))
+            })
+            .collect();
+        let test = SystemTest::new(name, self.script(), move |report| trial.judge(report));
+        Ok(test
+            .command_line(&words.join(" "))
+            .cpus(self.cpus)
+            .disks([Disk::new(image::demo()?, Access::Snapshot)])
+            .time_limit(240 + 2 * u64::from(self.kills)))
+    }
+
+    fn judge(&self, report: &Report) -> anyhow::Result<()> {
+        report.expect_status(0)?;
+        let warm = report.section("warm")?;
+        let whole = whole(warm)?;
+        compare("warm", warm, &whole.repeat(2))?;
+        let rounds = self.kills as usize / 4 + 2;
+        compare("reading", report.section("reading")?, &whole.repeat(rounds))?;
+        let list = report.section("list")?;
+        ensure!(
+            !list.contains("quarantined") && !list.contains("failed"),
+            "not everything runs: {list:?}"
+        );
+        super::endurance::check_counts(report)
+    }
+}
+
 pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
     let patient = "budget=10000,pause-min-ms=1,pause-max-ms=1";
     let machine =
@@ -174,13 +268,18 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
         };
     let policy = "drv policy virtio0 budget=10000 pause-min-ms=1 pause-max-ms=1\n";
     let devmgr = format!("{policy}{DEVMGR}");
-    [1, 4]
-        .into_iter()
-        .flat_map(|cpus| {
-            [
-                machine("vfs", cpus, VFS, check_vfs),
-                machine("devmgr", cpus, &devmgr, check_devmgr),
-            ]
-        })
-        .collect()
+    let seeded = Trial {
+        cpus: 2,
+        kills: 24,
+        seed: 1,
+    };
+    [
+        machine("vfs", 1, VFS, check_vfs),
+        machine("vfs", 4, VFS, check_vfs),
+        machine("devmgr", 1, &devmgr, check_devmgr),
+        machine("devmgr", 4, &devmgr, check_devmgr),
+        seeded.test(String::from("services-seeded-cpus-2")),
+    ]
+    .into_iter()
+    .collect()
 }
