@@ -56,6 +56,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Run shell commands in a running system.
     Sh(control::ShArgs),
+    /// Build a driver and put it in the place of the one that runs in a system.
+    Push(control::PushArgs),
     /// Build the kernel, all programs and the boot archive.
     Build(build::BuildArgs),
     /// Make the demo disk image, or one of the tests', and print its path.
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Sh(args) => control::sh(&args),
+        Command::Push(args) => control::push(&args),
         Command::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => levels::run(&args),

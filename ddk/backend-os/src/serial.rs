@@ -135,10 +135,6 @@ impl<D: SerialDevice> Service<D> {
                     if let Some(device) = &mut self.device {
                         self.pump.interrupt(device, self.stream.as_mut())?;
                     }
-                    let lost = self.pump.take_lost();
-                    if lost > 0 {
-                        rt::warn!("{lost} bytes received and not read in time");
-                    }
                     self.send()?;
                 }
                 KEY_ENDPOINT => self.serve_endpoint(),
@@ -149,7 +145,7 @@ impl<D: SerialDevice> Service<D> {
         }
         if !self.draining.is_empty() {
             self.send()?;
-            let idle = match &self.device {
+            let idle = match &mut self.device {
                 Some(device) => self.pump.is_empty() && device.is_idle()?,
                 None => true,
             };
@@ -168,8 +164,9 @@ impl<D: SerialDevice> Service<D> {
         };
         if self.pump.send(device, stream)?.is_err() {
             self.stream = None;
+            return self.pump.discard(device);
         }
-        Ok(())
+        self.pump.receive(device, stream)
     }
 
     fn serve_endpoint(&mut self) {

@@ -21,6 +21,15 @@ pub enum SendInterrupt {
     Off,
 }
 
+/// Whether the device tells when it received something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Receiving {
+    /// It interrupts when something has come.
+    On,
+    /// Nobody takes what comes: it stays in the device, which holds its sender back as far as it can.
+    Paused,
+}
+
 /// A serial port, interrupt driven. Nothing here waits.
 pub trait SerialDevice: Driver {
     /// Bits per second that are set.
@@ -54,7 +63,13 @@ pub trait SerialDevice: Driver {
     ///
     /// # Errors
     /// When the device is gone.
-    fn is_idle(&self) -> Result<bool, DriverError>;
+    fn is_idle(&mut self) -> Result<bool, DriverError>;
+
+    /// Pauses receiving, or goes on with it; afterwards what is there is taken with
+    /// [`receive`](SerialDevice::receive). Nothing to do for a device that takes only what it has room for.
+    fn set_receiving(&mut self, receiving: Receiving) {
+        let _ = receiving;
+    }
 
     /// Delivers the interrupt to `events` with this key.
     ///
@@ -63,7 +78,7 @@ pub trait SerialDevice: Driver {
     fn bind(&mut self, events: &dyn EventQueue, key: u64) -> Result<(), PlatformError>;
 
     /// The interrupt came: makes the device release its line, putting what was received into `into`, and
-    /// allows the next one. Tells how much was received.
+    /// allows the next one. Tells how much was received; when `into` is full there may be more.
     ///
     /// # Errors
     /// When the device is gone, or does not release its line.

@@ -5,12 +5,15 @@ use alloc::vec::Vec;
 
 use ddk::DriverError;
 
-use crate::{SendInterrupt, SerialDevice};
+use crate::{Receiving, SendInterrupt, SerialDevice};
 
 /// Most bytes sent before the receiver is looked at.
-const SEND_STEP: usize = 1024;
+const SEND_STEP: usize = 16 * 1024;
 /// Bytes received at a time: more than any FIFO holds.
-const RECEIVE_BYTES: usize = 512;
+const RECEIVE_BYTES: usize = 16 * 1024;
+
+/// Reads of a port that nobody listens to, before something else is done.
+const DISCARDS_MAX: usize = 64;
 
 /// The stream is closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +40,8 @@ pub struct Pump {
     outgoing: Vec<u8>,
     sent: usize,
     incoming: Vec<u8>,
-    lost: u64,
+    /// Bytes of `incoming` that the stream had no room for: receiving is paused.
+    held: usize,
 }
 
 impl Default for Pump {
@@ -53,13 +57,8 @@ impl Pump {
             outgoing: Vec::new(),
             sent: 0,
             incoming: vec![0; RECEIVE_BYTES],
-            lost: 0,
+            held: 0,
         }
-    }
-
-    /// Bytes that were received while there was no room for them, since the last call.
-    pub fn take_lost(&mut self) -> u64 {
-        core::mem::take(&mut self.lost)
     }
 
     /// Whether everything that was taken from the stream was handed to the transmitter.
@@ -76,8 +75,69 @@ impl Pump {
         device: &mut D,
         stream: Option<&mut S>,
     ) -> Result<(), DriverError> {
-        let count = device.interrupt(&mut self.incoming)?;
-        self.deliver(count, stream);
+        let room = match self.held {
+            0 => self.incoming.as_mut_slice(),
+            _ => &mut [],
+        };
+        let count = device.interrupt(room)?;
+        match stream {
+            Some(stream) => {
+                if self.held == 0 && self.deliver(count, device, stream).is_err() {
+                    // The stream's end is noticed where it is sent from.
+                    return Ok(());
+                }
+                self.receive(device, stream)
+            }
+            // Nobody listens to a closed port.
+            None => self.discard(device),
+        }
+    }
+
+    /// Hands over what was received, until there is no more or the stream has no room for it; then receiving
+    /// pauses. To be called when the stream has room again.
+    ///
+    /// # Errors
+    /// When the device is gone.
+    pub fn receive<D: SerialDevice, S: Stream>(
+        &mut self,
+        device: &mut D,
+        stream: &mut S,
+    ) -> Result<(), DriverError> {
+        if self.held > 0 {
+            let bytes = self.incoming.get(..self.held).unwrap_or(&[]);
+            if stream.give(bytes) == Ok(false) {
+                return Ok(());
+            }
+            self.held = 0;
+            device.set_receiving(Receiving::On);
+        }
+        // A stream's room is bounded, and so is this.
+        while self.held == 0 {
+            let count = device.receive(&mut self.incoming)?;
+            if count == 0 {
+                return Ok(());
+            }
+            if self.deliver(count, device, stream).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream is closed: what was received for it goes.
+    ///
+    /// # Errors
+    /// When the device is gone.
+    pub fn discard<D: SerialDevice>(&mut self, device: &mut D) -> Result<(), DriverError> {
+        if self.held > 0 {
+            self.held = 0;
+            device.set_receiving(Receiving::On);
+        }
+        for _ in 0..DISCARDS_MAX {
+            if device.receive(&mut self.incoming)? == 0 {
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -109,20 +169,21 @@ impl Pump {
                 device.set_send_interrupt(SendInterrupt::On);
                 return Ok(Ok(()));
             }
-            let count = device.receive(&mut self.incoming)?;
-            self.deliver(count, Some(stream));
+            self.receive(device, stream)?;
         }
     }
 
-    fn deliver<S: Stream>(&mut self, count: usize, stream: Option<&mut S>) {
+    fn deliver<D: SerialDevice, S: Stream>(
+        &mut self,
+        count: usize,
+        device: &mut D,
+        stream: &mut S,
+    ) -> Result<(), StreamEnd> {
         let bytes = self.incoming.get(..count).unwrap_or(&[]);
-        if bytes.is_empty() {
-            return;
+        if !bytes.is_empty() && !stream.give(bytes)? {
+            self.held = count;
+            device.set_receiving(Receiving::Paused);
         }
-        let given = stream.map(|stream| stream.give(bytes));
-        // Nobody listens to a closed port; what an open one has no room for is lost.
-        if given == Some(Ok(false)) {
-            self.lost += bytes.len() as u64;
-        }
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+pub mod console;
 pub mod net;
 pub mod pci;
 pub mod queue;

@@ -8,6 +8,8 @@ pub const DEVICE_ID_MODERN: u16 = 0x1040;
 pub const DEVICE_ID_NET_TRANSITIONAL: u16 = 0x1000;
 /// Transitional device ID of a block device (4.1.2.1).
 pub const DEVICE_ID_BLOCK_TRANSITIONAL: u16 = 0x1001;
+/// Transitional device ID of a console (4.1.2.1).
+pub const DEVICE_ID_CONSOLE_TRANSITIONAL: u16 = 0x1003;
 /// Vector number that means none (4.1.5.1.2).
 pub const NO_VECTOR: u16 = 0xffff;
 

@@ -73,6 +73,11 @@ pub trait DeviceLogic: Send + 'static {
     /// # Errors
     /// Which rule the driver broke.
     fn serve(&mut self, request: &Request<'_>) -> Result<Served, String>;
+    /// Whether each queue's requests are carried out and shown one after the other; else they overtake
+    /// each other.
+    fn is_in_order(&self) -> bool {
+        false
+    }
     /// The device is reset.
     fn reset(&mut self) {}
     /// Whether a reset succeeds.
@@ -223,6 +228,11 @@ impl<L: DeviceLogic> VirtioPci<L> {
         while let Some(queue) = &mut state.queues[index] {
             match queue.pop() {
                 Ok(None) => return,
+                Ok(Some(chain)) if state.logic.is_in_order() => {
+                    if let Some(served) = self.carry_out(state, index, &chain) {
+                        self.publish(state, index, chain.head, served);
+                    }
+                }
                 Ok(Some(chain)) => {
                     self.later(state.life, &self.timing.serve_ns, move |me, state| {
                         me.serve(state, index, &chain);
@@ -234,37 +244,49 @@ impl<L: DeviceLogic> VirtioPci<L> {
     }
 
     fn serve(&self, state: &mut State<L>, index: usize, chain: &DeviceChain) {
+        let head = chain.head;
+        if let Some(served) = self.carry_out(state, index, chain) {
+            self.later(state.life, &self.timing.publish_ns, move |me, state| {
+                me.publish(state, index, head, served);
+            });
+        }
+    }
+
+    fn carry_out(&self, state: &mut State<L>, index: usize, chain: &DeviceChain) -> Option<Served> {
         let request = Request {
             queue: index as u16,
             chain,
             features: state.accepted,
             memory: self.sim.memory(),
         };
-        let served = match state.logic.serve(&request) {
-            Ok(served) => served,
-            Err(text) => return self.sim.violation(text),
-        };
-        let head = chain.head;
-        self.later(state.life, &self.timing.publish_ns, move |me, state| {
-            let Some(queue) = &mut state.queues[index] else {
-                return;
-            };
-            let told = match served {
-                Served::Lost => Ok(false),
-                Served::Done(written) => queue.complete(head, written),
-                Served::Twice(written) => queue
-                    .complete(head, written)
-                    .and_then(|_| queue.complete_raw(head.into(), written)),
-                Served::Misnamed(written) => queue.complete_raw(u32::MAX, written),
-            };
-            match told {
-                Ok(true) => me.later(state.life, &me.timing.interrupt_ns, move |me, state| {
-                    me.fire(state.registers[index].vector);
-                }),
-                Ok(false) => {}
-                Err(text) => me.sim.violation(text),
+        match state.logic.serve(&request) {
+            Ok(served) => Some(served),
+            Err(text) => {
+                self.sim.violation(text);
+                None
             }
-        });
+        }
+    }
+
+    fn publish(&self, state: &mut State<L>, index: usize, head: u16, served: Served) {
+        let Some(queue) = &mut state.queues[index] else {
+            return;
+        };
+        let told = match served {
+            Served::Lost => Ok(false),
+            Served::Done(written) => queue.complete(head, written),
+            Served::Twice(written) => queue
+                .complete(head, written)
+                .and_then(|_| queue.complete_raw(head.into(), written)),
+            Served::Misnamed(written) => queue.complete_raw(u32::MAX, written),
+        };
+        match told {
+            Ok(true) => self.later(state.life, &self.timing.interrupt_ns, move |me, state| {
+                me.fire(state.registers[index].vector);
+            }),
+            Ok(false) => {}
+            Err(text) => self.sim.violation(text),
+        }
     }
 
     /// Looks at the device's logic and its queues, to misbehave or to check.

@@ -14,7 +14,8 @@
 //!
 //! Bytes of a request go as credit allows: whoever receives them grants so many bytes, and grants more as it
 //! uses them up. So a reader that stops makes its own writer wait, and nobody else; and what is under way is
-//! bounded, whatever the other side does.
+//! bounded, whatever the other side does. Below that the line as a whole has a window towards the host, whose
+//! end may be a socket that drops what it has no room for: the host tells how many frames it has received.
 //!
 //! # Frames
 //!
@@ -32,6 +33,7 @@ mod message;
 
 pub use frame::{BODY_BYTES_MAX, Decoder, EncodeError, FRAME_BYTES_MAX, FrameError, encode};
 pub use message::{
-    COMMAND_BYTES_MAX, CREDIT_BYTES, DATA_BYTES_MAX, Ending, FromSystem, Input, OutputStream,
-    REQUESTS_MAX, ToSystem, VERSION,
+    COMMAND_BYTES_MAX, CREDIT_BYTES, DATA_BYTES_MAX, Ending, FRAME_OVERHEAD_BYTES, FromSystem,
+    Input, OutputStream, PROGRAM_BYTES_MAX, REQUESTS_MAX, Replaced, Swap, ToSystem, VERSION,
+    WINDOW_BYTES,
 };

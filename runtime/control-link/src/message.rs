@@ -11,8 +11,15 @@ pub const VERSION: u16 = 1;
 pub const DATA_BYTES_MAX: usize = 16 * 1024;
 /// Most bytes of a command line.
 pub const COMMAND_BYTES_MAX: usize = 32 * 1024;
+/// Most bytes of a driver's program.
+pub const PROGRAM_BYTES_MAX: u64 = 64 << 20;
 /// Bytes that a receiver grants at a time; at most this much of a request is under way.
 pub const CREDIT_BYTES: u32 = 256 * 1024;
+/// Bytes that a system has on the line at most, [`FRAME_OVERHEAD_BYTES`] more for each frame: what a socket
+/// holds. A virtual serial port drops what its socket has no room for.
+pub const WINDOW_BYTES: usize = 96 * 1024;
+/// What a frame costs a socket beside its bytes.
+pub const FRAME_OVERHEAD_BYTES: usize = 1024;
 /// Requests that a system serves at a time.
 pub const REQUESTS_MAX: usize = 16;
 
@@ -39,6 +46,11 @@ pub enum OutputStream {
 pub enum ToSystem {
     /// Who is there? Answered by [`FromSystem::Hello`].
     Hello,
+    /// So many frames were received since this was told last ([`WINDOW_BYTES`]).
+    Received {
+        /// Number of frames.
+        frames: u32,
+    },
     /// Runs a command line with `sh`.
     Execute {
         /// Number of the request.
@@ -49,6 +61,17 @@ pub enum ToSystem {
         input: Input,
         /// Bytes of output that are granted to begin with, both streams together.
         credit: u32,
+    },
+    /// Puts a driver's program in the place of the one that runs, on every device that it drives; one that
+    /// drives none yet is started where it is the best. The program follows as [`ToSystem::Data`], up to
+    /// [`ToSystem::End`]; a [`ToSystem::Cancel`] after that comes too late.
+    Replace {
+        /// Number of the request.
+        id: u32,
+        /// The driver's name in its manifest.
+        driver: String,
+        /// Bytes of the program, at most [`PROGRAM_BYTES_MAX`].
+        length: u64,
     },
     /// Bytes of a request, at most [`DATA_BYTES_MAX`], after those up to `offset`.
     Data {
@@ -129,6 +152,11 @@ pub enum Ending {
         /// 0 to 255.
         status: u8,
     },
+    /// The program was offered to these devices.
+    Replaced {
+        /// Each device, and what became of it.
+        devices: Vec<Replaced>,
+    },
     /// It was cancelled.
     Cancelled,
     /// The system switched itself off meanwhile; not the system says this, but who runs it.
@@ -143,24 +171,37 @@ pub enum Ending {
     },
 }
 
-impl ToSystem {
-    /// The request that it belongs to.
-    pub fn id(&self) -> Option<u32> {
-        match self {
-            ToSystem::Hello => None,
-            ToSystem::Execute { id, .. }
-            | ToSystem::Data { id, .. }
-            | ToSystem::End { id }
-            | ToSystem::Credit { id, .. }
-            | ToSystem::Cancel { id } => Some(*id),
-        }
-    }
+/// What a new program did to a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Path of the device's node.
+    pub node: String,
+    /// The swap, or why nothing was swapped.
+    pub swap: Result<Swap, String>,
+}
 
+/// One program in another one's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swap {
+    /// Version that served before, if one did.
+    pub before: Option<String>,
+    /// Version that serves now.
+    pub now: String,
+    /// Incarnation that serves now.
+    pub epoch: u32,
+    /// Why the version of before serves again, if it does.
+    pub fell_back: Option<String>,
+    /// How long nobody served, in nanoseconds of the system's clock.
+    pub gap_ns: u64,
+}
+
+impl ToSystem {
     /// The request that it belongs to, to be renumbered.
     pub fn id_mut(&mut self) -> Option<&mut u32> {
         match self {
-            ToSystem::Hello => None,
+            ToSystem::Hello | ToSystem::Received { .. } => None,
             ToSystem::Execute { id, .. }
+            | ToSystem::Replace { id, .. }
             | ToSystem::Data { id, .. }
             | ToSystem::End { id }
             | ToSystem::Credit { id, .. }
@@ -170,7 +211,7 @@ impl ToSystem {
 
     /// Whether it begins a request.
     pub fn begins(&self) -> bool {
-        matches!(self, ToSystem::Execute { .. })
+        matches!(self, ToSystem::Execute { .. } | ToSystem::Replace { .. })
     }
 }
 

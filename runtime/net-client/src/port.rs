@@ -158,7 +158,10 @@ impl FramePort {
     }
 
     /// Takes back the buffers of what was sent.
-    fn reclaim(&mut self) -> Result<(), SessionError> {
+    ///
+    /// # Errors
+    /// As [`Session::sent`].
+    pub fn reclaim(&mut self) -> Result<(), SessionError> {
         while let Some(done) = self.session.sent()? {
             if done.status != Status::OK {
                 self.tx_failed += 1;

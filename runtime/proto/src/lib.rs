@@ -11,6 +11,7 @@ pub mod bus;
 pub mod console;
 pub mod devmgr;
 pub mod fs;
+pub mod inet;
 pub mod interrupt_test;
 pub mod net;
 pub mod power;

@@ -25,6 +25,14 @@ pub mod name {
     pub const DEV: &str = "dev";
     /// Scheme `proc:`, see [`proc`](crate::proc).
     pub const PROC: &str = "proc";
+    /// Scheme `tcp:`, see [`inet`](crate::inet).
+    pub const TCP: &str = "tcp";
+    /// Scheme `udp:`, see [`inet`](crate::inet).
+    pub const UDP: &str = "udp";
+    /// Scheme `dns:`, see [`inet`](crate::inet).
+    pub const DNS: &str = "dns";
+    /// Scheme `ip:`, see [`inet`](crate::inet).
+    pub const IP: &str = "ip";
     /// See [`power`](crate::power).
     pub const POWER: &str = "power";
     /// See [`console`](crate::console).

@@ -10,6 +10,8 @@ extern crate alloc;
 
 mod credit;
 mod family;
+mod window;
 
 pub use credit::{Receiving, Refused, Sending};
 pub use family::descendants;
+pub use window::Window;

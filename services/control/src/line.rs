@@ -4,11 +4,13 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use control::Window;
 use control_link::{Decoder, FrameError, FromSystem, ToSystem, encode};
 use rt::abi::Signals;
 use rt::proto::devmgr::EndpointsClient;
 use rt::proto::serial::SerialEndpointClient;
 use rt::proto::stream::CHUNK_MAX;
+use rt::time::now_ns;
 use rt::{AsHandle, Channel, Deadline, Error, HandleList, Port, Watch};
 
 /// Bits per second that are set; a virtual port has no rate.
@@ -22,6 +24,11 @@ const READS_MAX: usize = 64;
 pub struct Line {
     stream: Channel,
     decoder: Decoder,
+    /// Frames that wait for the window.
+    waiting: VecDeque<Vec<u8>>,
+    waiting_bytes: usize,
+    window: Window,
+    /// Bytes that wait for the port.
     outbox: VecDeque<u8>,
     buffer: Vec<u8>,
 }
@@ -44,6 +51,9 @@ impl Line {
                         return Ok(Line {
                             stream,
                             decoder: Decoder::new(),
+                            waiting: VecDeque::new(),
+                            waiting_bytes: 0,
+                            window: Window::default(),
                             outbox: VecDeque::new(),
                             buffer: Vec::new(),
                         });
@@ -90,24 +100,52 @@ impl Line {
 
     /// Whether output may be produced now: what waits to be sent is bounded.
     pub fn has_room(&self) -> bool {
-        self.outbox.len() < OUTBOX_BYTES
+        self.outbox.len().saturating_add(self.waiting_bytes) < OUTBOX_BYTES
     }
 
     /// Puts a message behind those that wait.
     pub fn send(&mut self, message: &FromSystem) {
         match encode(message) {
-            Ok(frame) => self.outbox.extend(frame),
+            Ok(frame) => {
+                self.waiting_bytes = self.waiting_bytes.saturating_add(frame.len());
+                self.waiting.push_back(frame);
+            }
             // Messages are made within their limits.
             Err(error) => rt::error!("not sent: {error}"),
         }
     }
 
-    /// Hands over what the port takes. Tells whether everything was taken.
+    /// The host has received so many frames.
+    pub fn received(&mut self, frames: u32) {
+        self.window.received(frames, now_ns());
+    }
+
+    /// Nothing is on the line any more: a host begins.
+    pub fn begin(&mut self) {
+        self.window.clear();
+    }
+
+    /// Hands over what window and port take. Gives the time to try again, although nothing was heard.
     ///
     /// # Errors
     /// `PeerClosed` when the port is gone.
-    pub fn flush(&mut self) -> Result<bool, Error> {
-        while !self.outbox.is_empty() {
+    pub fn flush(&mut self) -> Result<Deadline, Error> {
+        loop {
+            while let Some(frame) = self.waiting.front() {
+                if !self.window.has_room(frame.len(), now_ns()) {
+                    break;
+                }
+                self.window.sent(frame.len());
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(frame.len());
+                self.outbox.extend(frame);
+                self.waiting.pop_front();
+            }
+            if self.outbox.is_empty() {
+                return Ok(match self.waiting.is_empty() {
+                    true => Deadline::FOREVER,
+                    false => Deadline::from_ns(self.window.retry_at_ns()),
+                });
+            }
             let (front, _) = self.outbox.as_slices();
             let chunk = front.get(..front.len().min(CHUNK_MAX)).unwrap_or(front);
             let taken = chunk.len();
@@ -115,10 +153,9 @@ impl Line {
                 Ok(()) => {
                     self.outbox.drain(..taken);
                 }
-                Err(Error::ShouldWait) => return Ok(false),
+                Err(Error::ShouldWait) => return Ok(Deadline::FOREVER),
                 Err(error) => return Err(error),
             }
         }
-        Ok(true)
     }
 }

@@ -11,6 +11,10 @@ mod execute;
 #[cfg(target_os = "none")]
 mod line;
 #[cfg(target_os = "none")]
+mod replace;
+#[cfg(target_os = "none")]
+mod request;
+#[cfg(target_os = "none")]
 mod service;
 
 #[cfg(target_os = "none")]

@@ -10,10 +10,12 @@ use control_link::{
 };
 use rt::proto::devmgr::EndpointsClient;
 use rt::proto::proc::ProcessesClient;
-use rt::{AsHandle, Channel, Deadline, Error, Packet, Port, Vmo, startup};
+use rt::{AsHandle, Channel, Error, Packet, Port, Vmo, startup};
 
 use crate::execute::Execution;
 use crate::line::Line;
+use crate::replace::Replacement;
+use crate::request::Request;
 
 const KEY_LINE: u64 = 1;
 const KEY_REQUEST: u64 = 2;
@@ -26,7 +28,7 @@ struct Control {
     processes: Option<ProcessesClient>,
     incarnation: u64,
     line: Line,
-    requests: BTreeMap<u32, Execution>,
+    requests: BTreeMap<u32, Request>,
     damaged: u32,
 }
 
@@ -100,13 +102,15 @@ impl Control {
             self.requests.remove(&id);
             self.line.send(&FromSystem::Ended { id, ending });
         }
-        self.line.flush()?;
+        let again = self.line.flush()?;
         if more {
             self.port.queue(KEY_AGAIN, 0)?;
         }
         let mut packets = [Packet::default(); 16];
-        self.port.wait(&mut packets, Deadline::FOREVER)?;
-        Ok(())
+        match self.port.wait(&mut packets, again) {
+            Ok(_) | Err(Error::TimedOut | Error::ShouldWait) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// A line of garbage is one line of the log, not one each.
@@ -131,31 +135,29 @@ impl Control {
 
     fn serve(&mut self, message: ToSystem) {
         match message {
-            ToSystem::Hello => self.hello(),
+            ToSystem::Hello => {
+                self.line.begin();
+                self.hello();
+            }
+            ToSystem::Received { frames } => self.line.received(frames),
             ToSystem::Execute {
                 id,
                 command,
                 input,
                 credit,
-            } => {
-                if let Err(reason) = self.execute(id, &command, input, credit) {
-                    self.refuse(id, reason);
-                }
-            }
+            } => self.begin(id, |control| {
+                let execution = control.execute(id, &command, input, credit)?;
+                Ok(Request::Execution(execution))
+            }),
+            ToSystem::Replace { id, driver, length } => self.begin(id, |_| {
+                let replacement = Replacement::start(id, driver, length)?;
+                Ok(Request::Replacement(replacement))
+            }),
             ToSystem::Data { id, offset, bytes } => {
-                let Some(request) = self.requests.get_mut(&id) else {
-                    return;
-                };
-                if let Err(reason) = request.input(offset, bytes) {
-                    request.cancel(self.processes.as_ref());
-                    self.requests.remove(&id);
-                    self.refuse(id, reason);
-                }
+                self.with(id, |request, _| request.input(offset, bytes));
             }
             ToSystem::End { id } => {
-                if let Some(request) = self.requests.get_mut(&id) {
-                    request.end_input();
-                }
+                self.with(id, |request, port| request.end_input(port, KEY_REQUEST));
             }
             ToSystem::Credit { id, bytes } => {
                 if let Some(request) = self.requests.get_mut(&id) {
@@ -171,22 +173,52 @@ impl Control {
         }
     }
 
-    fn execute(&mut self, id: u32, command: &str, input: Input, credit: u32) -> Result<(), String> {
+    /// Begins a request, or tells why not.
+    fn begin(&mut self, id: u32, start: impl FnOnce(&mut Control) -> Result<Request, String>) {
         if id == 0 || self.requests.contains_key(&id) {
             // An end for this number would be taken for the other one's.
             rt::warn!("a request with number {id}, which is in use");
-            return Ok(());
+            return;
         }
-        if self.requests.len() >= REQUESTS_MAX {
-            return Err(format!("{REQUESTS_MAX} requests are under way already"));
+        let started = if self.requests.len() >= REQUESTS_MAX {
+            Err(format!("{REQUESTS_MAX} requests are under way already"))
+        } else {
+            start(self)
+        };
+        match started {
+            Ok(request) => {
+                self.requests.insert(id, request);
+            }
+            Err(reason) => self.refuse(id, reason),
         }
+    }
+
+    /// Lets a request take something; one that cannot is over. What is over takes nothing.
+    fn with(&mut self, id: u32, take: impl FnOnce(&mut Request, &Port) -> Result<(), String>) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        if let Err(reason) = take(request, &self.port) {
+            request.cancel(self.processes.as_ref());
+            self.requests.remove(&id);
+            self.refuse(id, reason);
+        }
+    }
+
+    fn execute(
+        &mut self,
+        id: u32,
+        command: &str,
+        input: Input,
+        credit: u32,
+    ) -> Result<Execution, String> {
         if command.len() > COMMAND_BYTES_MAX {
             return Err(format!(
                 "a command of {} bytes, where {COMMAND_BYTES_MAX} is the most",
                 command.len()
             ));
         }
-        let request = Execution::start(
+        let execution = Execution::start(
             &self.shell,
             id,
             command,
@@ -195,10 +227,9 @@ impl Control {
             &self.port,
             KEY_REQUEST,
         )?;
-        if let Some(greeting) = request.greeting() {
+        if let Some(greeting) = execution.greeting() {
             self.line.send(&greeting);
         }
-        self.requests.insert(id, request);
-        Ok(())
+        Ok(execution)
     }
 }

@@ -22,11 +22,15 @@ pub struct Names {
     next: BTreeMap<String, u32>,
 }
 
-/// The stem of a driver's endpoints. Interfaces are `eth`, whatever drives them; else it is the driver's name up to the
-/// first `-`, without digits at the end.
+/// The stem of a driver's endpoints. Interfaces are `eth`, whatever drives them, and serial ports of a hypervisor `hvc`;
+/// else it is the driver's name up to the first `-`, without digits at the end.
 pub fn stem(class: Class, driver: &str) -> &str {
     if class == Class::NET {
         return "eth";
+    }
+    // Not among the disks of virtio, which are `virtio` too.
+    if class == Class::SERIAL && driver.starts_with("virtio-") {
+        return "hvc";
     }
     let word = driver.split('-').next().unwrap_or(driver);
     let stem = word.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -79,6 +83,7 @@ mod tests {
     fn stems() {
         assert_eq!(stem(Class::BLOCK, "virtio-blk"), "virtio");
         assert_eq!(stem(Class::SERIAL, "uart16550"), "uart");
+        assert_eq!(stem(Class::SERIAL, "virtio-console"), "hvc");
         assert_eq!(stem(Class::SERIAL, "8250"), "8250");
         assert_eq!(stem(Class::BLOCK, "nvme"), "nvme");
         assert_eq!(stem(Class::NET, "virtio-net"), "eth");

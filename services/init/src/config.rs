@@ -11,7 +11,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 /// Keys that have a meaning.
-pub const KEYS: &[&str] = &["services", "root", "control", "console"];
+pub const KEYS: &[&str] = &["services", "root", "control", "console", "dashboard-token"];
 
 /// Start of the keys with rules for one service.
 const RESTART: &str = "restart.";

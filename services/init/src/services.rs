@@ -5,7 +5,7 @@
 //! as `NAME`. Calls to a provider that does not run yet, or not at present, wait in the channel, so the order of
 //! starting does not matter.
 
-use bulkhead_abi::{PRIORITY_DRIVER, PRIORITY_MANAGER, ResourceKind};
+use bulkhead_abi::{PRIORITY_DEFAULT, PRIORITY_DRIVER, PRIORITY_MANAGER, ResourceKind};
 use proto::devmgr::RestartRules;
 use supervision::heartbeat::{DEFAULT_RHYTHM, Rhythm};
 use supervision::restart;
@@ -168,6 +168,40 @@ pub const SERVICES: &[Service] = &[
         rhythm: Some(DEFAULT_RHYTHM),
         on_exit: AGAIN,
     },
+    Service {
+        name: "netstack",
+        program: "bin/netstack",
+        priority: PRIORITY_DRIVER,
+        arguments: &[],
+        grants: &[
+            Grant::Log,
+            Grant::Use("net"),
+            Grant::Serve("tcp"),
+            Grant::Serve("udp"),
+            Grant::Serve("dns"),
+            Grant::Serve("ip"),
+        ],
+        rhythm: None,
+        on_exit: AGAIN,
+    },
+    Service {
+        name: "httpd",
+        program: "bin/httpd",
+        priority: PRIORITY_DEFAULT,
+        arguments: &[],
+        grants: &[
+            Grant::Log,
+            Grant::Use("tcp"),
+            Grant::Use("ip"),
+            Grant::Use("file"),
+            Grant::Use("dev"),
+            Grant::Use("drv"),
+            Grant::Use("proc"),
+            Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
+        ],
+        rhythm: None,
+        on_exit: AGAIN,
+    },
     // Only where the configuration names a port for it. It passes on what the shell has.
     Service {
         name: "control",
@@ -187,6 +221,10 @@ pub const SERVICES: &[Service] = &[
             Grant::Use("proc"),
             Grant::Use("services"),
             Grant::Use("power"),
+            Grant::Use("tcp"),
+            Grant::Use("udp"),
+            Grant::Use("dns"),
+            Grant::Use("ip"),
             Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
             Grant::Resource("system", ResourceKind::System, 0, 1),
         ],
@@ -199,7 +237,7 @@ pub const SERVICES: &[Service] = &[
 pub const SHELL: Service = Service {
     name: "sh",
     program: "bin/sh",
-    priority: bulkhead_abi::PRIORITY_DEFAULT,
+    priority: PRIORITY_DEFAULT,
     arguments: &[],
     grants: &[
         Grant::Log,
@@ -213,6 +251,10 @@ pub const SHELL: Service = Service {
         Grant::Use("services"),
         Grant::Use("power"),
         Grant::Use("console"),
+        Grant::Use("tcp"),
+        Grant::Use("udp"),
+        Grant::Use("dns"),
+        Grant::Use("ip"),
         // For `log` and `bench`: reading the log and the kernel's counts.
         Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
         Grant::Resource("system", ResourceKind::System, 0, 1),

@@ -115,6 +115,8 @@ impl Supervisor {
     /// What every process finds in its environment.
     fn environment(&self) -> Vec<(String, String)> {
         let root = self.config.get("root").map(|root| ("BULKHEAD_ROOT", root));
+        let token = self.config.get("dashboard-token");
+        let token = token.map(|token| ("BULKHEAD_DASHBOARD_TOKEN", token));
         let restart = services::RESTARTED_BY_OTHERS.iter().filter_map(|name| {
             let words = self.config.get(&format!("restart.{name}"))?;
             Some((environment_name(name), words.to_string()))
@@ -127,6 +129,7 @@ impl Supervisor {
         ]
         .into_iter()
         .chain(root)
+        .chain(token)
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .chain(restart)
         .collect()

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::{Profile, Program, target_folder, workspace_root};
+use crate::UsageError;
 use crate::setup::{self, Toolchain};
 use crate::tool::{self, Output};
 
@@ -184,9 +185,51 @@ pub(super) fn build_programs(
     if owners.is_empty() {
         return Ok(Vec::new());
     }
+    let chosen: Vec<&Package> = packages.iter().collect();
+    build_packages(toolchain, profile, &chosen)
+}
+
+/// Builds the package that has a program of that name, or that name itself; gives the program.
+///
+/// # Errors
+///
+/// [`UsageError`] when there is none; when it does not compile.
+pub(super) fn build_program(
+    toolchain: &Toolchain,
+    profile: Profile,
+    name: &str,
+) -> anyhow::Result<Program> {
+    let packages = packages()?;
+    let mut of_image = packages.iter().filter(|package| package.in_image);
+    let package = of_image.find(|package| {
+        package.name == name || package.binaries.iter().any(|binary| binary == name)
+    });
+    let package = package.ok_or_else(|| {
+        UsageError(format!(
+            "no package has a program {name:?} for the system's image"
+        ))
+    })?;
+    let mut programs = build_packages(toolchain, profile, &[package])?;
+    let place = programs.iter().position(|program| program.name == name);
+    match (place, programs.len()) {
+        (Some(place), _) => Ok(programs.swap_remove(place)),
+        (None, 1) => Ok(programs.swap_remove(0)),
+        (None, _) => Err(UsageError(format!(
+            "package {name} has the programs {}; name one",
+            package.binaries.join(", ")
+        ))
+        .into()),
+    }
+}
+
+fn build_packages(
+    toolchain: &Toolchain,
+    profile: Profile,
+    packages: &[&Package],
+) -> anyhow::Result<Vec<Program>> {
     let mut command = toolchain.cargo("build", &program_flags());
     command.arg("--bins");
-    for package in &packages {
+    for package in packages {
         command.args(["--package", &package.name]);
     }
     let folder = format!("programs{}", toolchain.folder_suffix());
@@ -197,9 +240,9 @@ pub(super) fn build_programs(
         .map(|(name, elf)| {
             let stripped = stripped_folder.join(&name);
             strip(&elf, &stripped)?;
-            let for_bench = owners
-                .get(name.as_str())
-                .is_some_and(|package| package.for_bench);
+            let for_bench = packages
+                .iter()
+                .any(|package| package.for_bench && package.binaries.contains(&name));
             Ok(Program {
                 name,
                 for_bench,

@@ -150,6 +150,15 @@ pub fn build(profile: Profile) -> anyhow::Result<Built> {
     Ok(Built { kernel, programs })
 }
 
+/// Builds one program, by its own name or its package's.
+///
+/// # Errors
+///
+/// When there is no such program, or it does not compile.
+pub fn build_program(profile: Profile, name: &str) -> anyhow::Result<Program> {
+    cargo::build_program(&Toolchain::ensure()?, profile, name)
+}
+
 /// Builds the documentation of all packages and fails on a warning.
 ///
 /// # Errors

@@ -152,6 +152,44 @@ impl Client {
         })
     }
 
+    /// Puts a driver's program in the place of the one that runs. `progress` is told how many bytes the system
+    /// has taken.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn replace(
+        &mut self,
+        driver: &str,
+        program: Vec<u8>,
+        limits: &Limits,
+        mut progress: impl FnMut(u64),
+    ) -> anyhow::Result<Ended> {
+        let id = self.new_id();
+        let length = program.len() as u64;
+        send(
+            &self.output,
+            &ToSystem::Replace {
+                id,
+                driver: driver.to_owned(),
+                length,
+            },
+        )?;
+        let credit = Arc::new(Credit::default());
+        let (output, given) = (self.output.clone(), credit.clone());
+        let source = Box::new(io::Cursor::new(program));
+        thread::spawn(move || send_all(id, source, &output, &given));
+        // The first grant is for what was not sent yet.
+        let mut granted = 0u64;
+        self.until_ended(id, limits, |_, message| {
+            if let FromSystem::Credit { bytes, .. } = message {
+                credit.grant(bytes);
+                granted += u64::from(bytes);
+                progress(granted.saturating_sub(CREDIT_BYTES.into()).min(length));
+            }
+            Ok(())
+        })
+    }
+
     /// Gives each message of the request to `each`, up to the request's end.
     fn until_ended(
         &mut self,

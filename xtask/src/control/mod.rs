@@ -6,9 +6,11 @@
 //! requests with it and disturbs no other.
 
 mod client;
+mod push;
 pub mod registry;
 mod sh;
 pub mod switch;
 
 pub use client::{Client, Ended, Interrupt, Limits};
+pub use push::{PushArgs, push};
 pub use sh::{ShArgs, sh};

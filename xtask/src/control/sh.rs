@@ -75,9 +75,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// The exit status that tells a caller; says on standard error what needs saying.
-fn status(ended: &Ended) -> u8 {
+pub(super) fn status(ended: &Ended) -> u8 {
     match ended {
         Ended::ByItself(Ending::Exited { status }) => *status,
+        // What was asked for has no such end.
+        Ended::ByItself(Ending::Replaced { .. }) => STATUS_NOT_SERVED,
         Ended::ByItself(Ending::Cancelled) => {
             eprintln!("xtask: the request was cancelled");
             STATUS_NOT_SERVED

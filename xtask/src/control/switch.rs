@@ -131,14 +131,21 @@ impl Switch {
         let mut decoder = Decoder::new();
         let mut buffer = vec![0; 64 * 1024];
         while let Some(bytes) = read_some(&mut line, &mut buffer) {
-            decoder.push(bytes, |message| match message {
-                Ok(message) => self.answered(message),
-                // Before the first greeting the line may carry anything.
-                Err(error) if self.is_up() => {
-                    self.lost(&format!("the control port brought {error}"));
+            let mut frames = 0;
+            decoder.push(bytes, |message| {
+                frames += 1;
+                match message {
+                    Ok(message) => self.answered(message),
+                    // Before the first greeting the line may carry anything.
+                    Err(error) if self.is_up() => {
+                        self.lost(&format!("the control port brought {error}"));
+                    }
+                    Err(_) => {}
                 }
-                Err(_) => {}
             });
+            if frames > 0 {
+                self.send(&ToSystem::Received { frames });
+            }
         }
     }
 

@@ -27,11 +27,11 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Boots, prints the line of a system that is ready, and stays to its end.
 pub(super) fn run(
     mut machine: Machine,
+    transport: Transport,
     time_limit: Option<Duration>,
     built: &Built,
 ) -> anyhow::Result<Outcome> {
-    let transport = Transport::Uart;
-    machine.command_line = format!("{} {}", transport.words(), machine.command_line);
+    machine.command_line = format!("{} console=off {}", transport.word(), machine.command_line);
     // Not below the repository: a socket's address may have 107 bytes at most.
     let folder = tempfile::Builder::new().prefix("bulkhead-").tempdir()?;
     let system = System {

@@ -18,7 +18,7 @@ use anyhow::Context;
 
 use crate::build::{self, ArchiveExtras, Built, ProfileArgs};
 use crate::guest::disk::{self, Access, Disk};
-use crate::guest::{self, Machine, Outcome, Streams};
+use crate::guest::{self, Machine, Outcome, Streams, Transport};
 use crate::symbols::{Annotator, Symbols};
 use crate::{UsageError, image, setup};
 
@@ -62,6 +62,9 @@ pub struct RunArgs {
     /// With --headless: go on in the background once the line is printed.
     #[arg(long, requires = "headless")]
     detach: bool,
+    /// What carries the control port, which a system without --exec and --script has.
+    #[arg(long, value_enum, default_value_t)]
+    control: Transport,
     /// Give up after so many seconds; 300 with --exec or --script, else no limit.
     #[arg(long, value_name = "N")]
     timeout_s: Option<u64>,
@@ -146,7 +149,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         (None, _) => None,
     };
     let outcome = match commands {
-        _ if args.headless => headless::run(machine, time_limit, &built)?,
+        _ if args.headless => headless::run(machine, args.control, time_limit, &built)?,
         Some(_) => without_terminal(&machine, time_limit, &built)?,
         None => with_terminal(&machine, time_limit, &built)?,
     };

@@ -16,7 +16,7 @@ mod tests;
 use ddk::{
     DeviceContext, Driver, DriverError, EventQueue, Irq, PlatformError, PortIo, StopReason, info,
 };
-use ddk_class_serial::{SendInterrupt, SerialDevice};
+use ddk_class_serial::{Receiving, SendInterrupt, SerialDevice};
 
 use registers as reg;
 
@@ -168,8 +168,15 @@ impl SerialDevice for Uart {
         }
     }
 
-    fn is_idle(&self) -> Result<bool, DriverError> {
+    fn is_idle(&mut self) -> Result<bool, DriverError> {
         Ok(self.line_status()? & reg::LSR_IDLE != 0)
+    }
+
+    fn set_receiving(&mut self, receiving: Receiving) {
+        match receiving {
+            Receiving::On => self.enable(self.enabled | reg::IER_RECEIVED),
+            Receiving::Paused => self.enable(self.enabled & !reg::IER_RECEIVED),
+        }
     }
 
     fn bind(&mut self, events: &dyn EventQueue, key: u64) -> Result<(), PlatformError> {

@@ -233,7 +233,7 @@ fn a_long_output_goes_out_whole_and_in_order() {
 }
 
 #[test]
-fn input_arrives_and_what_has_no_room_is_counted() {
+fn input_arrives_and_what_has_no_room_waits_in_the_port() {
     let (model, cx, mut uart) = start();
     let events = cx.event_queue().unwrap();
     uart.bind(&*events, 5).unwrap();
@@ -250,10 +250,19 @@ fn input_arrives_and_what_has_no_room_is_counted() {
     assert_eq!(client.got, b"hello");
     model.type_in(b"more");
     pump.interrupt(&mut uart, Some(&mut client)).unwrap();
-    assert_eq!(pump.take_lost(), 4);
+    assert_eq!(model.state.lock().unwrap().ier & 1, 0, "paused");
+    model.type_in(b" of it");
+    pump.interrupt(&mut uart, Some(&mut client)).unwrap();
+    assert_eq!(client.got, b"hello");
+    client.room = 100;
+    pump.receive(&mut uart, &mut client).unwrap();
+    assert_eq!(client.got, b"hellomore of it");
+    assert_eq!(model.state.lock().unwrap().ier & 1, 1, "on again");
     model.type_in(b"x");
     pump.interrupt::<_, Client>(&mut uart, None).unwrap();
-    assert_eq!(pump.take_lost(), 0, "nobody listens");
+    model.type_in(b"y");
+    pump.interrupt(&mut uart, Some(&mut client)).unwrap();
+    assert_eq!(client.got, b"hellomore of ity", "nobody listened to x");
 }
 
 #[test]

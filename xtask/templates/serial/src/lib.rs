@@ -126,7 +126,7 @@ impl SerialDevice for {{type}} {
         self.registers.interrupt_enable().write(bits);
     }
 
-    fn is_idle(&self) -> Result<bool, DriverError> {
+    fn is_idle(&mut self) -> Result<bool, DriverError> {
         Ok(self.status()? & ROOM != 0)
     }
 

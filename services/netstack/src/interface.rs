@@ -1,0 +1,369 @@
+//! An interface: a link with addresses, routes, and the sockets that live on it.
+//!
+//! Each interface has its own set of sockets, since smoltcp lets an interface send for every socket of the set that it is
+//! given. Which interface a connection belongs to is decided once, when it is made.
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::net::IpAddr;
+
+use proto::inet::{Configuration, InterfaceState, NetworkError, Origin};
+use smoltcp::iface::{Config, PollIngressSingleResult, PollResult, Route, SocketHandle, SocketSet};
+use smoltcp::socket::{dhcpv4, dns};
+use smoltcp::time::Instant;
+use smoltcp::wire::{
+    EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Address, Ipv6Address, Ipv6Cidr,
+};
+
+use crate::device::{Device, Recorder};
+use crate::link::{Link, Medium, Properties};
+
+/// What DHCP found out.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Lease {
+    /// Name servers.
+    pub name_servers: Vec<IpAddr>,
+}
+
+/// See the module.
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    pub(crate) device: Device,
+    pub(crate) iface: Box<smoltcp::iface::Interface>,
+    /// Its sockets.
+    pub sockets: SocketSet<'static>,
+    pub(crate) dns: SocketHandle,
+    dhcp: Option<SocketHandle>,
+    /// The address that DHCP gave.
+    leased: Option<IpCidr>,
+    /// Addresses that were set by hand, or come with the interface.
+    fixed: Vec<IpCidr>,
+    enabled: bool,
+}
+
+/// Frames that are received in a row before others get their turn.
+const BATCH: usize = 64;
+
+impl Interface {
+    /// An interface over a link, without addresses but for those that every interface has.
+    pub fn new(name: &str, link: Box<dyn Link>, seed: u64, now: Instant) -> Interface {
+        let mut device = Device::new(link);
+        let (address, slaac) = match device.properties.medium {
+            Medium::Ethernet(mac) => (
+                HardwareAddress::Ethernet(EthernetAddress::from_bytes(&mac)),
+                true,
+            ),
+            Medium::Ip => (HardwareAddress::Ip, false),
+        };
+        let mut config = Config::new(address);
+        config.random_seed = seed;
+        config.slaac = slaac;
+        let iface = Box::new(smoltcp::iface::Interface::new(config, &mut device, now));
+        let mut sockets = SocketSet::new(Vec::new());
+        let dns = sockets.add(dns::Socket::new(&[], crate::serve::query_slots()));
+        let mut interface = Interface {
+            name: name.into(),
+            device,
+            iface,
+            sockets,
+            dns,
+            dhcp: None,
+            leased: None,
+            fixed: Vec::new(),
+            enabled: true,
+        };
+        if let Medium::Ethernet(mac) = interface.device.properties.medium {
+            // The only address that can always be had (RFC 4291, 2.5.6 and appendix A).
+            let _ = interface.add_address(IpCidr::Ipv6(Ipv6Cidr::new(link_local(mac), 64)));
+        }
+        interface
+    }
+
+    /// Gets its IPv4 address by DHCP from now on, or by hand.
+    pub fn configure(&mut self, configuration: Configuration) {
+        match (configuration, self.dhcp) {
+            (Configuration::Dhcp, None) => {
+                self.dhcp = Some(self.sockets.add(dhcpv4::Socket::new()));
+            }
+            (Configuration::Static, Some(handle)) => {
+                self.sockets.remove(handle);
+                self.dhcp = None;
+                self.release();
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it has its address from DHCP.
+    pub fn uses_dhcp(&self) -> bool {
+        self.dhcp.is_some()
+    }
+
+    /// What its link is.
+    pub fn properties(&self) -> Properties {
+        self.device.properties
+    }
+
+    /// State.
+    pub fn state(&self) -> InterfaceState {
+        match (self.enabled, self.device.link.is_up()) {
+            (false, _) => InterfaceState::Down,
+            (true, false) => InterfaceState::NoCarrier,
+            (true, true) => InterfaceState::Up,
+        }
+    }
+
+    /// Up or down.
+    pub fn set_enabled(&mut self, state: InterfaceState) {
+        self.enabled = state != InterfaceState::Down;
+    }
+
+    /// Its addresses and where they come from.
+    pub fn addresses(&self) -> Vec<(IpCidr, Origin)> {
+        let addresses = self.iface.ip_addrs().iter();
+        addresses
+            .map(|cidr| {
+                let fixed = self.fixed.contains(cidr);
+                let origin = if fixed {
+                    Origin::Static
+                } else {
+                    Origin::Automatic
+                };
+                (*cidr, origin)
+            })
+            .collect()
+    }
+
+    /// Whether it is its address.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.iface.has_ip_addr(IpAddress::from(address))
+    }
+
+    /// Gives it an address. With an IPv4 address, DHCP ends.
+    pub fn add_address(&mut self, cidr: IpCidr) -> Result<(), NetworkError> {
+        if !cidr.address().is_unicast() {
+            return Err(NetworkError::Invalid);
+        }
+        if self.iface.has_ip_addr(cidr.address()) {
+            return Err(NetworkError::AlreadyExists);
+        }
+        if matches!(cidr, IpCidr::Ipv4(_)) {
+            self.configure(Configuration::Static);
+        }
+        self.push_address(cidr)?;
+        self.fixed.push(cidr);
+        Ok(())
+    }
+
+    fn push_address(&mut self, cidr: IpCidr) -> Result<(), NetworkError> {
+        let mut outcome = Ok(());
+        self.iface.update_ip_addrs(|list| {
+            // The order matters: the first IPv4 address is the source of what leaves the network.
+            outcome = list.push(cidr).map_err(|_| NetworkError::LimitReached);
+        });
+        outcome
+    }
+
+    /// Takes an address away.
+    pub fn remove_address(&mut self, address: IpAddr) -> Result<(), NetworkError> {
+        let address = IpAddress::from(address);
+        if !self.iface.has_ip_addr(address) {
+            return Err(NetworkError::NotFound);
+        }
+        self.iface
+            .update_ip_addrs(|list| list.retain(|cidr| cidr.address() != address));
+        self.fixed.retain(|cidr| cidr.address() != address);
+        if self.leased.is_some_and(|cidr| cidr.address() == address) {
+            self.leased = None;
+        }
+        Ok(())
+    }
+
+    /// Replaces all addresses; those of the loopback follow the others'.
+    pub(crate) fn set_addresses(&mut self, addresses: &[IpCidr]) {
+        self.iface.update_ip_addrs(|list| {
+            list.clear();
+            for cidr in addresses {
+                // As many as fit: the loopback's own come first.
+                let _ = list.push(*cidr);
+            }
+        });
+        self.fixed = addresses.to_vec();
+    }
+
+    /// Its routes over routers.
+    pub fn routes(&mut self) -> Vec<Route> {
+        let mut all = Vec::new();
+        // smoltcp shows its table only to those who may change it.
+        self.iface
+            .routes_mut()
+            .update(|table| all.extend_from_slice(table));
+        all
+    }
+
+    /// Adds a route.
+    pub fn add_route(&mut self, cidr: IpCidr, via_router: IpAddress) -> Result<(), NetworkError> {
+        let mut outcome = Ok(());
+        self.iface.routes_mut().update(|table| {
+            table.retain(|route| route.cidr != cidr);
+            let route = Route {
+                cidr,
+                via_router,
+                preferred_until: None,
+                expires_at: None,
+            };
+            outcome = table.push(route).map_err(|_| NetworkError::LimitReached);
+        });
+        outcome
+    }
+
+    /// Takes a route away; `false` if there is none.
+    pub fn remove_route(&mut self, cidr: IpCidr) -> bool {
+        let mut found = false;
+        self.iface.routes_mut().update(|table| {
+            let before = table.len();
+            table.retain(|route| route.cidr != cidr);
+            found = table.len() != before;
+        });
+        found
+    }
+
+    /// How well it leads to an address: bits of the best prefix, and whether without a router; `None` if it does not.
+    pub fn leads_to(&mut self, address: IpAddr) -> Option<(u8, bool)> {
+        let address = IpAddress::from(address);
+        let routes = self.routes();
+        let direct = self.iface.ip_addrs().iter();
+        let direct = direct
+            .filter(|cidr| cidr.contains_addr(&address))
+            .map(|cidr| (cidr.prefix_len(), true));
+        let routed = routes
+            .iter()
+            .filter(|route| route.cidr.contains_addr(&address))
+            .map(|route| (route.cidr.prefix_len(), false));
+        direct.chain(routed).max()
+    }
+
+    /// The address that packets to `remote` come from.
+    pub fn source_address(&self, remote: IpAddr) -> Option<IpAddr> {
+        let remote = IpAddress::from(remote);
+        let source = self.iface.get_source_address(&remote)?;
+        // With nothing else to say, smoltcp says the loopback's address of IPv6.
+        self.iface.has_ip_addr(source).then(|| source.into())
+    }
+
+    /// Whoever wants to see its frames.
+    pub(crate) fn add_recorder(&mut self, recorder: Rc<RefCell<dyn Recorder>>) {
+        self.device.add_recorder(recorder);
+    }
+
+    /// Receives up to a batch of frames. `admit` looks at each connection request and says whether it may pass.
+    /// `true`: there may be more.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        mut admit: impl FnMut(&mut Interface, &[u8]) -> bool,
+    ) -> bool {
+        for _ in 0..BATCH {
+            if !self.device.stage() {
+                return false;
+            }
+            if !self.enabled {
+                self.device.discard();
+                continue;
+            }
+            // Lent to the one that looks at it.
+            let frame = core::mem::take(&mut self.device.received);
+            let admitted = admit(self, &frame);
+            self.device.received = frame;
+            if !admitted {
+                self.device.discard();
+                continue;
+            }
+            let result = self
+                .iface
+                .poll_ingress_single(now, &mut self.device, &mut self.sockets);
+            if result == PollIngressSingleResult::None {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends what there is to send.
+    pub(crate) fn send(&mut self, now: Instant) {
+        self.iface.poll_maintenance(now);
+        if !self.enabled || !self.device.link.is_up() {
+            return;
+        }
+        // Each round sends a frame for each socket at most; the link's room bounds them.
+        while self
+            .iface
+            .poll_egress(now, &mut self.device, &mut self.sockets)
+            == PollResult::SocketStateChanged
+        {}
+        self.device.link.flush();
+    }
+
+    /// When it wants to be looked at again.
+    pub(crate) fn next_time(&mut self, now: Instant) -> Option<Instant> {
+        if !self.enabled || !self.device.link.is_up() {
+            return None;
+        }
+        self.iface.poll_at(now, &self.sockets)
+    }
+
+    /// Takes in what DHCP found out since the last time; `None` without news.
+    pub(crate) fn lease_news(&mut self) -> Option<Lease> {
+        let handle = self.dhcp?;
+        let event = self.sockets.get_mut::<dhcpv4::Socket>(handle).poll()?;
+        let (address, router, servers) = match event {
+            dhcpv4::Event::Configured(config) => (
+                Some(IpCidr::Ipv4(config.address)),
+                config.router,
+                config.dns_servers.iter().map(|s| IpAddr::V4(*s)).collect(),
+            ),
+            dhcpv4::Event::Deconfigured => (None, None, Vec::new()),
+        };
+        self.release();
+        if let Some(address) = address
+            && self.push_address(address).is_ok()
+        {
+            self.leased = Some(address);
+        }
+        if let Some(router) = router {
+            let any = IpCidr::new(Ipv4Address::UNSPECIFIED.into(), 0);
+            let _ = self.add_route(any, router.into());
+        }
+        Some(Lease {
+            name_servers: servers,
+        })
+    }
+
+    /// Forgets the lease.
+    fn release(&mut self) {
+        if let Some(leased) = self.leased.take() {
+            self.iface
+                .update_ip_addrs(|list| list.retain(|cidr| *cidr != leased));
+            self.iface.routes_mut().remove_default_ipv4_route();
+        }
+    }
+}
+
+/// The link-local address of a hardware address (RFC 4291, appendix A).
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Address {
+    let half = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+    Ipv6Address::new(
+        0xfe80,
+        0,
+        0,
+        0,
+        half(a ^ 2, b),
+        half(c, 0xff),
+        half(0xfe, d),
+        half(e, f),
+    )
+}
