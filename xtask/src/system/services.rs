@@ -82,7 +82,7 @@ fn check_vfs(report: &Report) -> anyhow::Result<()> {
 /// The device manager dies while its drivers serve, alone and together with one of them.
 const DEVMGR: &str = "\
 echo '== warm'; sha256sum -c /SHA256SUMS | grep -c ': OK'
-kill -9 devmgr; sleep 0.3; kill -9 devmgr; sleep 0.3
+kill -9 devmgr; sleep 0.3; kill -9 pci; sleep 0.3; kill -9 devmgr; sleep 0.3
 kill -9 virtio-blk; sleep 0.5
 lsdev > /dev/null; lsblk > /dev/null
 sha256sum -c /SHA256SUMS | grep -c ': OK'
