@@ -111,6 +111,9 @@ pub(crate) fn start<D: Driver>(
 ) -> (Arc<OsPlatform>, DeviceContext, D) {
     let result = OsPlatform::from_startup().and_then(|platform| {
         let platform = Arc::new(platform);
+        #[cfg(feature = "faults")]
+        let cx = DeviceContext::new(crate::faults::wrap(platform.clone()))?;
+        #[cfg(not(feature = "faults"))]
         let cx = DeviceContext::new(platform.clone())?;
         Ok((platform, cx))
     });

@@ -11,6 +11,8 @@ mod block;
 mod control;
 mod dma;
 mod entry;
+#[cfg(feature = "faults")]
+mod faults;
 mod interrupt;
 mod mmio;
 mod net;

@@ -15,7 +15,7 @@ pub(crate) fn map(vmo: &Vmo) -> Result<Mmio, PlatformError> {
     Ok(from_mapping(SharedMapping::new(mapping), len))
 }
 
-#[cfg(target_os = "none")]
+#[cfg(all(target_os = "none", not(feature = "faults")))]
 fn from_mapping(mapping: SharedMapping, len: usize) -> Mmio {
     let base = ring::Memory::base(&mapping);
     // SAFETY: the mapping is page-aligned, at least `len` bytes, readable and writable, of device memory to
@@ -23,29 +23,36 @@ fn from_mapping(mapping: SharedMapping, len: usize) -> Mmio {
     unsafe { Mmio::from_mapping(base, len, Arc::new(mapping)) }
 }
 
-/// Where this crate only has to compile, an access goes through the mapping's atomics.
-#[cfg(not(target_os = "none"))]
+/// Where this crate only has to compile, and where accesses can be disturbed, an access goes through the mapping's
+/// atomics: as plain loads and stores, since a device sees the difference.
+#[cfg(any(not(target_os = "none"), feature = "faults"))]
 fn from_mapping(mapping: SharedMapping, len: usize) -> Mmio {
-    use core::sync::atomic::Ordering::SeqCst;
+    use core::sync::atomic::Ordering::{Acquire, Release};
     use ddk::Width;
 
     struct Atomics(SharedMapping);
     impl ddk::Bus for Atomics {
         fn read(&self, at: usize, width: Width) -> u64 {
             let value = match width {
-                Width::U8 => self.0.atomic_u8(at).map(|a| a.load(SeqCst).into()),
-                Width::U16 => self.0.atomic_u16(at).map(|a| a.load(SeqCst).into()),
-                Width::U32 => self.0.atomic_u32(at).map(|a| a.load(SeqCst).into()),
-                Width::U64 => self.0.atomic_u64(at).map(|a| a.load(SeqCst)),
+                Width::U8 => self.0.atomic_u8(at).map(|a| a.load(Acquire).into()),
+                Width::U16 => self.0.atomic_u16(at).map(|a| a.load(Acquire).into()),
+                Width::U32 => self.0.atomic_u32(at).map(|a| a.load(Acquire).into()),
+                Width::U64 => self.0.atomic_u64(at).map(|a| a.load(Acquire)),
             };
             value.unwrap_or(width.all_ones())
         }
         fn write(&self, at: usize, width: Width, value: u64) {
             let _ = match width {
-                Width::U8 => self.0.atomic_u8(at).map(|a| a.store(value as u8, SeqCst)),
-                Width::U16 => self.0.atomic_u16(at).map(|a| a.store(value as u16, SeqCst)),
-                Width::U32 => self.0.atomic_u32(at).map(|a| a.store(value as u32, SeqCst)),
-                Width::U64 => self.0.atomic_u64(at).map(|a| a.store(value, SeqCst)),
+                Width::U8 => self.0.atomic_u8(at).map(|a| a.store(value as u8, Release)),
+                Width::U16 => self
+                    .0
+                    .atomic_u16(at)
+                    .map(|a| a.store(value as u16, Release)),
+                Width::U32 => self
+                    .0
+                    .atomic_u32(at)
+                    .map(|a| a.store(value as u32, Release)),
+                Width::U64 => self.0.atomic_u64(at).map(|a| a.store(value, Release)),
             };
         }
     }

@@ -74,7 +74,7 @@ impl OsPlatform {
         self.domain.as_ref()
     }
 
-    fn device(&self) -> Result<&PciDeviceClient, PlatformError> {
+    pub(crate) fn device(&self) -> Result<&PciDeviceClient, PlatformError> {
         self.device.as_ref().ok_or(PlatformError::Unsupported)
     }
 }

@@ -1,10 +1,15 @@
 //! Faults on purpose, by a plan and a seed.
 
-use std::sync::{Arc, Mutex};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use ddk::{Event, PlatformError};
+use spin::Mutex;
 
-use crate::probe::{Access, Place, Probe, Waiting};
+use crate::probe::{Access, Place, Probe, Waiting, Wanted};
 use crate::record::Record;
 
 /// Which of the occasions that a rule is about are taken.
@@ -65,12 +70,38 @@ pub enum Rule {
         /// The access.
         access: u64,
     },
+    /// So many interrupts arrive one after the other that nobody raised.
+    InterruptStorm {
+        /// Interrupts.
+        interrupts: u64,
+    },
+    /// The system has no more of it.
+    Refused {
+        /// What; `None`: anything.
+        wanted: Option<Wanted>,
+        /// When.
+        when: When,
+    },
+    /// The driver's thread ends with a panic at this step, counted from 0: each access to a register or to shared memory, each
+    /// wait and each wish is one.
+    End {
+        /// The step.
+        step: u64,
+    },
+    /// The driver's thread loops for ever at this step.
+    Hang {
+        /// The step.
+        step: u64,
+    },
     /// Each access to a register takes this much longer on the driver's clock.
     Slow {
         /// Nanoseconds.
         access_ns: u64,
     },
 }
+
+/// Most faults that are kept as text.
+const INJECTED_MAX: usize = 10_000;
 
 /// Injects faults by a plan. The same seed and plan over the same run give the same faults.
 ///
@@ -96,13 +127,21 @@ struct State {
     rules: Vec<(Rule, u64)>,
     /// Accesses to registers so far.
     accesses: u64,
+    /// Steps so far.
+    steps: u64,
+    /// Interrupts of a storm so far.
+    stormed: u64,
     gone: bool,
     /// How far the driver's clock is ahead of the home's, in nanoseconds.
     ahead_ns: u64,
     /// Interrupts that are bound: number, queue and key.
     bound: Vec<(u16, Option<u32>, u64)>,
     injected: Vec<String>,
+    /// Is told of the first one.
+    tell: Option<Tell>,
 }
+
+type Tell = Box<dyn Fn(&str) + Send + Sync>;
 
 impl When {
     /// Whether occasion `nth` is taken.
@@ -134,19 +173,44 @@ impl State {
     /// Counts an access to a register. `true`: nobody is there to answer.
     fn access(&mut self) -> bool {
         let number = self.accesses;
+        let mut text = None;
         self.accesses += 1;
         for (rule, _) in &self.rules {
             match rule {
                 Rule::Slow { access_ns } => self.ahead_ns += access_ns,
                 Rule::Gone { access } if *access <= number && !self.gone => {
                     self.gone = true;
-                    let text = format!("the device is gone at access {number}");
-                    self.injected.push(text);
+                    text = Some(format!("the device is gone at access {number}"));
                 }
                 _ => {}
             }
         }
+        if let Some(text) = text {
+            self.note(text);
+        }
         self.gone
+    }
+
+    /// Notes a fault. What came after very many is not kept.
+    fn note(&mut self, text: String) {
+        if let Some(tell) = self.tell.take() {
+            tell(&text);
+        }
+        if self.injected.len() < INJECTED_MAX {
+            self.injected.push(text);
+        }
+    }
+
+    /// Counts a step; the end that it is to be.
+    fn step(&mut self) -> Option<Rule> {
+        let number = self.steps;
+        self.steps += 1;
+        let mut rules = self.rules.iter().map(|(rule, _)| *rule);
+        let end = rules.find(
+            |rule| matches!(rule, Rule::End { step } | Rule::Hang { step } if *step == number),
+        )?;
+        self.note(format!("step {number}: {end:?}"));
+        Some(end)
     }
 
     /// Whether an event is an interrupt's.
@@ -164,33 +228,101 @@ impl Faults {
                 random: fastrand::Rng::with_seed(seed),
                 rules: rules.into_iter().map(|rule| (rule, 0)).collect(),
                 accesses: 0,
+                steps: 0,
+                stormed: 0,
                 gone: false,
                 ahead_ns: 0,
                 bound: Vec::new(),
                 injected: Vec::new(),
+                tell: None,
             }),
         })
     }
 
+    /// A plan that tells of its first fault when it is about to be injected.
+    pub fn telling(
+        seed: u64,
+        rules: impl IntoIterator<Item = Rule>,
+        tell: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Arc<Faults> {
+        let faults = Faults::new(seed, rules);
+        faults.state.lock().tell = Some(Box::new(tell));
+        faults
+    }
+
     /// What was done, in order: the denominator of a campaign.
     pub fn injected(&self) -> Vec<String> {
-        self.state.lock().unwrap().injected.clone()
+        self.state.lock().injected.clone()
     }
 
     /// Accesses to registers so far.
     pub fn accesses(&self) -> u64 {
-        self.state.lock().unwrap().accesses
+        self.state.lock().accesses
+    }
+}
+
+impl Faults {
+    /// Puts an interrupt of a storm into the events, if there is one for this queue.
+    fn storm(&self, queue: u32, events: &mut [Event]) -> bool {
+        let mut state = self.state.lock();
+        let limit = state.rules.iter().find_map(|(rule, _)| match rule {
+            Rule::InterruptStorm { interrupts } => Some(*interrupts),
+            _ => None,
+        });
+        let bound = state.bound.iter().find(|b| b.1 == Some(queue));
+        let (Some(limit), Some(&(_, _, key)), Some(event)) = (limit, bound, events.first_mut())
+        else {
+            return false;
+        };
+        if state.stormed >= limit {
+            return false;
+        }
+        if state.stormed == 0 {
+            state.note(format!("{limit} interrupts with key {key:#x}"));
+        }
+        state.stormed += 1;
+        *event = Event { key, count: 1 };
+        true
+    }
+
+    fn step(&self) {
+        // The lock is free before the end: other threads go on.
+        let end = self.state.lock().step();
+        match end {
+            Some(Rule::End { step }) => panic!("ended on purpose at step {step}"),
+            Some(_) => loop {
+                core::hint::spin_loop();
+            },
+            None => {}
+        }
     }
 }
 
 impl Probe for Faults {
+    fn want(&self, wanted: Wanted) -> Result<(), PlatformError> {
+        self.step();
+        let mut state = self.state.lock();
+        let taken = state.taken(|rule| match rule {
+            Rule::Refused { wanted: what, when } if what.is_none_or(|what| what == wanted) => {
+                Some((*when, ()))
+            }
+            _ => None,
+        });
+        if taken.is_empty() {
+            return Ok(());
+        }
+        state.note(format!("{wanted:?} refused"));
+        Err(PlatformError::NoMemory)
+    }
+
     fn read(&self, access: Access, inner: &dyn Fn() -> u64) -> u64 {
-        if self.state.lock().unwrap().access() {
+        self.step();
+        if self.state.lock().access() {
             return access.width.all_ones();
         }
         let true_value = inner();
         let mut value = true_value;
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let changes = state.taken(|rule| match rule {
             Rule::Register {
                 place,
@@ -212,20 +344,26 @@ impl Probe for Faults {
             } & access.width.all_ones();
             let number = state.accesses - 1;
             let text = format!("access {number}: read{access}: {true_value:#x} became {value:#x}");
-            state.injected.push(text);
+            state.note(text);
         }
         value
     }
 
     fn write(&self, _: Access, value: u64, inner: &dyn Fn(u64)) {
-        let gone = self.state.lock().unwrap().access();
+        self.step();
+        let gone = self.state.lock().access();
         if !gone {
             inner(value);
         }
     }
 
+    fn dma_write(&self, _: u32, _: usize, _: &mut [u8]) {
+        self.step();
+    }
+
     fn dma_read(&self, number: u32, offset: usize, bytes: &mut [u8]) {
-        let mut state = self.state.lock().unwrap();
+        self.step();
+        let mut state = self.state.lock();
         let taken = state.taken(|rule| match rule {
             Rule::Memory { region, when } if region.is_none_or(|r| r == number) => {
                 Some((*when, ()))
@@ -238,19 +376,23 @@ impl Probe for Faults {
                 *byte ^= 1 << (bit % 8);
             }
             let text = format!("load region{number}+{offset:#x}: bit {bit} inverted");
-            state.injected.push(text);
+            state.note(text);
         }
     }
 
     fn wait(&self, waiting: &Waiting<'_>, events: &mut [Event]) -> Result<usize, PlatformError> {
+        self.step();
+        if self.storm(waiting.queue, events) {
+            return Ok(1);
+        }
         loop {
-            let ahead_ns = self.state.lock().unwrap().ahead_ns;
+            let ahead_ns = self.state.lock().ahead_ns;
             let deadline = match waiting.deadline {
                 ddk::Deadline::NEVER => ddk::Deadline::NEVER,
                 other => ddk::Deadline::at_ns(other.as_ns().saturating_sub(ahead_ns)),
             };
             let came = waiting.wait(events, deadline)?;
-            let mut state = self.state.lock().unwrap();
+            let mut state = self.state.lock();
             let mut kept = 0;
             for at in 0..came {
                 let event = events[at];
@@ -263,7 +405,7 @@ impl Probe for Faults {
                         .is_empty();
                 if lost {
                     let text = format!("interrupt with key {:#x} lost", event.key);
-                    state.injected.push(text);
+                    state.note(text);
                 } else {
                     events[kept] = event;
                     kept += 1;
@@ -282,7 +424,7 @@ impl Probe for Faults {
                 events[kept] = Event { key, count: 1 };
                 kept += 1;
                 let text = format!("interrupt with key {key:#x} that nobody raised");
-                state.injected.push(text);
+                state.note(text);
             }
             // A wait that ended for a lost interrupt alone goes on.
             if kept > 0 || came == 0 {
@@ -292,12 +434,12 @@ impl Probe for Faults {
     }
 
     fn now_ns(&self, inner: &dyn Fn() -> u64) -> u64 {
-        let ahead_ns = self.state.lock().unwrap().ahead_ns;
+        let ahead_ns = self.state.lock().ahead_ns;
         inner().saturating_add(ahead_ns)
     }
 
     fn note(&self, record: Record) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         match record {
             Record::Bind {
                 index, queue, key, ..

@@ -33,21 +33,35 @@
 //! assert_eq!(vendor(replay.clone()), 0x1af4);
 //! replay.finish().unwrap();
 //! ```
+//!
+//! In a driver process of the running system only faults are at hand: [`Live`] takes them from outside while it runs.
+#![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+#[cfg(not(target_os = "none"))]
 mod deadlines;
 mod faults;
+mod live;
 mod platform;
 mod probe;
 mod record;
+#[cfg(not(target_os = "none"))]
 mod replay;
+#[cfg(not(target_os = "none"))]
 mod thread;
+#[cfg(not(target_os = "none"))]
 mod trace;
 
+#[cfg(not(target_os = "none"))]
 pub use deadlines::{Deadlines, Finding};
 pub use faults::{Change, Faults, Rule, When};
+pub use live::{Live, Plan, PlanReader};
 pub use platform::instrument;
-pub use probe::{Access, Place, Probe, Waiting};
+pub use probe::{Access, Place, Probe, Waiting, Wanted};
 pub use record::{BadRecording, Entry, Outcome, Record, Recording, Refusal};
+#[cfg(not(target_os = "none"))]
 pub use replay::{Deviation, Replay};
+#[cfg(not(target_os = "none"))]
 pub use trace::Trace;

@@ -1,19 +1,23 @@
 //! A platform with a probe in front of it.
 
-use std::any::Any;
-use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::ToString;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use ddk::{
     Bus, Deadline, DmaMemory, DmaRegion, Event, EventQueue, Interrupt, LogLevel, Mmio, Platform,
     PlatformError, PortBus, PortIo, Width, Work,
 };
 
-use crate::probe::{Access, Place, Probe, Waiting};
+use spin::Mutex;
+
+use crate::probe::{Access, Place, Probe, Waiting, Wanted};
 use crate::record::{Outcome, Record};
-use crate::thread;
 
 /// Puts `probe` between a driver and `platform`.
 pub fn instrument<P: Probe>(platform: Arc<dyn Platform>, probe: Arc<P>) -> Arc<dyn Platform> {
@@ -55,7 +59,7 @@ fn outcome<T>(result: &Result<T, PlatformError>) -> Outcome<()> {
 
 /// A queue is known to its backend's sources by this object, and so it is here.
 fn identity(queue: &dyn EventQueue) -> usize {
-    std::ptr::from_ref(queue.as_any()).cast::<()>().addr()
+    core::ptr::from_ref(queue.as_any()).cast::<()>().addr()
 }
 
 impl Platform for Instrumented {
@@ -63,7 +67,7 @@ impl Platform for Instrumented {
         self.shared.probe.now_ns(&|| self.platform.now_ns())
     }
 
-    fn log(&self, level: LogLevel, text: std::fmt::Arguments<'_>) {
+    fn log(&self, level: LogLevel, text: core::fmt::Arguments<'_>) {
         self.shared.probe.note(Record::Log {
             level: level as u8,
             text: text.to_string(),
@@ -72,12 +76,15 @@ impl Platform for Instrumented {
     }
 
     fn event_queue(&self) -> Result<Box<dyn EventQueue>, PlatformError> {
-        let made = self.platform.event_queue();
+        let made = match self.shared.probe.want(Wanted::Queue) {
+            Ok(()) => self.platform.event_queue(),
+            Err(error) => Err(error),
+        };
         let number = self.next_queue.fetch_add(1, Ordering::Relaxed);
         let answer = outcome(&made).map(|()| number);
         self.shared.probe.note(Record::Queue(answer));
         let inner = made?;
-        let mut queues = self.shared.queues.lock().unwrap();
+        let mut queues = self.shared.queues.lock();
         queues.insert(identity(&*inner), number);
         Ok(Box::new(ProbedQueue {
             inner,
@@ -95,8 +102,12 @@ impl Platform for Instrumented {
 
     fn spawn(&self, name: &str, cpu: Option<usize>, work: Work) -> Result<(), PlatformError> {
         let thread = self.next_thread.fetch_add(1, Ordering::Relaxed);
-        let work = thread::numbered(thread, work);
-        let done = self.platform.spawn(name, cpu, work);
+        #[cfg(not(target_os = "none"))]
+        let work = crate::thread::numbered(thread, work);
+        let done = match self.shared.probe.want(Wanted::Thread) {
+            Ok(()) => self.platform.spawn(name, cpu, work),
+            Err(error) => Err(error),
+        };
         self.shared.probe.note(Record::Spawn {
             thread,
             name: name.into(),
@@ -204,7 +215,7 @@ impl Platform for Instrumented {
             outcome: outcome(&source),
         });
         let inner = source?;
-        let mut interrupts = self.interrupts.lock().unwrap();
+        let mut interrupts = self.interrupts.lock();
         if let Some(known) = interrupts.get(&index).and_then(Weak::upgrade) {
             return Ok(known);
         }
@@ -235,7 +246,10 @@ impl Platform for Instrumented {
     }
 
     fn dma_region(&self, len: usize) -> Result<DmaRegion, PlatformError> {
-        let inner = self.platform.dma_region(len);
+        let inner = match self.shared.probe.want(Wanted::Memory) {
+            Ok(()) => self.platform.dma_region(len),
+            Err(error) => Err(error),
+        };
         let region = self.next_region.fetch_add(1, Ordering::Relaxed);
         let pages = inner.as_ref().map(|inner| inner.pages().to_vec());
         self.shared.probe.note(Record::Region {
@@ -373,7 +387,7 @@ impl Interrupt for ProbedInterrupt {
     fn bind(&self, queue: &dyn EventQueue, key: u64) -> Result<(), PlatformError> {
         let done = self.inner.bind(queue, key);
         let number = {
-            let queues = self.shared.queues.lock().unwrap();
+            let queues = self.shared.queues.lock();
             queues.get(&identity(queue)).copied()
         };
         self.shared.probe.note(Record::Bind {
@@ -432,7 +446,7 @@ impl EventQueue for ProbedQueue {
 
 impl Drop for ProbedQueue {
     fn drop(&mut self) {
-        let mut queues = self.shared.queues.lock().unwrap();
+        let mut queues = self.shared.queues.lock();
         queues.remove(&identity(&*self.inner));
     }
 }

@@ -21,8 +21,8 @@ pub enum Place {
     Config,
 }
 
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Display for Place {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Place::Bar { index, window: 0 } => write!(f, "bar{index}"),
             Place::Bar { index, window } => write!(f, "bar{index}.{window}"),
@@ -43,12 +43,23 @@ pub struct Access {
     pub width: Width,
 }
 
-impl std::fmt::Display for Access {
+impl core::fmt::Display for Access {
     /// Width, place and offset: `32 bar0+0x14`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let bits = self.width.bytes() * 8;
         write!(f, "{bits} {}+{:#x}", self.place, self.offset)
     }
+}
+
+/// What a driver wants of the system that there may be no more of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// Memory to share with the device.
+    Memory,
+    /// A queue of events.
+    Queue,
+    /// A thread.
+    Thread,
 }
 
 /// A wait that is about to begin.
@@ -99,6 +110,15 @@ pub trait Probe: Send + Sync + 'static {
     /// The driver is about to write shared memory.
     fn dma_write(&self, region: u32, offset: usize, bytes: &mut [u8]) {
         let _ = (region, offset, bytes);
+    }
+
+    /// The driver wants something of the system.
+    ///
+    /// # Errors
+    /// What the driver is told instead of what the system would answer.
+    fn want(&self, wanted: Wanted) -> Result<(), PlatformError> {
+        let _ = wanted;
+        Ok(())
     }
 
     /// The driver waits.

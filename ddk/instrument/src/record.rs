@@ -1,6 +1,8 @@
 //! What passes between a driver and its home, as data: text for people, bytes for files.
 
-use std::fmt;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 
 use ddk::PlatformError;
 use serde::{Deserialize, Serialize};
@@ -366,7 +368,7 @@ impl fmt::Display for BadRecording {
     }
 }
 
-impl std::error::Error for BadRecording {}
+impl core::error::Error for BadRecording {}
 
 impl Recording {
     /// The compact form: a header, then each record as postcard writes it (numbers in as few bytes as they need).

@@ -7,6 +7,9 @@ use proto::block::Operation;
 
 use crate::Request;
 
+/// Whether answers to older incarnations and older uses of an entry are refused. Off as a negative control only.
+const EPOCHS_COUNT: bool = cfg!(not(feature = "control-no-epoch"));
+
 /// Whether a request may be repeated without anybody noticing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Repeat {
@@ -69,6 +72,7 @@ pub struct Ledger {
     free: Vec<u16>,
     epoch: u32,
     sequence: u64,
+    answered: u64,
 }
 
 impl Ledger {
@@ -85,6 +89,7 @@ impl Ledger {
             free: (0..depth).rev().collect(),
             epoch,
             sequence: 0,
+            answered: 0,
         }
     }
 
@@ -155,19 +160,32 @@ impl Ledger {
     #[inline]
     pub fn remove(&mut self, id: u64) -> Result<Entry, LedgerError> {
         let index = id as u16;
-        if id >> 48 != u64::from(self.epoch & 0xffff) {
+        if id >> 48 != u64::from(self.epoch & 0xffff) && EPOCHS_COUNT {
             return Err(LedgerError::UnknownId(id));
         }
         match self.slots.get_mut(usize::from(index)) {
-            Some(slot) if slot.generation == (id >> 16) as u32 => match slot.entry.take() {
-                Some(entry) => {
-                    self.free.push(index);
-                    Ok(entry)
+            Some(slot) if slot.generation == (id >> 16) as u32 || !EPOCHS_COUNT => {
+                match slot.entry.take() {
+                    Some(entry) => {
+                        self.free.push(index);
+                        self.answered = self.answered.wrapping_add(1);
+                        Ok(entry)
+                    }
+                    None => Err(LedgerError::UnknownId(id)),
                 }
-                None => Err(LedgerError::UnknownId(id)),
-            },
+            }
             _ => Err(LedgerError::UnknownId(id)),
         }
+    }
+
+    /// How many requests were taken out.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// The newest request's place in the order of submission.
+    pub(crate) fn newest(&self) -> u64 {
+        self.sequence
     }
 
     /// Requests in flight.

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use endpoint_client::{Buffers, EndpointName};
 use proto::block::{BlockEndpointClient, BlockError, BlockInfo};
+use proto::devmgr::Complaint;
 use sys::{AsHandle, Deadline};
 
 use crate::disk::checked;
@@ -13,6 +14,8 @@ use crate::{Disk, Session, SessionError};
 
 /// How often a request is given to a device that does not answer it: the first time, and after each reset.
 const ATTEMPTS_MAX: u8 = 3;
+/// Living drivers that end a session one after the other before the client believes them.
+const REFUSALS_MAX: u8 = 3;
 /// Time for the new incarnation to answer one call.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -23,6 +26,10 @@ pub(crate) struct Recovery {
     /// What the disk was like.
     disk: BlockInfo,
     cpu: Option<u32>,
+    /// Time for one call.
+    call_limit: Duration,
+    /// How many requests were answered when a living driver ended the session, and how often that was so.
+    refused: (u64, u8),
 }
 
 impl Recovery {
@@ -36,6 +43,8 @@ impl Recovery {
             endpoint: BlockEndpointClient::new(endpoint).with_timeout(CALL_LIMIT),
             disk: disk.info().clone(),
             cpu,
+            call_limit: CALL_LIMIT,
+            refused: (0, 0),
         }))
     }
 
@@ -46,8 +55,15 @@ impl Recovery {
         deadline: Deadline,
     ) -> Result<(u32, BlockEndpointClient), SessionError> {
         let (epoch, endpoint) = self.name.next(after, deadline)?;
-        let endpoint = BlockEndpointClient::new(endpoint).with_timeout(CALL_LIMIT);
+        let endpoint = BlockEndpointClient::new(endpoint).with_timeout(self.call_limit);
         Ok((epoch, endpoint))
+    }
+
+    fn complain(&self, epoch: u32, complaint: Complaint) {
+        // Who cannot be told hears of it from somebody else, or not at all.
+        let _ = self
+            .name
+            .complain(epoch, complaint, Deadline::after(CALL_LIMIT));
     }
 
     /// Whether it is the disk that it was.
@@ -77,21 +93,28 @@ impl Session {
     /// afterwards.
     ///
     /// # Errors
-    /// [`SessionError::Closed`] when there will be none, or the driver ended the session and lives;
+    /// [`SessionError::Closed`] when there will be none, or drivers end the session again and again;
     /// [`SessionError::OtherDisk`]; [`SessionError::TimedOut`]. What was in flight stays in the ledger.
     pub fn recover(&mut self, deadline: Deadline) -> Result<(), SessionError> {
         let Some(recovery) = &mut self.recovery else {
             return Err(SessionError::Closed);
         };
-        if self.connection.available()? > 0 {
+        if !self.given_up && self.connection.available().is_ok_and(|n| n > 0) {
             self.closed = true;
             return Ok(());
         }
-        // One that answers has ended this session, and has its reasons.
-        if recovery.endpoint.info().is_ok() {
-            return Err(SessionError::Closed);
-        }
         let mut after = self.connection.info().epoch;
+        // One that answers has ended this session. The client has done nothing to deserve it; but if its
+        // successors do the same before anything was answered, they have their reasons.
+        if !self.given_up && recovery.endpoint.info().is_ok() {
+            let answered = self.ledger.answered();
+            let (at, times) = recovery.refused;
+            recovery.refused = (answered, if at == answered { times + 1 } else { 1 });
+            if recovery.refused.1 > REFUSALS_MAX {
+                return Err(SessionError::Closed);
+            }
+            recovery.complain(after, Complaint::Protocol);
+        }
         let (endpoint, connection) = loop {
             let (epoch, endpoint) = recovery.next(after, deadline)?;
             after = epoch;
@@ -100,6 +123,17 @@ impl Session {
                 Ok(connection) => break (endpoint, connection),
                 // It died as well: on to its successor.
                 Err(error) if is_gone(error) => {}
+                Err(error @ (SessionError::Corrupt | SessionError::TimedOut)) => {
+                    let silent = error == SessionError::TimedOut;
+                    recovery.complain(
+                        after,
+                        if silent {
+                            Complaint::Silent
+                        } else {
+                            Complaint::Protocol
+                        },
+                    );
+                }
                 Err(error) => return Err(error),
             }
         };
@@ -107,10 +141,57 @@ impl Session {
         self.connection = connection;
         self.port = None;
         self.closed = false;
-        for (id, request) in self.ledger.renew(self.connection.info().epoch) {
+        self.given_up = false;
+        self.patience.renew();
+        let in_flight = self.ledger.renew(self.connection.info().epoch);
+        #[cfg(feature = "control-no-replay")]
+        let in_flight = self.forgotten(in_flight)?;
+        for (id, request) in in_flight {
             self.connection.push(&request.submission(id))?;
         }
         self.connection.kick()
+    }
+
+    /// How long a request may be in flight before its driver is taken to be silent; the unit is a client's
+    /// patience, so it may take up to twice as long. Without effect for a disk that has no name.
+    pub fn set_patience(&mut self, time: Duration) {
+        self.patience.allow(time);
+        if let Some(recovery) = &mut self.recovery {
+            recovery.call_limit = time.min(CALL_LIMIT);
+        }
+    }
+
+    /// The driver is of no use: it is to be replaced. Nothing it does is looked at any more.
+    #[cold]
+    pub(crate) fn complain(&mut self, complaint: Complaint) {
+        if let Some(recovery) = &self.recovery {
+            recovery.complain(self.connection.info().epoch, complaint);
+            self.closed = true;
+            self.given_up = true;
+        }
+    }
+
+    /// Something of the connection failed: a break of the protocol becomes a complaint where there is a name,
+    /// anything else is the caller's.
+    #[cold]
+    pub(crate) fn broken(&mut self, error: SessionError) -> Result<(), SessionError> {
+        if error != SessionError::Corrupt || self.recovery.is_none() {
+            return Err(error);
+        }
+        self.complain(Complaint::Protocol);
+        Ok(())
+    }
+
+    /// Negative control: what was in flight is answered as if it had been done.
+    #[cfg(feature = "control-no-replay")]
+    fn forgotten(
+        &mut self,
+        in_flight: alloc::vec::Vec<(u64, crate::Request)>,
+    ) -> Result<alloc::vec::Vec<(u64, crate::Request)>, SessionError> {
+        for (id, _) in in_flight {
+            self.forgotten.push(self.ledger.remove(id)?);
+        }
+        Ok(alloc::vec::Vec::new())
     }
 
     /// Gives a request to the device again that it did not answer; `false` when that is not to be done.
@@ -121,6 +202,7 @@ impl Session {
             self.recovery.is_some() && entry.repeat() == Repeat::Idempotent && tried < ATTEMPTS_MAX;
         if again {
             let id = self.ledger.put_again(*entry)?;
+            self.patience.renew();
             self.connection.push(&entry.request.submission(id))?;
             self.connection.kick()?;
         }

@@ -6,12 +6,14 @@ use proto::block::{
     BlockEndpointClient, BlockSessionClient, BufferAccess, Completion, SessionInfo, Status,
     Submission,
 };
+use proto::devmgr::Complaint;
 use ring::{Consumer, Layout, Producer};
 use sys::{
     AsHandle, Channel, Deadline, Event, MapAccess, Mapping, Packet, Port, SharedMapping, Signals,
     Vmo, Watch,
 };
 
+use crate::patience::Patience;
 use crate::recovery::Recovery;
 use crate::{Buffer, Disk, Done, Ledger, Request, SessionError};
 
@@ -35,8 +37,14 @@ pub struct Session {
     pub(crate) buffers: Buffers,
     /// Made at the first wait: one who uses an executor needs none.
     pub(crate) port: Option<Port>,
-    /// The driver of this connection is gone.
+    /// The driver of this connection is gone, or of no use.
     pub(crate) closed: bool,
+    /// The driver of this connection broke the protocol or fell silent: nothing of it is looked at any more.
+    pub(crate) given_up: bool,
+    /// When it is taken to be silent.
+    pub(crate) patience: Patience,
+    #[cfg(feature = "control-no-replay")]
+    pub(crate) forgotten: alloc::vec::Vec<crate::Entry>,
     /// What it takes to go on after the driver's death; `None` for a disk without a name.
     pub(crate) recovery: Option<Recovery>,
     max_transfer: u32,
@@ -107,6 +115,10 @@ impl Session {
             buffers: Buffers::default(),
             port: None,
             closed: false,
+            given_up: false,
+            patience: Patience::default(),
+            #[cfg(feature = "control-no-replay")]
+            forgotten: alloc::vec::Vec::new(),
             recovery: Recovery::of(disk, cpu)?,
             max_transfer: disk.info().max_transfer,
         })
@@ -176,12 +188,17 @@ impl Session {
     #[inline]
     pub fn submit(&mut self, request: &Request, token: u64) -> Result<(), SessionError> {
         let id = self.ledger.add(*request, token)?;
-        // The ledger has as many entries as the ring, so the ring has room unless the driver broke it.
-        let pushed = self.connection.push(&request.submission(id));
-        if pushed.is_err() {
-            let _ = self.ledger.remove(id);
+        if self.given_up {
+            // The next incarnation gets it with all the others.
+            return Ok(());
         }
-        pushed
+        // The ledger has as many entries as the ring, so the ring has room unless the driver broke it.
+        match self.connection.push(&request.submission(id)) {
+            Ok(()) => Ok(()),
+            Err(error) => self.broken(error).inspect_err(|_| {
+                let _ = self.ledger.remove(id);
+            }),
+        }
     }
 
     /// Shows the driver what was queued, and wakes it if it sleeps.
@@ -190,17 +207,43 @@ impl Session {
     /// When its doorbell is gone.
     #[inline]
     pub fn kick(&mut self) -> Result<(), SessionError> {
-        self.connection.kick()
+        if self.given_up {
+            return Ok(());
+        }
+        match self.connection.kick() {
+            Ok(()) => Ok(()),
+            Err(error) => self.broken(error),
+        }
     }
 
     /// The next completion that is there. With a named disk a request that the device did not answer, so
-    /// that it had to be reset, is given to it again a few times first.
+    /// that it had to be reset, is given to it again a few times first; and a driver that breaks the
+    /// protocol is complained of, and its successor is waited for by [`Session::wait`].
     ///
     /// # Errors
-    /// [`SessionError::Corrupt`] when the driver breaks the protocol.
+    /// [`SessionError::Corrupt`] when the driver breaks the protocol and the disk has no name.
     #[inline]
     pub fn poll(&mut self) -> Result<Option<Done>, SessionError> {
+        match self.next_done() {
+            Ok(done) => Ok(done),
+            Err(error) => self.broken(error).map(|()| None),
+        }
+    }
+
+    #[inline]
+    fn next_done(&mut self) -> Result<Option<Done>, SessionError> {
+        #[cfg(feature = "control-no-replay")]
+        if let Some(entry) = self.forgotten.pop() {
+            return Ok(Some(Done {
+                token: entry.token,
+                request: entry.request,
+                status: Status::OK,
+            }));
+        }
         loop {
+            if self.given_up {
+                return Ok(None);
+            }
             let Some(completion) = self.connection.completions.pop()? else {
                 return Ok(None);
             };
@@ -208,6 +251,8 @@ impl Session {
             let status = Status(completion.status);
             let whole = completion.length == entry.request.length;
             if status == Status::OK && !whole {
+                // It was not answered: somebody has to do it.
+                self.ledger.put_again(entry)?;
                 return Err(SessionError::Corrupt);
             }
             if status == Status::TIMED_OUT && self.repeat(&entry)? {
@@ -227,7 +272,13 @@ impl Session {
     /// As [`Session::poll`].
     #[inline]
     pub fn arm(&mut self) -> Result<bool, SessionError> {
-        Ok(self.connection.completions.arm()?)
+        if self.given_up {
+            return Ok(false);
+        }
+        match self.connection.completions.arm() {
+            Ok(more) => Ok(more),
+            Err(error) => self.broken(error.into()).map(|()| false),
+        }
     }
 
     /// The event that is rung with a completion after [`Session::arm`]: `SIGNALED`, a new edge each time.
@@ -246,10 +297,18 @@ impl Session {
     /// # Errors
     /// [`SessionError::TimedOut`], or [`SessionError::Closed`] when the driver is gone for good.
     pub fn wait(&mut self, deadline: Deadline) -> Result<(), SessionError> {
-        if self.connection.completions.arm()? {
+        if self.arm()? {
             return Ok(());
         }
         if self.closed {
+            return self.recover(deadline);
+        }
+        let limit = match self.patience.limit(&self.ledger) {
+            Some(limit) if self.recovery.is_some() => limit,
+            _ => Deadline::FOREVER,
+        };
+        if limit.has_passed() {
+            self.complain(Complaint::Silent);
             return self.recover(deadline);
         }
         let port = match self.port.take() {
@@ -257,14 +316,22 @@ impl Session {
             None => self.watch()?,
         };
         let mut packets = [Packet::default(); 2];
-        let count = port.wait(&mut packets, deadline);
+        let count = match port.wait(&mut packets, deadline.min(limit)) {
+            // The next call finds the driver silent.
+            Err(sys::Error::TimedOut) if limit < deadline => Ok(0),
+            other => other,
+        };
         self.port = Some(port);
         self.closed = packets.iter().take(count?).any(|p| p.key == KEY_CLOSED);
-        // What the driver completed before it went counts.
-        if self.closed && self.connection.available()? == 0 {
-            return self.recover(deadline);
+        if !self.closed {
+            return Ok(());
         }
-        Ok(())
+        // What the driver completed before it went counts.
+        match self.connection.available() {
+            Ok(0) => self.recover(deadline),
+            Ok(_) => Ok(()),
+            Err(error) => self.broken(error),
+        }
     }
 
     fn watch(&self) -> Result<Port, SessionError> {

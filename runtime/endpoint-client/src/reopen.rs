@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use ipc::{CallError, Channel};
-use proto::devmgr::{DevError, EndpointNameClient};
+use proto::devmgr::{Complaint, DevError, EndpointNameClient};
 use sys::Deadline;
 
 /// Longest wait for a driver, when its client sets no deadline.
@@ -58,6 +58,26 @@ impl EndpointName {
             Err(CallError::Remote(_) | CallError::ServerDied { .. }) => Err(ReopenError::Gone),
             Err(CallError::Transport(error)) => Err(ReopenError::System(error)),
             Err(_) => Err(ReopenError::Corrupt),
+        }
+    }
+
+    /// Tells the device manager that the incarnation `epoch` is of no use to a client; it ends it.
+    ///
+    /// # Errors
+    /// [`ReopenError::Gone`] when there is no manager to tell, and what the system refuses.
+    pub fn complain(
+        &self,
+        epoch: u32,
+        complaint: Complaint,
+        deadline: Deadline,
+    ) -> Result<(), ReopenError> {
+        let time = deadline.remaining().unwrap_or(WAIT_MAX);
+        let name = self.duplicate().map_err(ReopenError::System)?;
+        let name = EndpointNameClient::new(name.0).with_timeout(time);
+        match name.complain(epoch, complaint) {
+            Ok(()) => Ok(()),
+            Err(CallError::Transport(error)) => Err(ReopenError::System(error)),
+            Err(_) => Err(ReopenError::Gone),
         }
     }
 }

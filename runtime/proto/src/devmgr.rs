@@ -188,6 +188,25 @@ pub struct RestartRules {
     pub pause_max_ms: u32,
 }
 
+/// What a client has against the driver that serves it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Complaint {
+    /// A request was not answered in time.
+    Silent,
+    /// It broke the protocol: an answer to nothing, a ring that cannot be.
+    Protocol,
+}
+
+impl Complaint {
+    /// As reports say it.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Complaint::Silent => "did not answer a client's request in time",
+            Complaint::Protocol => "broke the protocol with a client",
+        }
+    }
+}
+
 /// How a node's driver is watched over, restarted and tried. Times are in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DriverPolicy {
@@ -380,6 +399,10 @@ ipc::protocol! {
         /// epoch above `after`. [`DevError::NotRunning`] when the driver will not come back,
         /// [`DevError::NotFound`] when it came back without this name.
         1 = reopen(after: u32) -> (info: EndpointInfo; endpoint: Channel);
+        /// The incarnation `epoch` is of no use to a client: it is ended and counts as a death. Without effect
+        /// when another one serves already. Whoever can open the endpoint can do this, and has the device's
+        /// contents in its hands anyway; the budget of restarts bounds what it costs the others.
+        2 = complain(epoch: u32, complaint: Complaint) -> ();
     }
 }
 

@@ -107,6 +107,8 @@ impl History {
                 .unwrap_or(u64::MAX)
                 .min(u64::from(rules.pause_max_ms)),
         };
+        #[cfg(feature = "control-no-backoff")]
+        let pause = pause.min(0);
         Verdict::RestartAt(now_ms.saturating_add(pause))
     }
 

@@ -715,6 +715,9 @@ impl Life {
             self.safety = Safety::Unfenced;
         }
         match done {
+            FenceStep::MaskInterrupts if cfg!(feature = "control-no-fence") => {
+                self.fence_step(FenceStep::Reset, step);
+            }
             FenceStep::MaskInterrupts => self.fence_step(FenceStep::BusMasterOff, step),
             FenceStep::BusMasterOff => self.fence_step(FenceStep::Reset, step),
             FenceStep::Reset => self.release(step),

@@ -5,9 +5,10 @@
 use alloc::format;
 use alloc::string::String;
 
+use devmgr::life::Event;
 use devmgr::node;
 use proto::devmgr::{
-    Class, DevError, EndpointInfo, EndpointNameReopenReply, EndpointNameRequest,
+    Class, Complaint, DevError, EndpointInfo, EndpointNameReopenReply, EndpointNameRequest,
     EndpointNameServer, NodeState,
 };
 use rt::ipc::Server;
@@ -132,18 +133,43 @@ impl Manager {
             let Ok(Some(request)) = name.server.try_next() else {
                 return;
             };
-            let EndpointNameRequest::Reopen { after, reply } = request;
-            if self.reopenings.len() >= WAITING_MAX {
-                let _ = reply.error(&DevError::NoResources);
-            } else {
-                self.reopenings.push(Reopening {
+            match request {
+                EndpointNameRequest::Reopen { reply, .. }
+                    if self.reopenings.len() >= WAITING_MAX =>
+                {
+                    let _ = reply.error(&DevError::NoResources);
+                }
+                EndpointNameRequest::Reopen { after, reply } => self.reopenings.push(Reopening {
                     name: place,
                     after,
                     reply,
-                });
+                }),
+                EndpointNameRequest::Complain {
+                    epoch,
+                    complaint,
+                    reply,
+                } => {
+                    let node = name.node.clone();
+                    self.complained(&node, epoch, complaint);
+                    let _ = reply.ok();
+                }
             }
         }
         self.again(key);
+    }
+
+    /// A client cannot use its driver: the driver is ended if it is still the one that is meant.
+    fn complained(&mut self, path: &str, epoch: u32, complaint: Complaint) {
+        let Some(index) = self.place(path) else {
+            return;
+        };
+        if let Some(node) = self.nodes.get_mut(index)
+            && node.epoch == epoch
+            && node.state() == NodeState::Running
+        {
+            node.ending = Some(String::from(complaint.text()));
+            self.happened(index, Event::Broken);
+        }
     }
 
     /// Answers those whose endpoint is there again, or never will be.

@@ -153,8 +153,17 @@ impl Devices {
 ///
 /// When gcc reports an error.
 pub fn plugin() -> anyhow::Result<PathBuf> {
-    let source = build::workspace_root().join("xtask/plugin/count.c");
-    let file = build::target_folder("bench")?.join("count.so");
+    compile_plugin("count")
+}
+
+/// Compiles a plugin of QEMU's from `xtask/plugin`.
+///
+/// # Errors
+///
+/// When gcc reports an error.
+pub fn compile_plugin(name: &str) -> anyhow::Result<PathBuf> {
+    let source = build::workspace_root().join(format!("xtask/plugin/{name}.c"));
+    let file = build::target_folder("bench")?.join(format!("{name}.so"));
     let mut compile = tool::command("gcc");
     compile.args(["-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]);
     compile.arg("-o").arg(&file).arg(&source);

@@ -6,7 +6,7 @@
 //! request to its completion, with whatever the kernel, drivers and file systems do
 //! for it.
 
-mod measure;
+pub mod measure;
 mod ours;
 mod passes;
 mod peer;

@@ -253,6 +253,38 @@ fn build_packages(
         .collect()
 }
 
+/// Programs of these packages with a feature `PACKAGE/FEATURE` of a package of the workspace.
+pub(super) fn build_with_feature(
+    toolchain: &Toolchain,
+    profile: Profile,
+    packages: &[&str],
+    feature: &str,
+) -> anyhow::Result<Vec<Program>> {
+    let (owner, name) = feature.split_once('/').context("PACKAGE/FEATURE")?;
+    let mut command = toolchain.cargo("build", &program_flags());
+    command.args(["--bins", "--package", owner, "--features", feature]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    // In a folder of their own: nobody shall take them for those that are shipped.
+    let folder = format!("programs-{name}{}", toolchain.folder_suffix());
+    let files = compile(command, &folder, profile)?;
+    let stripped_folder = target_folder(&format!("{folder}/stripped-{}", profile.folder()))?;
+    files
+        .into_iter()
+        .map(|(name, elf)| {
+            let stripped = stripped_folder.join(&name);
+            strip(&elf, &stripped)?;
+            Ok(Program {
+                name,
+                for_bench: false,
+                elf,
+                stripped,
+            })
+        })
+        .collect()
+}
+
 /// Runs cargo and gives the binaries that it built, by name.
 pub(crate) fn compile(
     mut command: Command,

@@ -150,6 +150,52 @@ pub fn build(profile: Profile) -> anyhow::Result<Built> {
     Ok(Built { kernel, programs })
 }
 
+/// Copies of what a boot needs in a folder of their own: for runs so long that somebody may build meanwhile.
+///
+/// # Errors
+///
+/// When a file cannot be copied.
+pub fn kept(built: &Built, folder: &Path) -> anyhow::Result<Built> {
+    std::fs::create_dir_all(folder)?;
+    let copy = |file: &Path, name: &str| {
+        let to = folder.join(name);
+        std::fs::copy(file, &to).with_context(|| file.display().to_string())?;
+        Ok::<PathBuf, anyhow::Error>(to)
+    };
+    let programs = built.programs.iter().map(|program| {
+        let stripped = copy(&program.stripped, &program.name)?;
+        Ok(Program {
+            name: program.name.clone(),
+            for_bench: program.for_bench,
+            elf: stripped.clone(),
+            stripped,
+        })
+    });
+    Ok(Built {
+        kernel: copy(&built.kernel, "the-kernel")?,
+        programs: programs.collect::<anyhow::Result<_>>()?,
+    })
+}
+
+/// The same with the programs of some packages built with a feature that no shipped program has: for fault campaigns
+/// and negative controls.
+///
+/// # Errors
+///
+/// When something does not compile.
+pub fn with_features(built: &Built, packages: &[&str], feature: &str) -> anyhow::Result<Built> {
+    let toolchain = Toolchain::ensure()?;
+    let mut others = cargo::build_with_feature(&toolchain, Profile::Release, packages, feature)?;
+    let programs = built.programs.iter().map(|program| {
+        let other = others.iter().position(|p| p.name == program.name);
+        other.map_or_else(|| program.clone(), |at| others.swap_remove(at))
+    });
+    Ok(Built {
+        kernel: built.kernel.clone(),
+        programs: programs.collect(),
+    })
+}
+
 /// Builds one program, by its own name or its package's.
 ///
 /// # Errors

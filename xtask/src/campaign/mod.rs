@@ -1,19 +1,81 @@
 //! `cargo xtask campaign`: faults are injected into drivers under a verified load, and counted.
 //!
-//! The class that exists is `kill`: the driver's process is killed at random moments of its life, also
-//! while it starts.
+//! `kills.rs` kills a driver at full speed. The other classes are trials, one fault after the other in a running
+//! system: `plan.rs` says which, `boot.rs` injects them, `journal.rs` keeps what became of each, `tally.rs` counts.
 
+mod boot;
+mod curve;
+mod journal;
+mod kills;
+mod memory;
+mod mutation;
+mod plan;
+mod reached;
+mod tally;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::build::{self, Profile};
 use crate::setup;
-use crate::system::endurance::{DRIVERS, Findings, Trial};
+use crate::system::endurance::DRIVERS;
+use boot::{Boot, End};
+use journal::{Entry, Journal};
+use mutation::Code;
+use reached::Reached;
 
 /// A class of faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// The driver's process is killed.
     Kill,
+    /// An instruction of the driver's code is another one.
+    Code,
+    /// The driver loops for ever at some place of its code.
+    Hang,
+    /// The driver ends at some instruction of its code.
+    KillStep,
+    /// The driver is killed, and again while it starts.
+    KillRecovery,
+    /// The device's registers answer something else, or nothing.
+    Mmio,
+    /// Memory that device and driver share holds something else.
+    Dma,
+    /// Interrupts are lost, come without a cause, or in a storm.
+    Interrupt,
+    /// The driver sends rubbish to the device manager and to its bus.
+    Ipc,
+    /// The driver has used up its memory, its handles, or the system refuses it more.
+    Oom,
+    /// The driver tries what it was not granted.
+    Grant,
+}
+
+/// All classes that are trials.
+const TRIALS: [Class; 10] = [
+    Class::Code,
+    Class::Hang,
+    Class::KillStep,
+    Class::KillRecovery,
+    Class::Mmio,
+    Class::Dma,
+    Class::Interrupt,
+    Class::Ipc,
+    Class::Oom,
+    Class::Grant,
+];
+
+impl Class {
+    /// Whether the driver has to be built with faults in it: its code alone cannot be made to do this.
+    fn needs_faults_built_in(self) -> bool {
+        use Class::{Dma, Grant, Interrupt, Ipc, Mmio, Oom};
+        matches!(self, Mmio | Dma | Interrupt | Ipc | Oom | Grant)
+    }
 }
 
 /// What `cargo xtask campaign` takes.
@@ -22,27 +84,54 @@ pub struct CampaignArgs {
     /// Seed of the load and of the faults; the same seed gives the same choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Faults for each driver.
+    /// Faults for each driver, spread evenly over the classes.
     #[arg(long, value_name = "N", default_value_t = 1000)]
-    faults: u32,
-    /// Class of faults.
-    #[arg(long, value_enum, default_value_t = Class::Kill)]
-    class: Class,
+    faults: u64,
+    /// Classes of faults, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
+    class: Vec<Class>,
+    /// Every class but `kill`; of a driver's faults half are mutations of its code.
+    #[arg(long, conflicts_with = "class")]
+    all: bool,
     /// Only this driver.
     #[arg(long, value_name = "NAME")]
     driver: Option<String>,
     /// Processors of the machine.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
-    /// Longest service of an incarnation in microseconds.
+    /// Class `kill`: longest service of an incarnation in microseconds.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     life_us: u32,
-    /// Print one JSON object for each driver.
+    /// Only the fault of this number.
+    #[arg(long, value_name = "N")]
+    number: Option<u64>,
+    /// Keep what became of each fault in this file, and leave out what it has already.
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// End after so many boots; with `--resume` the rest is for another time.
+    #[arg(long, value_name = "N")]
+    boots: Option<u64>,
+    /// Faults of one boot.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    batch: usize,
+    /// Measure throughput over the interval at which the driver is killed, instead of injecting faults.
+    #[arg(long)]
+    curve: bool,
+    /// With `--curve`: seconds at each interval.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    seconds: u64,
+    /// With `--curve`: how often each interval has its turn.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    rounds: u64,
+    /// With `--curve`: where the plot goes; in `target/campaign` otherwise.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Print JSON objects.
     #[arg(long)]
     json: bool,
 }
 
-/// Runs a campaign. The status is 1 if a workload was not right or something was not recovered.
+/// Runs a campaign. The status is 1 if something was not recovered that must be.
 ///
 /// # Errors
 ///
@@ -59,65 +148,213 @@ pub fn run(args: &CampaignArgs) -> anyhow::Result<ExitCode> {
         let text = format!("--driver: there is {}", names.join(" and "));
         return Err(crate::UsageError(text).into());
     }
+    if args.curve {
+        return curve::run(args, &drivers);
+    }
+    if args.all {
+        // A code fault after each of the others.
+        let others = TRIALS.iter().filter(|class| **class != Class::Code);
+        let class = others.flat_map(|class| [Class::Code, *class]).collect();
+        let args = CampaignArgs {
+            class,
+            ..args.clone()
+        };
+        return trials(&args, &drivers);
+    }
+    if args.class == [Class::Kill] && args.number.is_none() {
+        return kills::run(args, &drivers);
+    }
+    trials(args, &drivers)
+}
+
+/// Functions whose code is mutated: the driver's own, its class's and the DDK's, and what they stand on. Not the panic
+/// handler's and the like, which nobody comes along.
+fn is_drivers_code(name: &str) -> bool {
+    const OURS: [&str; 12] = [
+        "virtio",
+        "nvme",
+        "ddk",
+        "ring::",
+        "proto::",
+        "ipc::",
+        "executor::",
+        "sys::",
+        "spec_",
+        "rt::",
+        "alloc::vec",
+        "alloc::collections",
+    ];
+    const NOT: [&str; 5] = ["panic", "fmt", "symbols", "crash", "drop_in_place"];
+    OURS.iter().any(|part| name.contains(part)) && !NOT.iter().any(|part| name.contains(part))
+}
+
+/// Class and number of each fault of a driver.
+fn faults(args: &CampaignArgs) -> Vec<(Class, u64)> {
+    if let Some(number) = args.number {
+        return args.class.iter().map(|class| (*class, number)).collect();
+    }
+    let mut counts = std::collections::BTreeMap::new();
+    let turns = args.class.iter().cycle().zip(0..args.faults);
+    let numbered = turns.map(|(class, _)| {
+        let count: &mut u64 = counts.entry(*class as u8).or_default();
+        *count += 1;
+        (*class, *count - 1)
+    });
+    numbered.collect()
+}
+
+fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitCode> {
     setup::ensure(&[setup::MACHINE])?;
     let built = build::build(Profile::Release)?;
     let folder = build::target_folder("campaign")?;
-    let mut failed = false;
-    for driver in drivers {
-        let trial = Trial {
-            driver,
-            cpus: args.cpus,
-            kills: args.faults,
-            seed: args.seed,
-            life_us: args.life_us,
-        };
-        let name = format!("{driver}-{}", args.seed);
-        let report = trial.test(name)?.execute(&built, &folder);
-        let findings = report.and_then(|report| trial.findings(&report));
-        match findings {
-            Ok(findings) if args.json => println!("{}", findings.json(&trial)),
-            Ok(findings) => tell(&trial, &findings),
-            Err(error) if args.json => {
-                failed = true;
-                let (seed, injected) = (trial.seed, trial.kills);
-                println!(
-                    "{}",
-                    serde_json::json!({
-                        "class": "kill",
-                        "driver": driver,
-                        "seed": seed,
-                        "injected": injected,
-                        "workload_correct": false,
-                        "error": format!("{error:#}"),
-                    })
-                );
+    let mut journal = Journal::open(args.resume.as_ref())?;
+    let mut boots = 0;
+    let mut traces = Vec::new();
+    let mut variants = Vec::new();
+    let copies = tempfile::tempdir_in(&folder)?;
+    if args.class.iter().any(|class| class.needs_faults_built_in()) {
+        let faulty = build::with_features(&built, drivers, "ddk-backend-os/faults")?;
+        variants.push((true, build::kept(&faulty, &copies.path().join("faulty"))?));
+    }
+    variants.insert(
+        0,
+        (false, build::kept(&built, &copies.path().join("shipped"))?),
+    );
+    'runs: for driver in drivers.iter().copied() {
+        let known = DRIVERS.iter().find(|(name, ..)| *name == driver);
+        let driver = *known.context("no such driver")?;
+        for (faults_built_in, built) in &variants {
+            let program = built.programs.iter().find(|p| p.name == driver.0);
+            let program = program.context("the driver was not built")?;
+            let mut code = Code::load(&program.stripped, is_drivers_code)?;
+            if !faults_built_in {
+                let reached = Reached::find(built, driver, &program.stripped, &folder)?;
+                code = code.with_reached(reached);
             }
-            Err(error) => {
-                failed = true;
-                println!("{driver}: NOT RECOVERED: {error:#}");
-                println!(
-                    "    console and log: {}; again: cargo xtask campaign --class kill --driver {driver} --seed {} --faults {} --cpus {} --life-us {}",
-                    folder.display(),
-                    trial.seed,
-                    trial.kills,
-                    trial.cpus,
-                    trial.life_us
+            let mut rest: Vec<(Class, u64)> = faults(args)
+                .into_iter()
+                .filter(|(class, n)| {
+                    class.needs_faults_built_in() == *faults_built_in
+                        && !journal.has(driver.0, *class, args.seed, *n)
+                })
+                .collect();
+            while !rest.is_empty() {
+                if args.boots.is_some_and(|most| boots >= most) {
+                    break 'runs;
+                }
+                boots += 1;
+                let batch: Vec<_> = rest.iter().copied().take(args.batch).collect();
+                let boot = Boot {
+                    built,
+                    driver,
+                    code: &code,
+                    cpus: args.cpus,
+                    seed: args.seed,
+                    folder: &folder,
+                };
+                let mut finished = 0;
+                let mut problem = None;
+                let ended = boot.run(&batch, &mut |entry| {
+                    finished += 1;
+                    if entry.seen.stuck || !entry.seen.recovered && entry.seen.manifested() {
+                        eprintln!("xtask: {}", told(&entry, args));
+                    }
+                    problem = journal.add(entry).err();
+                })?;
+                if let Some(problem) = problem {
+                    return Err(problem);
+                }
+                rest.drain(..finished.min(rest.len()));
+                eprintln!(
+                    "xtask: {}: {} faults done, {} to go{}{}",
+                    driver.0,
+                    journal.entries.len(),
+                    rest.len(),
+                    if *faults_built_in {
+                        " with faults built in"
+                    } else {
+                        ""
+                    },
+                    match &ended {
+                        End::Done => String::new(),
+                        End::Interrupted => ", interrupted".to_owned(),
+                        End::Stuck(how) | End::Traces(how) => format!("; {how}"),
+                    }
                 );
+                match ended {
+                    End::Done => {}
+                    End::Traces(how) => traces.push(format!("{}: {how}", driver.0)),
+                    // The fault that did it is in the journal; without one it is nobody's, and would come again.
+                    End::Stuck(how) if finished == 0 => anyhow::bail!("{}: {how}", driver.0),
+                    End::Stuck(_) => {}
+                    End::Interrupted => break 'runs,
+                }
             }
         }
     }
-    Ok(ExitCode::from(u8::from(failed)))
+    let ours = |entry: &&Entry| {
+        entry.seed == args.seed
+            && drivers.contains(&entry.driver.as_str())
+            && args.class.contains(&entry.class)
+    };
+    let entries: Vec<&Entry> = journal.entries.iter().filter(ours).collect();
+    let mut groups = tally::groups(entries.iter().copied());
+    let unrecovered = entries.iter().filter(|entry| {
+        entry.seen.manifested() && (!entry.seen.recovered || !entry.seen.workload_correct())
+    });
+    if args.json {
+        for (name, tally) in &mut groups {
+            println!(
+                "{}",
+                json!({ "group": name, "seed": args.seed, "counts": tally.json() })
+            );
+        }
+        for entry in unrecovered {
+            println!("{}", serde_json::to_string(entry)?);
+        }
+        for how in &traces {
+            println!("{}", json!({ "left_behind": how }));
+        }
+    } else {
+        print!("{}", tally::table(&mut groups));
+        for entry in unrecovered {
+            println!("{}", told(entry, args));
+        }
+        for how in &traces {
+            println!("left behind: {how}");
+        }
+    }
+    let good = groups.last().is_none_or(|(_, all)| all.is_good());
+    Ok(ExitCode::from(u8::from(!good)))
 }
 
-fn tell(trial: &Trial, findings: &Findings) {
-    let [reads, writes, flushes] = findings.requests;
-    let [p50, p99, max] = findings.gap_us;
-    println!(
-        "{}: {} killed, {} times seen by the load, all recovered; {reads} reads, {writes} writes, {flushes} flushes in {} s: \
-         none failed, lost, torn or repeated; gap p50 {p50} us, p99 {p99} us, longest {max} us",
-        trial.driver,
-        findings.kills,
-        findings.recoveries,
-        findings.elapsed_ms / 1000,
-    );
+/// A fault in words, with the command that injects it again.
+fn told(entry: &Entry, args: &CampaignArgs) -> String {
+    let seen = &entry.seen;
+    let became = if seen.kernel {
+        "the kernel crashed"
+    } else if seen.stuck {
+        "stuck"
+    } else if !seen.recovered {
+        "recovered by hand"
+    } else {
+        "recovered"
+    };
+    let class = clap::ValueEnum::to_possible_value(&entry.class);
+    format!(
+        "{} {}: {}: {became}, {} requests failed, {} blocks wrong, {} sessions lost; {}; \
+         again: cargo xtask campaign --class {} --driver {} --seed {} --cpus {} --number {}",
+        entry.driver,
+        entry.number,
+        entry.fault,
+        seen.failed,
+        seen.wrong,
+        seen.lost,
+        seen.reason,
+        class.map_or_else(String::new, |class| class.get_name().to_owned()),
+        entry.driver,
+        entry.seed,
+        args.cpus,
+        entry.number,
+    )
 }

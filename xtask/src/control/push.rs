@@ -1,7 +1,7 @@
 //! `cargo xtask push`: from an edited driver to the running system.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ pub struct PushArgs {
     /// only one that runs.
     #[arg(long, value_name = "PID|ADDRESS")]
     system: Option<String>,
+    /// Send this program instead of building one.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
     #[command(flatten)]
     profile: ProfileArgs,
     /// Give up after so many seconds. What has been handed over by then is swapped all the same.
@@ -50,19 +53,24 @@ pub struct PushArgs {
 pub fn push(args: &PushArgs) -> anyhow::Result<ExitCode> {
     // Before the build, which may take a while.
     let address = registry::find(args.system.as_deref())?;
-    let program = build::build_program(args.profile.profile(), &args.name)?;
-    let manifest = manifest(&program.stripped)?.ok_or_else(|| {
+    let file = match &args.program {
+        Some(file) if !file.is_file() => {
+            return Err(UsageError(format!("there is no file {}", file.display())).into());
+        }
+        Some(file) => file.clone(),
+        None => build::build_program(args.profile.profile(), &args.name)?.stripped,
+    };
+    let manifest = manifest(&file)?.ok_or_else(|| {
         UsageError(format!(
             "{} is no driver: it has no manifest, and only drivers can be replaced while they run",
-            program.name
+            args.name
         ))
     })?;
-    let bytes = std::fs::read(&program.stripped)
-        .with_context(|| format!("cannot read {}", program.stripped.display()))?;
+    let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     if bytes.len() as u64 > PROGRAM_BYTES_MAX {
         return Err(UsageError(format!(
             "{} has {} bytes, where {PROGRAM_BYTES_MAX} is the most",
-            program.name,
+            file.display(),
             bytes.len()
         ))
         .into());

@@ -5,6 +5,7 @@
 //! behind it when something was.
 
 mod checks;
+mod controls;
 mod drivers;
 mod unit;
 mod vfio;
@@ -35,10 +36,12 @@ pub enum Level {
     Vfio,
     /// Breaks of the drivers on purpose, each of which has to be noticed.
     Mutations,
+    /// What recovery stands on is taken away, which has to be noticed.
+    Controls,
 }
 
 /// The levels in the order in which they run: what fails fast comes first.
-const ORDER: [Level; 9] = [
+const ORDER: [Level; 10] = [
     Level::Lint,
     Level::Unit,
     Level::Loom,
@@ -47,6 +50,7 @@ const ORDER: [Level; 9] = [
     Level::Conformance,
     Level::Vfio,
     Level::Mutations,
+    Level::Controls,
     Level::Doc,
 ];
 
@@ -137,6 +141,10 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
         if args.level.is_some_and(|wanted| wanted != level) {
             continue;
         }
+        // Builds of their own, minutes long: only when they are asked for.
+        if level == Level::Controls && args.level.is_none() {
+            continue;
+        }
         println!("==      {level:?} (at {} s)", started.elapsed().as_secs());
         tally.add(match level {
             Level::Lint => checks::lint()?,
@@ -145,6 +153,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             Level::Loom => unit::loom()?,
             Level::Miri => unit::miri()?,
             Level::System => system::run(args.filter.as_deref())?,
+            Level::Controls => controls::run()?,
             Level::Vfio => vfio::run(args.filter.as_deref())?,
             Level::Mutations => mutations::run(match (&args.filter, args.level) {
                 (Some(part), _) => mutations::Choice::Named(part),

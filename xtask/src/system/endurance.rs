@@ -173,7 +173,7 @@ impl Trial {
             findings.recoveries,
             self.kills
         );
-        check_image(&self.image()?, load)?;
+        check_image(&self.image()?, load, BLOCKS)?;
         check_counts(report)?;
         fs::remove_file(self.image()?)?;
         Ok(findings)
@@ -201,7 +201,7 @@ pub(super) fn check_counts(report: &Report) -> anyhow::Result<()> {
 }
 
 /// The host's look at the image: every block of the region as the journal says, zeroes behind it.
-fn check_image(image: &Path, load: &str) -> anyhow::Result<()> {
+pub fn check_image(image: &Path, load: &str, blocks: usize) -> anyhow::Result<()> {
     let mut journal: Vec<u64> = Vec::new();
     for line in load
         .lines()
@@ -212,7 +212,7 @@ fn check_image(image: &Path, load: &str) -> anyhow::Result<()> {
         }
     }
     ensure!(
-        journal.len() == BLOCKS,
+        journal.len() == blocks,
         "the journal has {} blocks",
         journal.len()
     );

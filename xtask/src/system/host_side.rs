@@ -16,12 +16,14 @@ type HostTest = (&'static str, fn() -> anyhow::Result<()>);
 pub(super) const TESTS: &[HostTest] = &[
     ("run-bad-requests", bad_requests),
     ("run-output-and-status", output_and_status),
+    ("campaign-share", super::injected::share),
     ("run-time-out", time_out),
     ("run-signals", signals),
+    ("headless", super::headless::a_running_system),
     ("tutorial", super::tutorial::commands_of_the_book),
 ];
 
-fn xtask(arguments: &[&str]) -> anyhow::Result<Command> {
+pub(super) fn xtask(arguments: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments).stdin(Stdio::null());
     Ok(command)

@@ -9,7 +9,9 @@ mod driver_death;
 mod driver_faults;
 pub mod endurance;
 mod faults;
+mod headless;
 mod host_side;
+mod injected;
 mod kernel;
 mod reading;
 mod reload;
@@ -85,6 +87,11 @@ impl SystemTest {
         }
     }
 
+    /// A run that is not judged: what it printed is the result.
+    pub fn measurement(name: impl Into<String>, script: impl Into<String>) -> Self {
+        Self::new(name, script, |_| Ok(()))
+    }
+
     /// A test that runs another program than the shell: `command_line` says so
     /// to the kernel.
     fn without_shell(
@@ -99,12 +106,12 @@ impl SystemTest {
         }
     }
 
-    fn cpus(mut self, cpus: u32) -> Self {
+    pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
         self
     }
 
-    fn disks(mut self, disks: impl IntoIterator<Item = Disk>) -> Self {
+    pub fn disks(mut self, disks: impl IntoIterator<Item = Disk>) -> Self {
         self.disks.extend(disks);
         self
     }
@@ -116,13 +123,13 @@ impl SystemTest {
     }
 
     /// Further arguments of QEMU.
-    fn devices(mut self, arguments: &[&str]) -> Self {
+    pub fn devices(mut self, arguments: &[&str]) -> Self {
         self.devices
             .extend(arguments.iter().map(ToString::to_string));
         self
     }
 
-    fn time_limit(mut self, seconds: u64) -> Self {
+    pub fn time_limit(mut self, seconds: u64) -> Self {
         self.time_limit = Duration::from_secs(seconds);
         self
     }

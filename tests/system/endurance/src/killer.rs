@@ -8,7 +8,7 @@ use proto::devmgr::{DeviceTreeClient, NodeState};
 use proto::proc::ProcessesClient;
 use rt::{Deadline, time};
 
-use crate::random::Random;
+use test_endurance::random::Random;
 
 /// A driver that is not back after this time will not come back.
 const BACK_LIMIT_S: u64 = 60;

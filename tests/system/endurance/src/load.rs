@@ -4,6 +4,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
+use core::time::Duration;
 
 use block_client::{Buffer, BufferAccess, Disk, Operation, Request, Session};
 use rt::{Deadline, MapAccess, Mapping, Vmo, time};
@@ -19,6 +21,17 @@ const LONGEST: usize = 8;
 const SLOT: usize = LONGEST * BLOCK;
 /// The longest pause that is still called one; the driver is restarted in far less.
 const PATIENCE_S: u64 = 120;
+/// Generation of a block of which nothing is known until it is written again.
+pub const UNKNOWN: u64 = u64::MAX;
+
+/// What is done about a request that failed, or a read that found what must not be there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnError {
+    /// The run ends with it.
+    Stop,
+    /// It is counted, and the run goes on.
+    Count,
+}
 
 /// A request in flight.
 #[derive(Clone, Copy)]
@@ -40,6 +53,10 @@ pub struct Totals {
     pub flushes: u64,
     /// Times that the session went on with another incarnation.
     pub recoveries: u64,
+    /// Requests that failed. Counted only with [`OnError::Count`].
+    pub failed: u64,
+    /// Blocks that were read and not what they must be. Counted only with [`OnError::Count`].
+    pub wrong: u64,
     /// For each of them, nanoseconds from the last completion before to the first one after.
     pub gaps_ns: Vec<u64>,
 }
@@ -67,6 +84,7 @@ pub struct Load {
     last_answer_ns: u64,
     epoch: u32,
     gap_open: bool,
+    on_error: OnError,
     /// What was done so far.
     pub totals: Totals,
 }
@@ -109,8 +127,43 @@ impl Load {
             scratch: vec![0; SLOT],
             last_answer_ns: time::now_ns(),
             gap_open: false,
+            on_error: OnError::Stop,
             totals: Totals::default(),
         })
+    }
+
+    /// Counts errors instead of stopping. `patience` is the session's, `written` what an earlier load on the
+    /// same disk had got to: its blocks are unknown.
+    pub fn counting_errors(mut self, patience: Duration, written: Option<u64>) -> Load {
+        self.on_error = OnError::Count;
+        self.session.set_patience(patience);
+        if let Some(generation) = written {
+            self.last_generation = generation;
+            self.generations.fill(UNKNOWN);
+        }
+        self
+    }
+
+    /// The newest generation.
+    pub fn written(&self) -> u64 {
+        self.last_generation
+    }
+
+    /// Writes every block again of which nothing is known.
+    ///
+    /// # Errors
+    /// As [`Load::run`].
+    pub fn repair(&mut self) -> Result<(), String> {
+        for first in 0..self.generations.len() {
+            if self.generations.get(first) == Some(&UNKNOWN) {
+                self.write(0, first..first + 1)?;
+                self.kick()?;
+                while self.flights.iter().any(Option::is_some) {
+                    self.reap()?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the queue full while `go_on` says so, then waits for what is in flight and flushes.
@@ -118,7 +171,15 @@ impl Load {
     /// # Errors
     /// A request that failed, or a read that found what must not be there.
     pub fn run(&mut self, mut go_on: impl FnMut() -> bool) -> Result<(), String> {
-        while go_on() {
+        self.run_watched(|_| go_on())
+    }
+
+    /// The same with a look at the load in each turn, which takes at least one completion.
+    ///
+    /// # Errors
+    /// As [`Load::run`].
+    pub fn run_watched(&mut self, mut go_on: impl FnMut(&Load) -> bool) -> Result<(), String> {
+        while go_on(self) {
             for slot in 0..DEPTH {
                 if self.flights.get(slot).is_some_and(Option::is_none) {
                     self.start_one(slot)?;
@@ -213,28 +274,37 @@ impl Load {
         {
             return Ok(());
         }
-        let mut generation = 0;
-        let operation = if kind < 50 {
-            Operation::Write
-        } else {
-            Operation::Read
-        };
-        if operation == Operation::Write {
-            self.last_generation += 1;
-            generation = self.last_generation;
-            for (index, number) in range.clone().enumerate() {
-                let block = self.scratch.get_mut(index * BLOCK..(index + 1) * BLOCK);
-                fill(block.unwrap_or_default(), number as u64, generation);
-            }
-            let bytes = self.scratch.get(..count * BLOCK).unwrap_or_default();
-            let written = self.memory.write(slot * SLOT, bytes);
-            written.map_err(|e| format!("buffer: {e}"))?;
-        } else {
-            // What was there before must not pass for what was read.
-            let cleared = self.memory.fill(slot * SLOT, count * BLOCK, 0xa5);
-            cleared.map_err(|e| format!("buffer: {e}"))?;
+        if kind < 50 {
+            return self.write(slot, range);
         }
-        let request = self.transfer(operation, slot, first, count);
+        // What was there before must not pass for what was read.
+        let cleared = self.memory.fill(slot * SLOT, count * BLOCK, 0xa5);
+        cleared.map_err(|e| format!("buffer: {e}"))?;
+        let request = self.transfer(Operation::Read, slot, first, count);
+        self.submit(
+            slot,
+            Flight {
+                request,
+                first,
+                count,
+                generation: 0,
+            },
+        )
+    }
+
+    /// Writes blocks in a new generation.
+    fn write(&mut self, slot: usize, range: Range<usize>) -> Result<(), String> {
+        let (first, count) = (range.start, range.len());
+        self.last_generation += 1;
+        let generation = self.last_generation;
+        for (index, number) in range.enumerate() {
+            let block = self.scratch.get_mut(index * BLOCK..(index + 1) * BLOCK);
+            fill(block.unwrap_or_default(), number as u64, generation);
+        }
+        let bytes = self.scratch.get(..count * BLOCK).unwrap_or_default();
+        let written = self.memory.write(slot * SLOT, bytes);
+        written.map_err(|e| format!("buffer: {e}"))?;
+        let request = self.transfer(Operation::Write, slot, first, count);
         self.submit(
             slot,
             Flight {
@@ -269,15 +339,18 @@ impl Load {
             while let Some(done) = self.session.poll().map_err(|e| format!("poll: {e}"))? {
                 taken = true;
                 self.answered();
-                done.result().map_err(|status| {
-                    format!(
-                        "{:?} at {}: {}",
-                        done.request.operation,
-                        done.request.lba,
-                        status.text()
-                    )
-                })?;
-                self.finish(done.token)?;
+                match done.result() {
+                    Ok(()) => self.finish(done.token)?,
+                    Err(_) if self.on_error == OnError::Count => self.failed(done.token),
+                    Err(status) => {
+                        return Err(format!(
+                            "{:?} at {}: {}",
+                            done.request.operation,
+                            done.request.lba,
+                            status.text()
+                        ));
+                    }
+                }
             }
             if taken {
                 return Ok(());
@@ -302,6 +375,22 @@ impl Load {
                 .push(now.saturating_sub(self.last_answer_ns));
         }
         self.last_answer_ns = now;
+    }
+
+    /// A request failed: nobody knows what a write of it did.
+    fn failed(&mut self, token: u64) {
+        self.totals.failed += 1;
+        let flight = self.flights.get_mut(token as usize).and_then(Option::take);
+        let Some(flight) = flight else { return };
+        let range = flight.first..flight.first + flight.count;
+        if let Some(busy) = self.busy.get_mut(range.clone()) {
+            busy.fill(false);
+        }
+        if flight.request.operation == Operation::Write
+            && let Some(generations) = self.generations.get_mut(range)
+        {
+            generations.fill(UNKNOWN);
+        }
     }
 
     fn finish(&mut self, token: u64) -> Result<(), String> {
@@ -342,7 +431,14 @@ impl Load {
             let number = flight.first + index;
             let expected = self.generations.get(number).copied();
             let found = stamp::generation(block, number as u64);
-            if found != expected {
+            if found != expected && expected != Some(UNKNOWN) {
+                if self.on_error == OnError::Count {
+                    self.totals.wrong += 1;
+                    if let Some(generation) = self.generations.get_mut(number) {
+                        *generation = UNKNOWN;
+                    }
+                    continue;
+                }
                 return Err(format!(
                     "block {number}: generation {expected:?} must be there, read {}",
                     found.map_or("a torn or stray block".to_string(), |g| format!("{g}"))

@@ -11,9 +11,6 @@
 extern crate alloc;
 
 mod killer;
-mod load;
-mod random;
-mod stamp;
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -26,8 +23,8 @@ use proto::devmgr::EndpointsClient;
 use rt::{AsHandle, Channel, Deadline, println, startup, time};
 
 use killer::Killer;
-use load::Load;
-use random::Random;
+use test_endurance::load::Load;
+use test_endurance::random::Random;
 
 rt::entry!(main);
 

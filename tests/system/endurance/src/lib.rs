@@ -1,0 +1,9 @@
+//! A verified load on a disk, for tests in which its driver dies or goes wrong.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod load;
+pub mod random;
+pub mod stamp;

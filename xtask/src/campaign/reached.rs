@@ -1,0 +1,123 @@
+//! Where a driver comes along: its code that runs when it starts, and its code that runs while it serves.
+//!
+//! A fault in code that never runs says nothing, and most code of a program never runs in one load. One boot under a plugin of
+//! QEMU's (`xtask/plugin/reached.c`) tells it apart. What it found is kept beside the driver it is about, so that a seed means
+//! the same faults from run to run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::bench::measure;
+use crate::build::Built;
+use crate::guest::disk::{Access, Bus, Disk};
+use crate::system::SystemTest;
+
+/// Restarts of the driver in the boot that finds out.
+const RESTARTS: u64 = 12;
+/// Code that ran so much more often than the driver started serves.
+const SERVES: u64 = 20;
+const DISK_BYTES: u64 = 32 << 20;
+
+/// Addresses of blocks of code and their lengths in bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Reached {
+    /// What runs when the driver starts or is rarely wanted.
+    pub rare: Vec<(u64, u64)>,
+    /// What runs all the time.
+    pub often: Vec<(u64, u64)>,
+}
+
+impl Reached {
+    /// From the file that is kept, or from a boot.
+    ///
+    /// # Errors
+    /// When the boot fails.
+    pub fn find(
+        built: &Built,
+        driver: (&'static str, Bus, &'static str),
+        program: &Path,
+        folder: &Path,
+    ) -> anyhow::Result<Reached> {
+        let (name, bus, disk_name) = driver;
+        let bytes = fs::read(program)?;
+        let hash = Sha256::digest(&bytes);
+        let kept = folder.join(format!(
+            "reached-{name}-{:02x}{:02x}{:02x}{:02x}",
+            hash[0], hash[1], hash[2], hash[3]
+        ));
+        if !kept.exists() {
+            eprintln!("xtask: {name}: looking where its code runs");
+            let image = folder.join(format!("reached-{name}.img"));
+            let _ = fs::remove_file(&image);
+            fs::File::create(&image)?.set_len(DISK_BYTES)?;
+            let out = folder.join(format!("reached-{name}.out"));
+            let plugin = measure::compile_plugin("reached")?;
+            let argument = format!("{},out={}", plugin.display(), out.display());
+            let script = format!(
+                "drv policy {disk_name} budget=4294967295 pause-min-ms=0 pause-max-ms=0\n\
+                 test-endurance {disk_name} {RESTARTS} 1 2048 100000\n"
+            );
+            let disk = Disk {
+                bus,
+                ..Disk::new(&image, Access::ReadWrite)
+            };
+            let test = SystemTest::measurement(format!("reached-{name}"), script)
+                .cpus(2)
+                .disks([disk])
+                .devices(&["-plugin", &argument])
+                .time_limit(300);
+            let report = test.execute(built, folder)?;
+            ensure!(
+                !report.console.contains("FAILED") && report.console.contains("journal-end"),
+                "{name}: the load failed under the plugin"
+            );
+            fs::remove_file(&image)?;
+            fs::rename(&out, &kept)?;
+        }
+        parse(&fs::read_to_string(&kept)?, program)
+    }
+}
+
+fn parse(text: &str, program: &Path) -> anyhow::Result<Reached> {
+    let segments = super::mutation::segments(program)?;
+    let mut blocks: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [address, length, code, count] = words[..] else {
+            continue;
+        };
+        let address = u64::from_str_radix(address, 16).context("address")?;
+        let length: u64 = length.parse().context("length")?;
+        let here = segments.iter().find_map(|(start, bytes)| {
+            let at = usize::try_from(address.checked_sub(*start)?).ok()?;
+            bytes.get(at..)
+        });
+        // Other programs have other code at the same address.
+        let same = here.is_some_and(|here| {
+            (0..code.len() / 2).all(|n| {
+                let byte = u8::from_str_radix(&code[2 * n..2 * n + 2], 16).ok();
+                byte.is_some() && here.get(n).copied() == byte
+            })
+        });
+        if same {
+            *blocks.entry((address, length)).or_default() += count.parse::<u64>()?;
+        }
+    }
+    let mut reached = Reached::default();
+    for (block, count) in blocks {
+        if count > SERVES * RESTARTS {
+            reached.often.push(block);
+        } else {
+            reached.rare.push(block);
+        }
+    }
+    ensure!(
+        !reached.often.is_empty(),
+        "no code of the driver was seen to run"
+    );
+    Ok(reached)
+}
