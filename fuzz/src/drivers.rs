@@ -7,10 +7,12 @@ use ddk_class_block::BlockDevice;
 use ddk_class_serial::{Pump, Stream, StreamEnd};
 use model_virtio::VirtioPci;
 use model_virtio_blk::BlockModel;
+use model_virtio_net::NetModel;
 
 use crate::block::Served;
 use crate::hostile::{HostilePlatform, Shape};
 use crate::input::Input;
+use crate::net;
 
 /// Rounds of a driver in service.
 const ROUNDS_MAX: usize = 64;
@@ -47,6 +49,45 @@ pub fn virtio_blk(bytes: &[u8]) {
         ..Shape::default()
     };
     serve::<virtio_blk::VirtioBlk>(input, shape);
+}
+
+pub fn virtio_net(bytes: &[u8]) {
+    type Model = VirtioPci<NetModel>;
+    let mut input = Input::new(bytes);
+    let choice = input.byte();
+    let shape = Shape {
+        config: Model::config_space(),
+        bars: vec![(4, Model::BAR_BYTES), (1, 0x1000)],
+        interrupts: u16::from(choice & 3),
+        cpus: 2,
+        // Common configuration as above; address, link, one queue pair, MTU (virtio 1.2, 5.1.4).
+        registers: vec![
+            (4, 0x04, 0xffff_ffff),
+            (4, 0x12, 3),
+            (4, 0x18, 64),
+            (4, 0x2000, 0x52),
+            (4, 0x2006, 1),
+            (4, 0x2008, 1),
+            (4, 0x200a, 1500),
+        ],
+        ..Shape::default()
+    };
+    let Some((platform, cx, driver)) = start::<virtio_net::VirtioNet>(input, shape) else {
+        return;
+    };
+    let Some(mut served) = net::Served::new(cx, driver, platform.memory()) else {
+        return;
+    };
+    for _ in 0..ROUNDS_MAX {
+        if served.is_given_up() || platform.is_over() {
+            break;
+        }
+        let mut asked = platform.input(|input| Input::new(&input.take(32)));
+        served.ask(&mut asked);
+        platform.act();
+        served.turn();
+    }
+    served.end();
 }
 
 pub fn nvme(bytes: &[u8]) {

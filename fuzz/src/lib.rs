@@ -12,6 +12,7 @@ mod drivers;
 mod filesystems;
 pub mod hostile;
 mod input;
+mod net;
 mod parsers;
 mod requests;
 
@@ -61,6 +62,18 @@ pub const TARGETS: &[Target] = &[
         8192,
         drivers::nvme,
         "driver nvme over a hostile device, with requests",
+    ),
+    target(
+        "virtio-net",
+        4096,
+        drivers::virtio_net,
+        "driver virtio-net over a hostile device, with frames",
+    ),
+    target(
+        "virtio-net-client",
+        4096,
+        net::virtio_net_client,
+        "driver virtio-net and an honest device, with a hostile client",
     ),
     target(
         "edu",

@@ -53,7 +53,7 @@ fn messages(input: &mut Input, protocol: u32, version: u16) -> Vec<Vec<u8>> {
 pub fn ipc(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let input = &mut input;
-    match input.byte() % 16 {
+    match input.byte() % 18 {
         0 => serve!(input, proto::block::BlockEndpointServer),
         1 => serve!(input, proto::block::BlockSessionServer),
         2 => serve!(input, proto::bus::PciBusServer),
@@ -69,6 +69,8 @@ pub fn ipc(bytes: &[u8]) {
         12 => serve!(input, proto::fs::VolumeServer),
         13 => serve!(input, proto::proc::ProcessesServer),
         14 => serve!(input, proto::serial::SerialEndpointServer),
+        15 => serve!(input, proto::net::NetEndpointServer),
+        16 => serve!(input, proto::net::NetSessionServer),
         _ => serve!(input, proto::startup::BootstrapServer),
     }
 }

@@ -13,7 +13,7 @@ use crate::handles::Table;
 use crate::log_ring::LogRing;
 use crate::page_map::PageMap;
 use crate::run_queue::{PRIORITIES, RunQueue};
-use crate::slab::{PAGE, PageSource, Slab, class_of};
+use crate::slab::{CLASSES, PAGE, PageSource, Slab, class_of};
 
 /// The system test's first seeds; under Miri fewer, and fewer calls of each.
 const SEEDS: u64 = if cfg!(miri) { 2 } else { 40 };
@@ -188,22 +188,44 @@ fn threads_run_by_priority_and_turn() {
     });
 }
 
-struct Pages;
+const PAGE_LAYOUT: Layout = match Layout::from_size_align(PAGE, PAGE) {
+    Ok(layout) => layout,
+    Err(_) => panic!("a page's size is a power of two"),
+};
+
+/// Pages of the global allocator. The slab keeps an empty page of a class for the next block: what it has at
+/// the end is freed with this.
+#[derive(Default)]
+struct Pages(Vec<NonNull<u8>>);
 
 // SAFETY: memory of the global allocator with the size and alignment of a page.
 unsafe impl PageSource for Pages {
     fn allocate(&mut self) -> Option<NonNull<u8>> {
         // SAFETY: the layout is not empty.
-        NonNull::new(unsafe { alloc(Layout::from_size_align(PAGE, PAGE).unwrap()) })
+        let page = NonNull::new(unsafe { alloc(PAGE_LAYOUT) })?;
+        self.0.push(page);
+        Some(page)
     }
     unsafe fn release(&mut self, page: NonNull<u8>) {
-        // SAFETY: the caller gives back what `allocate` returned.
-        unsafe { dealloc(page.as_ptr(), Layout::from_size_align(PAGE, PAGE).unwrap()) }
+        let at = self.0.iter().position(|live| *live == page);
+        self.0.swap_remove(at.expect("a page is given back once"));
+        // SAFETY: `allocate` made it, and it was live.
+        unsafe { dealloc(page.as_ptr(), PAGE_LAYOUT) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        for page in &self.0 {
+            // SAFETY: `allocate` made it, and it is live; the slab is not used any more.
+            unsafe { dealloc(page.as_ptr(), PAGE_LAYOUT) }
+        }
     }
 }
 
 #[test]
 fn kernel_objects_keep_their_memory() {
+    let mut pages = Pages::default();
     let mut slab = Slab::new();
     let mut held: VecDeque<(*mut u8, Layout, u8)> = VecDeque::new();
     each_call(|call| {
@@ -212,7 +234,7 @@ fn kernel_objects_keep_their_memory() {
         if call.number % 2 == 0
             && let Some(class) = class_of(layout)
         {
-            let block = slab.allocate(class, &mut Pages);
+            let block = slab.allocate(class, &mut pages);
             assert!(!block.is_null());
             // SAFETY: a fresh block of at least that size.
             unsafe { block.write_bytes(tag, layout.size()) };
@@ -225,14 +247,16 @@ fn kernel_objects_keep_their_memory() {
             let kept = unsafe { core::slice::from_raw_parts(block, layout.size()) };
             assert_eq!(kept, vec![tag; layout.size()]);
             // SAFETY: the block came from this slab and is not used again.
-            unsafe { slab.release(block, &mut Pages) };
+            unsafe { slab.release(block, &mut pages) };
         }
         None
     });
     for (block, ..) in held {
         // SAFETY: as above.
-        unsafe { slab.release(block, &mut Pages) };
+        unsafe { slab.release(block, &mut pages) };
     }
+    assert_eq!(pages.0.len(), slab.pages());
+    assert!(slab.pages() <= CLASSES.len(), "empty pages are kept");
 }
 
 #[test]

@@ -128,6 +128,7 @@ pub fn details(node: &NodeInfo, info: &PciFunctionInfo) -> String {
         ResetMethod::AdvancedFeatures => "advanced features",
         ResetMethod::PowerManagement => "power management",
         ResetMethod::Virtio => "virtio device status",
+        ResetMethod::Intel8254x => "Intel 8254x",
         ResetMethod::SecondaryBus => "secondary bus",
         ResetMethod::None => "none",
     };

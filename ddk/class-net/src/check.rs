@@ -9,6 +9,12 @@ use proto::net::{
 use crate::device::{Checksum, NicInfo, QueueLimits, Segment, SegmentRequest};
 use crate::{FRAGMENTS_MAX, SEGMENTS_MAX};
 
+/// Shortest headers (RFC 791, 8200, 9293), and where TCP's has its checksum.
+const IPV4_HEADER_BYTES: u32 = 20;
+const IPV6_HEADER_BYTES: u32 = 40;
+const TCP_HEADER_BYTES: u32 = 20;
+const TCP_CHECKSUM: u16 = 16;
+
 /// Device addresses of a buffer or frame, collected without allocating.
 pub(crate) struct Segments {
     list: [Segment; SEGMENTS_MAX],
@@ -183,10 +189,10 @@ fn segmentation(
     checksum: Option<Checksum>,
 ) -> Result<Option<SegmentRequest>, Status> {
     let kind = Segmentation(first.segmentation);
-    let needed = match kind {
+    let (needed, ip_header) = match kind {
         Segmentation::NONE => return Ok(None),
-        Segmentation::TCP4 => Offloads::TX_TCP4,
-        Segmentation::TCP6 => Offloads::TX_TCP6,
+        Segmentation::TCP4 => (Offloads::TX_TCP4, IPV4_HEADER_BYTES),
+        Segmentation::TCP6 => (Offloads::TX_TCP6, IPV6_HEADER_BYTES),
         _ => return Err(Status::INVALID),
     };
     if !info.offloads.contains(needed) {
@@ -194,9 +200,11 @@ fn segmentation(
     }
     let (size, header_length) = (first.segment_size, first.header_length);
     // The checksum is the TCP header's, so that header starts there and lies inside of the headers.
-    let start = checksum.ok_or(Status::INVALID)?.start;
-    let header = u32::from(header_length);
-    if size == 0 || header >= length || header < u32::from(start) + 20 {
+    let checksum = checksum.ok_or(Status::INVALID)?;
+    let (start, header) = (u32::from(checksum.start), u32::from(header_length));
+    let is_tcp = checksum.offset == TCP_CHECKSUM && start >= ETHERNET_HEADER_BYTES + ip_header;
+    let inside = start + TCP_HEADER_BYTES <= header && header < length;
+    if size == 0 || !is_tcp || !inside {
         return Err(Status::INVALID);
     }
     // A segment is a frame, which the link has to take.

@@ -157,6 +157,12 @@ pub trait NetQueue: Send {
     /// Interrupts are of no use until [`NetQueue::arm`].
     fn disarm(&mut self);
 
+    /// How often the queue is to be looked at while it has buffers or frames, in nanoseconds: for devices whose interrupt cannot be had.
+    /// Each look is announced with [`NetQueue::interrupted`].
+    fn poll_ns(&self) -> Option<u64> {
+        None
+    }
+
     /// An interrupt of the queue came. `true`: the device has other news as well, which [`NetDevice::changed`] is to look at; for
     /// devices with one interrupt for everything.
     fn interrupted(&mut self) -> bool {

@@ -81,6 +81,7 @@ impl<D: NetDevice, M: Memory> Supervisor<D, M> {
             let link = WorkerLink::new(cx.event_queue()?);
             let counters = Arc::new(QueueCounters::default());
             let worker = Worker::new(
+                &cx,
                 index,
                 queue,
                 info.clone(),

@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use ddk::{Deadline, DriverError, Event, PlatformError};
+use ddk::{Deadline, DeviceContext, DriverError, Event, PlatformError};
 use ddk_class_core::{KEY_COMMAND, KEY_INTERRUPT, SessionId};
 use proto::net::{self, RxBuffer, Sent, Status, Transmit, tx_flags};
 use ring::Memory;
@@ -60,6 +60,7 @@ impl Assembly {
 
 /// One queue pair of the device with its session. Runs on a thread of its own.
 pub struct Worker<Q, M> {
+    cx: DeviceContext,
     index: usize,
     queue: Option<Q>,
     limits: QueueLimits,
@@ -92,6 +93,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
     /// # Errors
     /// When the queue's interrupt cannot be bound.
     pub fn new(
+        cx: &DeviceContext,
         index: usize,
         mut queue: Q,
         info: Arc<NicInfo>,
@@ -102,6 +104,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         queue.bind(link.events(), KEY_INTERRUPT)?;
         let limits = queue.limits();
         Ok(Worker {
+            cx: cx.clone(),
             index,
             queue: Some(queue),
             limits,
@@ -145,8 +148,12 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         if more || self.arm() {
             return Ok(());
         }
+        let poll = self.next_poll();
         let mut events = [Event::default(); 4];
-        let count = self.link.events().wait(&mut events, deadline)?;
+        let count = self.link.events().wait(&mut events, poll.min(deadline))?;
+        if poll != Deadline::NEVER && poll.is_over(self.cx.now_ns()) {
+            self.interrupted();
+        }
         for event in events.iter().take(count) {
             match event.key {
                 KEY_INTERRUPT => self.interrupted(),
@@ -156,6 +163,15 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             }
         }
         Ok(())
+    }
+
+    /// When a queue without an interrupt is to be looked at.
+    fn next_poll(&self) -> Deadline {
+        let poll_ns = self.queue.as_ref().and_then(NetQueue::poll_ns);
+        match poll_ns.filter(|_| self.in_flight() != (0, 0)) {
+            Some(poll_ns) => Deadline::at_ns(self.cx.now_ns().saturating_add(poll_ns)),
+            None => Deadline::NEVER,
+        }
     }
 
     /// Receive buffers and frames that the device has.

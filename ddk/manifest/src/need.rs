@@ -77,9 +77,9 @@ pub const fn memory_bars() -> Need {
     }
 }
 
-/// Between `min` and `max` MSI-X vectors.
+/// Between `min` and `max` MSI-X vectors; a driver that can do without says 0.
 pub const fn msix(min: u16, max: u16) -> Need {
-    assert!(min >= 1 && min <= max && max <= 2048, "1 to 2048 vectors");
+    assert!(max >= 1 && min <= max && max <= 2048, "1 to 2048 vectors");
     Need {
         kind: KIND_MSIX,
         a: min as u32,

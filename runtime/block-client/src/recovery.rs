@@ -16,8 +16,8 @@ use crate::{Disk, Session, SessionError};
 const ATTEMPTS_MAX: u8 = 3;
 /// Living drivers that end a session one after the other before the client believes them.
 const REFUSALS_MAX: u8 = 3;
-/// Time for the new incarnation to answer one call.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Time for a driver to answer one call.
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a session keeps for its driver's successor.
 pub(crate) struct Recovery {

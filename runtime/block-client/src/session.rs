@@ -14,7 +14,7 @@ use sys::{
 };
 
 use crate::patience::Patience;
-use crate::recovery::Recovery;
+use crate::recovery::{CALL_LIMIT, Recovery};
 use crate::{Buffer, Disk, Done, Ledger, Request, SessionError};
 
 const KEY_COMPLETED: u64 = 1;
@@ -65,7 +65,7 @@ impl Connection {
             .ok_or(SessionError::Corrupt)?;
         let memory = SharedMapping::new(Mapping::map(&rings, 0, len, MapAccess::ReadWrite)?);
         Ok(Connection {
-            control: BlockSessionClient::new(session),
+            control: BlockSessionClient::new(session).with_timeout(CALL_LIMIT),
             submissions: Producer::new(memory.clone(), 0, info.depth.into())?,
             completions: Consumer::new(memory, at, info.depth.into())?,
             submitted,

@@ -25,7 +25,8 @@
 //!
 //! With [`tx_flags::CHECKSUM`] the device computes the internet checksum from [`Transmit::checksum_start`] to the end of the frame and puts
 //! it [`Transmit::checksum_offset`] bytes after the start; the field holds the sum of the pseudo-header. With a
-//! [`Segmentation`] it also cuts the frame into segments of [`Transmit::segment_size`] bytes of payload each. Then the IPv4 header's
+//! [`Segmentation`] it also cuts the frame into segments of [`Transmit::segment_size`] bytes of payload each. Then the IP header begins right
+//! after an Ethernet header of 14 bytes, the IPv4 header's
 //! checksum field is zero, its total length is that of the whole frame, and the TCP checksum field holds the pseudo-header's sum as
 //! [`NetInfo::segmentation_sum`] says.
 
@@ -89,7 +90,7 @@ impl core::fmt::Display for MacAddress {
 pub struct RxBuffer {
     /// Chosen by the client, returned in [`Received::id`].
     pub id: u32,
-    /// First byte in the registered buffer, a multiple of 4.
+    /// First byte in the registered buffer, a multiple of 4. A buffer that does not straddle a page fits every device.
     pub offset: u32,
     /// Bytes, at least [`NetInfo::rx_buffer_min`].
     pub length: u32,

@@ -36,6 +36,7 @@ impl Manager {
                 bus.serve.as_handle(),
                 bus.events.channel().as_handle(),
                 bus.child.process().as_handle(),
+                bus.interrupt.as_handle(),
             ];
             let record = (&bus.path, bus.host.to_words(), &bus.history);
             let key = format!("{BUSES}{index:03}");
@@ -52,8 +53,8 @@ impl Manager {
             let (path, words, history) = record;
             let mut handles = handles.into_iter();
             let mut next = || handles.next();
-            let (Some(client), Some(serve), Some(events), Some(process)) =
-                (next(), next(), next(), next())
+            let (Some(client), Some(serve), Some(events), Some(process), Some(interrupt)) =
+                (next(), next(), next(), next(), next())
             else {
                 continue;
             };
@@ -65,6 +66,7 @@ impl Manager {
                 serve: serve.into_type(),
                 events: PciBusEventsServer::new(events.into_type()),
                 child: Child::from_process(process.into_type()),
+                interrupt: interrupt.into_type(),
                 history,
                 restart_at: None,
             };
@@ -159,13 +161,13 @@ impl Manager {
             .nodes
             .iter()
             .filter(|node| node.bus == Some(index) && (node.is_present() || node.held.is_some()))
-            .filter_map(|node| match &node.device {
+            .filter_map(|node| match node.plugged.as_ref().unwrap_or(&node.device) {
                 Device::Pci(info) => Some(info.clone()),
                 _ => None,
             })
             .collect();
         let bus = self.buses.get(index).ok_or("no such bus")?;
-        let (child, events) = self.spawn_bus(&bus.host, &bus.serve, Some(&known))?;
+        let (child, events) = self.spawn_bus(&bus.host, &bus.serve, &bus.interrupt, Some(&known))?;
         let bus = self.buses.get_mut(index).ok_or("no such bus")?;
         (bus.child, bus.events) = (child, events);
         let bus = self.buses.get(index).ok_or("no such bus")?;

@@ -17,7 +17,7 @@ use proto::devmgr::{Change, DevError, NodeState};
 use rt::abi::{PRIORITY_DRIVER, Quota, ResourceKind};
 use rt::ipc::Server;
 use rt::process::{Child, Command, Stdio};
-use rt::{AsHandle, Channel, Deadline, Resource, Vmo, startup};
+use rt::{AsHandle, Channel, Deadline, Interrupt, Resource, Vmo, startup};
 
 use crate::manager::{BATCH, Manager, Node};
 
@@ -36,6 +36,8 @@ pub struct Bus {
     pub serve: Channel,
     pub events: PciBusEventsServer,
     pub child: Child,
+    /// For slots. The bus's own, whoever drives it: its vector must not be given to others while ports may send it.
+    pub interrupt: Interrupt,
     pub history: History,
     pub restart_at: Option<Deadline>,
 }
@@ -71,7 +73,8 @@ impl Manager {
     fn start_bus(&mut self, path: &str, host: &Host) -> Result<(), String> {
         let text = |e: rt::Error| e.to_string();
         let (client, serve) = Channel::create().map_err(text)?;
-        let (child, events) = self.spawn_bus(host, &serve, None)?;
+        let interrupt = Interrupt::message(&self.authority.msi, 0).map_err(text)?;
+        let (child, events) = self.spawn_bus(host, &serve, &interrupt, None)?;
         let bus = Bus {
             path: path.to_string(),
             host: host.clone(),
@@ -79,6 +82,7 @@ impl Manager {
             serve,
             events,
             child,
+            interrupt,
             history: History::new(),
             restart_at: None,
         };
@@ -93,6 +97,7 @@ impl Manager {
         &self,
         host: &Host,
         serve: &Channel,
+        interrupt: &Interrupt,
         topology: Option<&[PciFunctionInfo]>,
     ) -> Result<(Child, PciBusEventsServer), String> {
         let text = |e: rt::Error| e.to_string();
@@ -135,6 +140,9 @@ impl Manager {
             let bars = mmio(base, len).map_err(text)?;
             command = command.handle(&format!("bars:{number}"), bars);
         }
+        // For slots whose devices come and go; without it they are looked at now and then.
+        let granted = interrupt.duplicate().map_err(text)?;
+        let command = command.handle("irq0", granted);
         let child = command.spawn().map_err(|e| e.to_string())?;
         Ok((child, events))
     }

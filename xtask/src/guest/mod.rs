@@ -7,6 +7,7 @@
 
 pub mod disk;
 pub mod machine;
+pub mod nic;
 mod process;
 
 use std::io::{self, Read, Write};

@@ -25,7 +25,7 @@ const CONTROLS: [Control; 3] = [
         what: "the bus-master fence",
         package: "devmgr",
         feature: "control-no-fence",
-        test: "life::tests::a_death_goes_down_in_order_and_up_again",
+        test: "life::tests::no_order_of_events_breaks_a_rule",
     },
     Control {
         what: "the pauses between restarts",

@@ -17,7 +17,9 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::build::{self, ArchiveExtras, Built, ProfileArgs};
+use crate::control::registry;
 use crate::guest::disk::{self, Access, Disk};
+use crate::guest::nic::{self, Forward, Model, Nic};
 use crate::guest::{self, Machine, Outcome, Streams, Transport};
 use crate::symbols::{Annotator, Symbols};
 use crate::{UsageError, image, setup};
@@ -49,6 +51,16 @@ pub struct RunArgs {
     /// its namespaces. Without it the demo image is the disk; what is written to that is lost at power-off.
     #[arg(long = "disk", value_name = disk::SYNTAX)]
     disks: Vec<String>,
+    /// A network interface, on a user network of its own. May be given several times; without it there is one of virtio.
+    #[arg(long = "nic", value_name = nic::SYNTAX)]
+    nics: Vec<String>,
+    /// Lead a port of the host (on 127.0.0.1) to one of the guest, by the first interface; host port 0 is a
+    /// free one. May be given several times.
+    #[arg(long = "forward", value_name = nic::FORWARD_SYNTAX)]
+    forwards: Vec<String>,
+    /// Write the frames of the first interface to this file as pcap; those of others to FILE-1 and so on.
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
     /// Run these shell commands without a terminal, then power off.
     #[arg(long, value_name = "COMMANDS", conflicts_with = "script")]
     exec: Option<String>,
@@ -103,6 +115,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     for disk in &disks {
         disk.check()?;
     }
+    let network = network(args)?;
     setup::ensure(&[setup::MACHINE])?;
     let build::Architecture::X86_64 = args.arch;
     let built = build::build(args.profile.profile())?;
@@ -141,6 +154,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             built.kernel.display()
         );
     }
+    machine.extra.extend(network);
     machine.extra.extend(args.extra.iter().cloned());
 
     let time_limit = match (args.timeout_s, &commands) {
@@ -166,6 +180,29 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     Ok(ExitCode::from(outcome.status()))
+}
+
+/// QEMU's arguments for the network interfaces.
+fn network(args: &RunArgs) -> anyhow::Result<Vec<String>> {
+    let nics = args.nics.iter().map(|text| Nic::parse(text));
+    let mut nics: Vec<Nic> = nics
+        .filter_map(Result::transpose)
+        .collect::<Result<_, _>>()?;
+    if args.nics.is_empty() {
+        nics.push(Nic::new(Model::Virtio));
+    }
+    let forwards = args.forwards.iter().map(|text| Forward::parse(text));
+    let forwards: Vec<Forward> = forwards.collect::<Result<_, _>>()?;
+    let network = nic::arguments(&nics, &forwards, args.capture.as_deref())?;
+    if !args.headless {
+        for forward in registry::forwards(&network) {
+            eprintln!(
+                "xtask: {} {} leads to port {} of the guest",
+                forward.protocol, forward.host, forward.guest
+            );
+        }
+    }
+    Ok(network)
 }
 
 /// The commands of `--exec` or `--script`.

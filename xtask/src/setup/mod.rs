@@ -21,7 +21,7 @@ pub struct Needed {
     package: &'static str,
 }
 
-const fn needed(program: &'static str, package: &'static str) -> Needed {
+pub(crate) const fn needed(program: &'static str, package: &'static str) -> Needed {
     Needed { program, package }
 }
 

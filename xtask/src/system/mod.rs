@@ -11,8 +11,11 @@ pub mod endurance;
 mod faults;
 mod headless;
 mod host_side;
+mod hotplug;
 mod injected;
+mod interfaces;
 mod kernel;
+mod network;
 mod reading;
 mod reload;
 mod runtime;
@@ -22,8 +25,9 @@ mod truth;
 mod tutorial;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -51,8 +55,12 @@ pub struct SystemTest {
     devices: Vec<String>,
     script: Option<String>,
     time_limit: Duration,
+    meanwhile: Option<Work>,
     check: Check,
 }
+
+/// What the host does while the guest runs.
+type Work = Box<dyn Fn(&mut mpsc::Receiver<Vec<u8>>) -> anyhow::Result<()> + Send + Sync>;
 
 /// Judges what a run gave.
 type Check = Box<dyn Fn(&Report) -> anyhow::Result<()> + Send + Sync>;
@@ -83,6 +91,7 @@ impl SystemTest {
             devices: Vec::new(),
             script: Some(script.into()),
             time_limit: TIME_LIMIT,
+            meanwhile: None,
             check: Box::new(check),
         }
     }
@@ -138,6 +147,15 @@ impl SystemTest {
         (self.check)(&self.execute(built, folder)?)
     }
 
+    /// What somebody on the host does while it runs, from what the console says.
+    fn meanwhile(
+        mut self,
+        work: impl Fn(&mut mpsc::Receiver<Vec<u8>>) -> anyhow::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.meanwhile = Some(Box::new(work));
+        self
+    }
+
     /// Runs it without judging it. Console and log stay in the folder.
     ///
     /// # Errors
@@ -156,15 +174,28 @@ impl SystemTest {
         machine.disks.clone_from(&self.disks);
         machine.extra.clone_from(&self.devices);
         let (mut console, mut log) = (Vec::new(), Vec::new());
-        let outcome = guest::run(
-            &machine,
-            Some(self.time_limit),
-            &mut Streams {
-                console: &mut console,
-                log: &mut Annotator::new(Symbols::of(built), &mut log),
-                input: None,
-            },
-        )?;
+        let (said, mut heard) = mpsc::channel();
+        let outcome = std::thread::scope(|scope| {
+            let work = self.meanwhile.as_ref();
+            let hand = work.map(|work| scope.spawn(move || work(&mut heard)));
+            let outcome = guest::run(
+                &machine,
+                Some(self.time_limit),
+                &mut Streams {
+                    console: &mut Overheard {
+                        console: &mut console,
+                        said,
+                    },
+                    log: &mut Annotator::new(Symbols::of(built), &mut log),
+                    input: None,
+                },
+            )?;
+            match hand.map(std::thread::ScopedJoinHandle::join) {
+                Some(Ok(Err(error))) => Err(error.context("the host's part")),
+                Some(Err(_)) => bail!("the host's part panicked"),
+                Some(Ok(Ok(()))) | None => Ok(outcome),
+            }
+        })?;
         fs::remove_file(archive)?;
         if let Outcome::Signal(_) = outcome {
             // Somebody wants the whole run to end, not this test to fail.
@@ -177,6 +208,24 @@ impl SystemTest {
             console: String::from_utf8_lossy(&console).into_owned(),
             log: String::from_utf8_lossy(&log).into_owned(),
         })
+    }
+}
+
+/// The console's output, kept and passed on to whoever acts on it.
+struct Overheard<'a> {
+    console: &'a mut Vec<u8>,
+    said: mpsc::Sender<Vec<u8>>,
+}
+
+impl Write for Overheard<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // Mostly nobody listens.
+        let _ = self.said.send(bytes.to_vec());
+        self.console.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -287,9 +336,12 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         faults::tests,
         driver_death::tests,
         driver_faults::tests,
+        interfaces::tests,
         endurance::tests,
+        hotplug::tests,
         reload::tests,
         services::tests,
+        network::tests,
     ];
     for group in groups {
         tests.extend(group()?);

@@ -9,7 +9,7 @@ use crate::build::target_folder;
 use crate::{copy, tool};
 
 /// What the commands must have printed between them.
-const EXPECTED: [&str; 2] = ["running my-edu", "my-edu: first register: 0x010000ed"];
+const EXPECTED: [&str; 2] = ["running my-edu", ": first register: 0x010000ed"];
 
 /// Runs every command of the tutorial, in order.
 pub(super) fn commands_of_the_book() -> anyhow::Result<()> {

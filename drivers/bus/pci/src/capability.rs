@@ -247,6 +247,12 @@ pub fn reset_method(
     {
         return ResetMethod::PowerManagement;
     }
+    let vendor = config.read16(address, register::VENDOR);
+    let device = config.read16(address, register::DEVICE);
+    let has_registers = bars.iter().any(|b| b.index == 0 && b.kind != BarKind::Io);
+    if (vendor, device) == (spec_e1000::PCI_VENDOR, spec_e1000::DEVICE_82540EM) && has_registers {
+        return ResetMethod::Intel8254x;
+    }
     match alone {
         Alone::BehindBridge => ResetMethod::SecondaryBus,
         Alone::Shared => ResetMethod::None,

@@ -114,6 +114,56 @@ pub fn take_over(config: &impl ConfigSpace, infos: Vec<PciFunctionInfo>) -> Topo
     }
 }
 
+/// Adds the functions of a device that was plugged in behind a bridge; gives their addresses. A bridge among
+/// them has no bus number and nothing behind it is found.
+pub fn add_bus(
+    config: &impl ConfigSpace,
+    topology: &mut Topology,
+    bridge: PciAddress,
+    bus: u8,
+) -> Vec<PciAddress> {
+    let mut walk = Walk {
+        config,
+        segment: bridge.segment,
+        last: bus,
+        seen: [false; 256],
+        bridges: alloc::vec![Bridge {
+            address: bridge,
+            above: None,
+            secondary: bus,
+            subordinate: bus,
+        }],
+        unassigned: Vec::new(),
+        topology: core::mem::take(topology),
+    };
+    let before = walk.topology.functions.len();
+    for further in walk.scan(bus, Some(0)) {
+        walk.fault(
+            further,
+            String::from("a bridge that is plugged in gets no bus number"),
+        );
+    }
+    *topology = walk.topology;
+    let added = topology.functions.iter().skip(before);
+    let added: Vec<PciAddress> = added.map(|f| f.info.address).collect();
+    topology.functions.sort_by_key(|f| f.info.address);
+    choose_resets(config, topology);
+    added
+}
+
+/// Forgets what is behind a bridge; gives the addresses.
+pub fn remove_bus(topology: &mut Topology, bridge: PciAddress) -> Vec<PciAddress> {
+    let mut gone = Vec::new();
+    topology.functions.retain(|f| {
+        let stays = f.bridge != Some(bridge);
+        if !stays {
+            gone.push(f.info.address);
+        }
+        stays
+    });
+    gone
+}
+
 struct Bridge {
     address: PciAddress,
     above: Option<usize>,

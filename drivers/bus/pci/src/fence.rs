@@ -90,6 +90,7 @@ pub fn reset(
             clock.sleep_ms(FLR_SETTLE_MS);
         }
         ResetMethod::Virtio => virtio(config, memory, clock, info)?,
+        ResetMethod::Intel8254x => intel_8254x(config, memory, clock, info)?,
         ResetMethod::PowerManagement => {
             let at = need(info, id::POWER)?.saturating_add(4);
             let control = config.read16(address, at) & !3;
@@ -165,27 +166,82 @@ fn virtio(
     let (index, offset) =
         capability::virtio_status(config, address, &info.capabilities, &info.bars)
             .ok_or(BusError::NotSupported)?;
-    let base = info
-        .bars
-        .iter()
-        .find(|b| b.index == index && b.base != 0)
-        .map(|b| b.base)
-        .ok_or(BusError::NotSupported)?;
+    let base = base_of(info, index)?;
     let at = base.checked_add(offset.into()).ok_or(BusError::BadAccess)?;
-    let held = config.read16(address, register::COMMAND);
-    config.write16(address, register::COMMAND, held | command::MEMORY);
+    decode_memory(config, address);
     memory
         .write(at, Width::Byte, 0)
         .ok_or(BusError::NotSupported)?;
+    wait_clear(
+        memory,
+        clock,
+        (at, Width::Byte, u32::MAX),
+        "virtio device status",
+    )
+}
+
+/// No interrupts, receiver and transmitter off, then the reset bit, which clears itself (8254x Software Developer's Manual, 14.5).
+fn intel_8254x(
+    config: &impl ConfigSpace,
+    memory: &impl DeviceMemory,
+    clock: &impl Clock,
+    info: &PciFunctionInfo,
+) -> Result<(), BusError> {
+    const CTRL: u64 = 0;
+    const IMC: u64 = 0xd8;
+    const RCTL: u64 = 0x100;
+    const TCTL: u64 = 0x400;
+    let base = base_of(info, 0)?;
+    decode_memory(config, info.address);
+    let write = |register: u64, value| {
+        let at = base.checked_add(register).ok_or(BusError::BadAccess)?;
+        let written = memory.write(at, Width::Dword, value);
+        written.ok_or(BusError::NotSupported)
+    };
+    write(IMC, u32::MAX)?;
+    write(RCTL, 0)?;
+    write(TCTL, 0)?;
+    let control = memory.read(base, Width::Dword);
+    let control = control.ok_or(BusError::NotSupported)?;
+    write(CTRL, control | spec_e1000::ctrl::RST)?;
+    wait_clear(
+        memory,
+        clock,
+        (base, Width::Dword, spec_e1000::ctrl::RST),
+        "reset bit of the Ethernet controller",
+    )?;
+    // The EEPROM is loaded (14.6).
+    clock.sleep_ms(POWER_SETTLE_MS);
+    Ok(())
+}
+
+/// Where a memory BAR is.
+fn base_of(info: &PciFunctionInfo, index: u8) -> Result<u64, BusError> {
+    let bar = info.bars.iter().find(|b| b.index == index && b.base != 0);
+    bar.map(|b| b.base).ok_or(BusError::NotSupported)
+}
+
+fn decode_memory(config: &impl ConfigSpace, address: PciAddress) {
+    let held = config.read16(address, register::COMMAND);
+    config.write16(address, register::COMMAND, held | command::MEMORY);
+}
+
+/// Waits until these bits of a register are clear.
+fn wait_clear(
+    memory: &impl DeviceMemory,
+    clock: &impl Clock,
+    (at, width, bits): (u64, Width, u32),
+    what: &str,
+) -> Result<(), BusError> {
     let limit = clock.now_ns().saturating_add(RESET_LIMIT_MS * 1_000_000);
     loop {
-        let found = memory.read(at, Width::Byte).ok_or(BusError::NotSupported)?;
+        let found = memory.read(at, width).ok_or(BusError::NotSupported)? & bits;
         if found == 0 {
             return Ok(());
         }
         if clock.now_ns() >= limit {
             return Err(BusError::NotVerified {
-                what: "virtio device status".into(),
+                what: what.into(),
                 expected: 0,
                 found,
             });

@@ -16,6 +16,7 @@ pub mod config;
 pub mod enumerate;
 pub mod fence;
 pub mod filter;
+pub mod hotplug;
 pub mod message;
 pub mod msi;
 pub mod msix;

@@ -2,8 +2,9 @@
 //!
 //! Handles: `serve:bus` ([`proto::bus::PciBusServer`]), `log`, `ecam` (`Mmio` resource of the configuration
 //! space) or `ports` (`IoPort` 0xcf8 to 0xcff), `bars:N` (`Mmio` resources of the apertures, for MSI-X tables
-//! and virtio's device status), `events` (its devmgr's ears). The successor of one that died also gets `topology` (a VMO with
-//! the descriptions of all functions): then nothing is written to configuration space. Arguments: see [`pci_bus::arguments`].
+//! and virtio's device status), `irq0` (the interrupt of slots whose devices come and go), `events` (its devmgr's
+//! ears). The successor of one that died also gets `topology` (a VMO with the descriptions of all functions): then
+//! nothing is written to the configuration space of devices. Arguments: see [`pci_bus::arguments`].
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,7 @@ extern crate alloc;
 
 mod access;
 mod server;
+mod slots;
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -22,6 +24,7 @@ use pci_bus::assign;
 use pci_bus::enumerate;
 use proto::bus::PciFunctionInfo;
 use rt::{Channel, Vmo, startup};
+use slots::Start;
 
 rt::entry!(main);
 
@@ -38,12 +41,20 @@ fn run() -> Result<(), String> {
     let channel: Channel = startup::take("serve:bus").ok_or("no channel to serve")?;
     let access = Access::open(&host)?;
     let segment = host.ecam.map_or(0, |e| e.segment);
-    let topology = match startup::take::<Vmo>("topology") {
-        Some(known) => enumerate::take_over(&access, read(&known)?),
+    let apertures = access::usable(&host);
+    let mut gone = Vec::new();
+    let (topology, start) = match startup::take::<Vmo>("topology") {
+        Some(known) => {
+            let known = read(&known)?;
+            gone.extend(known.iter().map(|info| info.address));
+            let topology = enumerate::take_over(&access, known);
+            gone.retain(|address| topology.find(*address).is_none());
+            (topology, Start::Successor)
+        }
         None => {
             let mut topology = enumerate::enumerate(&access, segment, &host.roots);
-            assign::assign(&access, &mut topology, &access::usable(&host));
-            topology
+            assign::assign(&access, &mut topology, &apertures);
+            (topology, Start::First)
         }
     };
     for problem in &topology.problems {
@@ -59,7 +70,12 @@ fn run() -> Result<(), String> {
         topology.functions.len(),
         access.describe()
     );
-    server::Bus::new(access, topology, channel, startup::take("events"))?.run()
+    let events = startup::take("events");
+    let mut bus = server::Bus::new(access, topology, apertures, channel, events, start)?;
+    if start == Start::Successor {
+        bus.catch_up(&gone);
+    }
+    bus.run()
 }
 
 /// The descriptions of functions that devmgr keeps.

@@ -9,15 +9,17 @@ use pci_bus::config::{ConfigSpace, command, register};
 use pci_bus::enumerate::{Function, Topology};
 use pci_bus::{fence, filter, message};
 use proto::bus::{
-    BusError, FenceStep, Message, PciAddress, PciBusEventsClient, PciBusRequest, PciBusServer,
-    PciDeviceRequest, PciDeviceServer, PciFunctionInfo, VectorState,
+    Aperture, BusError, FenceStep, Message, PciAddress, PciBusEventsClient, PciBusRequest,
+    PciBusServer, PciDeviceRequest, PciDeviceServer, PciFunctionInfo, VectorState,
 };
 use rt::ipc::{CallError, Server};
-use rt::{AsHandle, Channel, Deadline, Error, Packet, Port, Signals, Watch};
+use rt::{AsHandle, Channel, Error, Packet, Port, Signals, Watch};
 
 use crate::access::Access;
+use crate::slots::{Slots, Start};
 
 const KEY_BUS: u64 = 1;
+pub(crate) const KEY_SLOTS: u64 = 2;
 const KEY_DEVICES: u64 = 0x100;
 /// Requests served before the port is asked again.
 const BATCH: usize = 32;
@@ -34,8 +36,10 @@ struct Attached {
 
 /// The server's state.
 pub struct Bus {
-    access: Access,
-    topology: Topology,
+    pub(crate) access: Access,
+    pub(crate) topology: Topology,
+    pub(crate) apertures: Vec<Aperture>,
+    pub(crate) slots: Slots,
     server: PciBusServer,
     port: Port,
     events: Option<PciBusEventsClient>,
@@ -51,8 +55,10 @@ impl Bus {
     pub fn new(
         access: Access,
         topology: Topology,
+        apertures: Vec<Aperture>,
         channel: Channel,
         events: Option<Channel>,
+        start: Start,
     ) -> Result<Bus, String> {
         let text = |e: Error| format!("port: {e}");
         let port = Port::create().map_err(text)?;
@@ -60,15 +66,26 @@ impl Bus {
         channel
             .wait_async(&port, KEY_BUS, signals, Watch::Persistent)
             .map_err(text)?;
+        let slots = Slots::new(&access, &topology, &port, start);
         Ok(Bus {
             access,
             topology,
+            apertures,
+            slots,
             server: PciBusServer::new(channel),
             port,
             events: events.map(PciBusEventsClient::new),
             attached: BTreeMap::new(),
             next_key: KEY_DEVICES,
         })
+    }
+
+    /// For the successor of one that died: tells of functions that went meanwhile, and of what slots have to tell.
+    pub fn catch_up(&mut self, gone: &[PciAddress]) {
+        for address in gone {
+            self.tell(|events| events.removed(*address));
+        }
+        self.look_at_slots();
     }
 
     /// Serves until devmgr is gone.
@@ -78,13 +95,20 @@ impl Bus {
     pub fn run(mut self) -> Result<(), String> {
         let mut packets = [Packet::default(); 8];
         loop {
-            let count = self
-                .port
-                .wait(&mut packets, Deadline::FOREVER)
-                .map_err(|e| format!("port: {e}"))?;
+            let count = match self.port.wait(&mut packets, self.slots.next_look()) {
+                Ok(count) => count,
+                Err(Error::TimedOut) => 0,
+                Err(error) => return Err(format!("port: {error}")),
+            };
+            if count == 0 {
+                self.look_at_slots();
+            }
             for packet in packets.iter().take(count) {
                 let key = packet.key;
-                let more = if key == KEY_BUS {
+                let more = if key == KEY_SLOTS {
+                    self.look_at_slots();
+                    false
+                } else if key == KEY_BUS {
                     match self.serve_bus() {
                         Ok(more) => more,
                         Err(Error::PeerClosed) => return Ok(()),
@@ -115,10 +139,6 @@ impl Bus {
                     let page: Vec<PciFunctionInfo> = all.map(|f| f.info.clone()).collect();
                     reply.ok(&page)
                 }
-                PciBusRequest::Listen { events, reply } => {
-                    self.events = Some(PciBusEventsClient::new(events));
-                    reply.ok()
-                }
                 PciBusRequest::Attach {
                     ticket,
                     address,
@@ -143,14 +163,20 @@ impl Bus {
                     self.tell(|events| events.config(ticket, &bytes));
                     Ok(())
                 }
-                PciBusRequest::Release { .. } => Ok(()),
+                PciBusRequest::Release { address } => {
+                    self.released(address);
+                    Ok(())
+                }
             };
         }
         Ok(true)
     }
 
     /// Tells devmgr, if it listens; one that is gone is told of by its other channel.
-    fn tell(&self, what: impl FnOnce(&PciBusEventsClient) -> Result<(), CallError<BusError>>) {
+    pub(crate) fn tell(
+        &self,
+        what: impl FnOnce(&PciBusEventsClient) -> Result<(), CallError<BusError>>,
+    ) {
         if let Some(events) = &self.events
             && let Err(error) = what(events)
         {
@@ -196,7 +222,13 @@ impl Bus {
             // Closing the channel comes first: its driver has no further say.
             self.attached.retain(|_, a| a.address != address);
         }
-        let function = self.function(address)?;
+        let Some(function) = self.topology.find(address) else {
+            // One that was taken out can do nothing any more.
+            return match self.access.read16(address, register::VENDOR) {
+                0xffff => Ok(()),
+                _ => Err(BusError::NotFound),
+            };
+        };
         let (info, bridge) = (&function.info, function.bridge);
         fence::step(&self.access, &self.access, &self.access, info, bridge, step)
     }

@@ -7,9 +7,9 @@ use proto::bus::{
 
 use crate::assign::assign;
 use crate::config::{ConfigSpace, DeviceMemory, Width, command, id, register};
-use crate::enumerate::{FUNCTIONS_MAX, enumerate, take_over};
+use crate::enumerate::{self, FUNCTIONS_MAX, enumerate, take_over};
 use crate::fake::{FakeFunction, Machine, at, start};
-use crate::{fence, filter, message, msi, msix};
+use crate::{fence, filter, hotplug, message, msi, msix};
 
 fn aperture(base: u64, len: u64) -> Aperture {
     Aperture {
@@ -502,5 +502,141 @@ proptest! {
                 prop_assert!(f.info.bars.iter().any(|b| b.index == msix.table_bar));
             }
         }
+    }
+}
+
+#[test]
+fn an_8254x_is_reset_by_its_own_bit() {
+    const BASE: u64 = 0xfe00_0000;
+    let function = FakeFunction::device(0x8086, 0x100e, [2, 0, 0]).bar(0, 0x2_0000, 0, BASE);
+    let (machine, info) = one(function);
+    assert_eq!(info.reset, ResetMethod::Intel8254x);
+    start(&machine, at(0, 4, 0));
+    // A bit that stays is noticed.
+    let results = run_fence(&machine, &info);
+    assert_eq!(results[..2], [Ok(()), Ok(())]);
+    assert!(
+        matches!(
+            &results[2],
+            Err(BusError::NotVerified {
+                found: 0x400_0000,
+                ..
+            })
+        ),
+        "{results:?}"
+    );
+    let trace: Vec<String> = machine.trace.borrow().clone();
+    let written: Vec<&str> = trace.iter().map(String::as_str).collect();
+    let registers = [
+        "[0xfe0000d8] = 0xffffffff",
+        "[0xfe000100] = 0x0",
+        "[0xfe000400] = 0x0",
+        "[0xfe000000] = 0x4000000",
+    ];
+    let found = written.iter().filter(|line| line.starts_with("[0xfe00"));
+    assert_eq!(found.copied().collect::<Vec<_>>(), registers);
+    // One that clears itself is a reset; afterwards the function is cut off.
+    DeviceMemory::write(&machine, BASE, Width::Dword, 0).unwrap();
+    machine.stuck.set(true);
+    assert_eq!(run_fence(&machine, &info), [Ok(()), Ok(()), Ok(())]);
+    let off = machine.get16(at(0, 4, 0), register::COMMAND);
+    assert_eq!(off & (command::BUS_MASTER | command::MEMORY), 0);
+}
+
+/// A root port with a slot: PCI Express capability at 0x50.
+fn port(slot_capabilities: u32) -> FakeFunction {
+    let mut f = FakeFunction::bridge(1, 1)
+        .capability(0x50, id::EXPRESS, &[0x42, 0x01])
+        .writable_at(0x50 + 0x18, &[0xff, 0x1f]);
+    f.set32(0x50 + 0x14, slot_capabilities);
+    f
+}
+
+#[test]
+fn slots_are_those_that_can_change() {
+    let machine = Machine::with([
+        (at(0, 1, 0), port(0x43)),
+        (at(0, 2, 0), FakeFunction::bridge(2, 2)),
+    ]);
+    let topology = enumerate(&machine, 0, &[]);
+    let slots = hotplug::slots(&machine, &topology);
+    assert_eq!(slots.len(), 1, "{slots:?}");
+    assert_eq!((slots[0].port, slots[0].bus), (at(0, 1, 0), 1));
+    let fixed = Machine::with([(at(0, 1, 0), port(0x03))]);
+    let topology = enumerate(&fixed, 0, &[]);
+    assert_eq!(hotplug::slots(&fixed, &topology), []);
+}
+
+#[test]
+fn what_a_slot_tells() {
+    use hotplug::{Occupied, Power, SlotEvent};
+    let machine = Machine::with([(at(0, 1, 0), port(0x43))]);
+    let topology = enumerate(&machine, 0, &[]);
+    let slot = hotplug::slots(&machine, &topology)[0];
+    let look = |status: u16, occupied| {
+        let mut functions = machine.functions.borrow_mut();
+        let function = functions.get_mut(&at(0, 1, 0)).unwrap();
+        function.set16(0x50 + 0x1a, status);
+        drop(functions);
+        slot.look(&machine, occupied)
+    };
+    let (present, changed, pressed) = (0x40, 0x08, 0x01);
+    let all = present | changed | pressed;
+    for (status, occupied, expected) in [
+        (all, Occupied::No, Some(SlotEvent::Inserted)),
+        (present, Occupied::No, Some(SlotEvent::Inserted)),
+        (0, Occupied::No, None),
+        (pressed, Occupied::No, None),
+        (present, Occupied::Yes, None),
+        (
+            present | pressed,
+            Occupied::Yes,
+            Some(SlotEvent::RemovalAsked),
+        ),
+        (changed, Occupied::Yes, Some(SlotEvent::Removed)),
+        (present | changed, Occupied::Yes, Some(SlotEvent::Removed)),
+        (0xffff, Occupied::Yes, Some(SlotEvent::Removed)),
+        (present, Occupied::Off, None),
+        (changed, Occupied::Off, Some(SlotEvent::Removed)),
+        (present | pressed, Occupied::Off, Some(SlotEvent::Removed)),
+        (0xffff, Occupied::No, None),
+    ] {
+        assert_eq!(
+            look(status, occupied),
+            expected,
+            "{status:#x}, {occupied:?}"
+        );
+    }
+    slot.arm(&machine);
+    slot.set_power(&machine, Power::Off);
+    assert_eq!(machine.read16(at(0, 1, 0), 0x50 + 0x18), 0x0729);
+    assert!(slot.is_off(&machine));
+    slot.set_power(&machine, Power::On);
+    assert!(!slot.is_off(&machine));
+    assert_eq!(machine.read16(at(0, 1, 0), 0x50 + 0x18), 0x0129);
+}
+
+#[test]
+fn a_device_that_is_plugged_in_gets_addresses_and_goes_again() {
+    let machine = Machine::with([(at(0, 1, 0), port(0x43))]);
+    let room = [aperture(0xe000_0000, 0x1000_0000)];
+    let mut topology = enumerate(&machine, 0, &[]);
+    assign(&machine, &mut topology, &room);
+    for round in 0..3 {
+        let device = FakeFunction::device(1, 2, [1, 8, 2]).bar(0, 0x4000 << round, 0, 0);
+        machine.functions.borrow_mut().insert(at(1, 0, 0), device);
+        let added = enumerate::add_bus(&machine, &mut topology, at(0, 1, 0), 1);
+        assert_eq!(added, [at(1, 0, 0)]);
+        assign(&machine, &mut topology, &room);
+        let function = topology.find(at(1, 0, 0)).unwrap();
+        assert_eq!(function.bridge, Some(at(0, 1, 0)));
+        assert!(function.info.bars[0].base >= 0xe000_0000, "{function:?}");
+        assert_eq!(function.info.reset, ResetMethod::SecondaryBus);
+        assert!(function.info.faults.is_empty());
+        machine.functions.borrow_mut().remove(&at(1, 0, 0));
+        let gone = enumerate::remove_bus(&mut topology, at(0, 1, 0));
+        assert_eq!(gone, [at(1, 0, 0)]);
+        hotplug::slots(&machine, &topology)[0].close_windows(&machine);
+        assert_eq!(topology.functions.len(), 1);
     }
 }

@@ -14,6 +14,8 @@ extern crate std;
 mod config;
 mod control;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,4 @@
-//! The driver's program on the microkernel.
+//! The driver's process.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]

@@ -1,0 +1,6 @@
+//! The driver's process.
+#![no_std]
+#![no_main]
+#![forbid(unsafe_code)]
+
+ddk_backend_os::net_driver!(e1000::E1000);

@@ -1,0 +1,187 @@
+//! The network from outside: a judge on the host (curl, and the host's own TCP) reads files from the system's web
+//! server while the driver of the network interface is killed, and compares them with what was put into the image.
+//!
+//! The guest calls the judge when it is ready: it connects to a port of the host, the judge does its work and answers with
+//! its findings, and the guest prints them.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, bail, ensure};
+
+use super::{Report, SystemTest, compare};
+use crate::guest::disk::{Access, Disk};
+use crate::image;
+use crate::setup;
+
+/// `PORT` is the judge's; QEMU's user network leads 10.0.2.2 to the host.
+const SCRIPT: &str = "\
+echo '== address'; ip wait 30
+echo '== ping'; ping -c 2 -i 0.1 10.0.2.2 | grep -c 'bytes from 10.0.2.2'
+echo '== refused'; wget -q http://10.0.2.15:81/; echo $?
+echo '== loopback'; wget -q -O - http://127.0.0.1/files/big.bin | sha256sum | cut -c 1-64
+grep big.bin /SHA256SUMS | cut -c 1-64
+echo '== judge'; nc 10.0.2.2 PORT
+drv policy eth0 budget=1000 pause-min-ms=1 pause-max-ms=1 > /dev/null
+( for i in 1 2 3 4 5 6; do ps | grep virtio-net | { read pid rest; kill -9 $pid; }; sleep 0.4; done ) &
+echo '== judge during deaths'; nc 10.0.2.2 PORT
+wait
+echo '== recoveries'; ifconfig eth0 | grep -c 'replaced 0 times'
+true
+";
+
+/// What the judge says when nothing is wrong.
+const VERDICT: &str = "files as they were put there: 4\n\
+                       pages for 32 clients at once: 32\n\
+                       a part of a file: 100 bytes, as it should be\n\
+                       garbage: refused with 400\n\
+                       without the token: 401\n";
+
+fn curl(arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--fail", "--max-time", "60"]);
+    let output = command.args(arguments).output().context("curl")?;
+    ensure!(
+        output.status.success(),
+        "curl {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(output.stdout)
+}
+
+/// Looks at the web server at a port of the host.
+fn judge(web: u16) -> anyhow::Result<String> {
+    let url = format!("http://127.0.0.1:{web}");
+    let mut verdict = String::new();
+    let list = String::from_utf8(curl(&[&format!("{url}/files/SHA256SUMS")])?)?;
+    let expected = list
+        .lines()
+        .find(|line| line.ends_with("big.bin"))
+        .and_then(|line| line.split_whitespace().next())
+        .context("no hash of big.bin")?;
+    let big = format!("{url}/files/big.bin");
+    let mut whole = Vec::new();
+    for _ in 0..4 {
+        whole = curl(&[&big])?;
+        let hash = sha256(&whole)?;
+        ensure!(hash == expected, "big.bin: {hash}, expected {expected}");
+    }
+    verdict.push_str("files as they were put there: 4\n");
+
+    let pages: Vec<_> = (0..32)
+        .map(|_| {
+            let url = url.clone();
+            thread::spawn(move || curl(&[&format!("{url}/")]).map(|page| page.len()))
+        })
+        .collect();
+    let mut good = 0;
+    for page in pages {
+        match page.join() {
+            Ok(Ok(length)) if length > 1000 => good += 1,
+            Ok(other) => bail!("a page: {other:?}"),
+            Err(_) => bail!("a client panicked"),
+        }
+    }
+    verdict.push_str(&format!("pages for 32 clients at once: {good}\n"));
+
+    let part = curl(&["--range", "1000-1099", &big])?;
+    ensure!(
+        Some(part.as_slice()) == whole.get(1000..1100),
+        "a part of a file is wrong"
+    );
+    verdict.push_str("a part of a file: 100 bytes, as it should be\n");
+
+    let mut garbage = TcpStream::connect(("127.0.0.1", web))?;
+    garbage.write_all(b"\x00\xff\x16\x03 garbage\r\n\r\n")?;
+    let mut answer = Vec::new();
+    std::io::Read::read_to_end(&mut garbage, &mut answer)?;
+    ensure!(
+        answer.starts_with(b"HTTP/1.1 400 "),
+        "garbage was answered otherwise"
+    );
+    verdict.push_str("garbage: refused with 400\n");
+
+    let post = format!("{url}/api/driver?node=/pci&action=stop");
+    let refused = Command::new("curl")
+        .args([
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-X",
+            "POST",
+            &post,
+        ])
+        .output()
+        .context("curl")?;
+    let status = String::from_utf8_lossy(&refused.stdout).into_owned();
+    verdict.push_str(&format!("without the token: {status}\n"));
+    Ok(verdict)
+}
+
+fn sha256(bytes: &[u8]) -> anyhow::Result<String> {
+    use std::process::Stdio;
+    let mut command = Command::new("sha256sum");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("sha256sum")?;
+    child.stdin.take().context("sha256sum")?.write_all(bytes)?;
+    let text = String::from_utf8(child.wait_with_output()?.stdout)?;
+    Ok(text
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+/// A judge that waits for calls, and its port. It is gone with this process.
+fn start_judge(web: u16) -> anyhow::Result<u16> {
+    let calls = TcpListener::bind("127.0.0.1:0").context("a port for the judge")?;
+    let port = calls.local_addr()?.port();
+    thread::spawn(move || {
+        for call in calls.incoming().flatten() {
+            let verdict = judge(web).unwrap_or_else(|error| format!("{error:#}\n"));
+            let mut call = call;
+            // The guest that called may be gone: its test tells.
+            let _ = call.write_all(verdict.as_bytes());
+        }
+    });
+    Ok(port)
+}
+
+pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
+    setup::ensure(&[&[setup::needed("curl", "curl")]])?;
+    // Free now; QEMU takes it a little later.
+    let web = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let judge = start_judge(web)?;
+    let script = SCRIPT.replace("PORT", &judge.to_string());
+    let network = format!("user,id=net0,hostfwd=tcp:127.0.0.1:{web}-:80");
+    let test = SystemTest::new("network-virtio-net", script, check)
+        .cpus(2)
+        .disks([Disk::new(image::demo()?, Access::Snapshot)])
+        .devices(&["-netdev", &network, "-device", "virtio-net-pci,netdev=net0"])
+        .time_limit(180);
+    Ok(vec![test])
+}
+
+fn check(report: &Report) -> anyhow::Result<()> {
+    report.expect_status(0)?;
+    compare("address", report.section("address")?, "10.0.2.15/24\n")?;
+    compare("ping", report.section("ping")?, "2\n")?;
+    compare("refused", report.section("refused")?, "1\n")?;
+    let (found, expected) = report
+        .section("loopback")?
+        .split_once('\n')
+        .context("no two hashes")?;
+    compare("loopback", found, expected.trim_end())?;
+    compare("judge", report.section("judge")?, VERDICT)?;
+    let during = report.section("judge during deaths")?;
+    compare("judge during deaths", during, VERDICT)?;
+    compare("recoveries", report.section("recoveries")?, "0\n")
+}
