@@ -52,8 +52,8 @@ impl Supervisor {
         let shared = Rights::DUPLICATE | Rights::TRANSFER | Rights::INSPECT;
         Ok(match grant {
             Grant::Log => {
-                let log = self.root.derive(ResourceKind::Log, 0, 1)?;
-                command.handle("log", log.duplicate_with(shared | Rights::WRITE)?)
+                let log = self.log.duplicate_with(shared | Rights::WRITE)?;
+                command.handle("log", log)
             }
             Grant::Serve(name) => {
                 let server = self.providers.get(name).ok_or(Error::NotFound)?;
