@@ -19,7 +19,7 @@ mod network;
 mod reading;
 mod reload;
 mod runtime;
-mod services;
+pub mod services;
 mod shell;
 mod truth;
 mod tutorial;
