@@ -139,7 +139,7 @@ pub const SERVICES: &[Service] = &[
         priority: PRIORITY_DRIVER,
         arguments: &[],
         grants: &[Grant::Log, Grant::Use("partitions")],
-        rhythm: None,
+        rhythm: Some(PATIENT),
         on_exit: AGAIN,
     },
     Service {
@@ -181,7 +181,7 @@ pub const SERVICES: &[Service] = &[
             Grant::Serve("dns"),
             Grant::Serve("ip"),
         ],
-        rhythm: None,
+        rhythm: Some(DEFAULT_RHYTHM),
         on_exit: AGAIN,
     },
     Service {
@@ -199,7 +199,7 @@ pub const SERVICES: &[Service] = &[
             Grant::Use("proc"),
             Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
         ],
-        rhythm: None,
+        rhythm: Some(PATIENT),
         on_exit: AGAIN,
     },
     // Only where the configuration names a port for it. It passes on what the shell has.
