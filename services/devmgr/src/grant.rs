@@ -39,6 +39,7 @@ impl Manager {
             node.epoch = node.epoch.saturating_add(1);
             node.ending = None;
             node.pause_problem = None;
+            node.given_up = None;
             node.teardown.clear();
         }
         match self.try_launch(index, program) {

@@ -19,7 +19,7 @@ use devmgr::names::Names;
 use devmgr::node::Device;
 use devmgr::program;
 use proto::devmgr::{
-    DriverControlClient, DriverHostServer, DriverPolicy, EndpointInfo, NodeState, SavedState,
+    Complaint, DriverControlClient, DriverHostServer, DriverPolicy, EndpointInfo, NodeState, SavedState,
 };
 use rt::process::Child;
 use rt::{AsHandle, Channel, Deadline, Error, Handle, Process, Signals, Vmo, Watch};
@@ -75,6 +75,7 @@ struct NodeRecord {
     saved: Option<SavedState>,
     fell_back: Option<String>,
     pause_problem: Option<String>,
+    given_up: Option<Complaint>,
     known_as: Vec<String>,
     plugged: Option<Device>,
     held: Option<HeldRecord>,
@@ -275,6 +276,7 @@ impl Manager {
             saved: node.saved.clone(),
             fell_back: node.fell_back.clone(),
             pause_problem: node.pause_problem.clone(),
+            given_up: node.given_up,
             known_as: node.known_as.clone(),
             plugged: node.plugged.clone(),
             held: node.held.as_ref().map(HeldRecord::of),
@@ -379,6 +381,7 @@ impl Manager {
             saved: record.saved,
             fell_back: record.fell_back,
             pause_problem: record.pause_problem,
+            given_up: record.given_up,
             known_as: record.known_as,
             plugged: record.plugged,
             ..Node::new(record.path, record.device, record.bus)

@@ -15,7 +15,7 @@ use devmgr::pci_names::PciNames;
 use devmgr::program;
 use proto::bus::FenceStep;
 use proto::devmgr::{
-    Change, ChangeEventsClient, Class, DeviceTreePciConfigReply, DeviceTreeServer,
+    Change, ChangeEventsClient, Class, Complaint, DeviceTreePciConfigReply, DeviceTreeServer,
     DeviceTreeWaitSettledReply, DriverAdminReloadReply, DriverAdminServer, DriverControlClient,
     DriverHostServer, DriverPolicy, EndpointsServer, EndpointsWaitSettledReply, NodeState,
     NodeSummary, PartitionsNextDiskReply, PartitionsServer, SavedState,
@@ -112,6 +112,8 @@ pub struct Node {
     pub fell_back: Option<String>,
     /// Why it does not pause.
     pub pause_problem: Option<String>,
+    /// What a client said while it paused.
+    pub given_up: Option<Complaint>,
     /// Names of endpoints that it had.
     pub known_as: Vec<String>,
     /// The device that is there by now, while the one before is being torn down.
@@ -143,6 +145,7 @@ impl Node {
             reloading: None,
             fell_back: None,
             pause_problem: None,
+            given_up: None,
             known_as: Vec::new(),
             plugged: None,
         }

@@ -163,11 +163,27 @@ impl Manager {
         let Some(index) = self.place(path) else {
             return;
         };
-        if let Some(node) = self.nodes.get_mut(index)
-            && node.epoch == epoch
-            && node.state() == NodeState::Running
-        {
-            node.ending = Some(String::from(complaint.text()));
+        let Some(node) = self.nodes.get_mut(index).filter(|n| n.epoch == epoch) else {
+            return;
+        };
+        match node.state() {
+            NodeState::Running => {
+                node.ending = Some(String::from(complaint.text()));
+                self.happened(index, Event::Broken);
+            }
+            // Not its fault. But the client has given its session up, and waits for the next incarnation.
+            NodeState::Suspended => node.given_up = Some(complaint),
+            _ => {}
+        }
+    }
+
+    /// A driver goes on after a suspension: a client that did not wait so long gets the next incarnation.
+    pub fn went_on(&mut self, index: usize) {
+        let Some(node) = self.nodes.get_mut(index) else {
+            return;
+        };
+        if node.given_up.take().is_some() && node.state() == NodeState::Running {
+            node.ending = Some(String::from("a client gave up waiting while it was suspended"));
             self.happened(index, Event::Broken);
         }
     }

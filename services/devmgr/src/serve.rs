@@ -357,6 +357,7 @@ impl Manager {
                         }
                     };
                     self.happened(index, event);
+                    self.went_on(index);
                     Ok(())
                 }
                 DriverHostRequest::Failed { reason, reply } => {
