@@ -167,7 +167,8 @@ impl Manager {
             })
             .collect();
         let bus = self.buses.get(index).ok_or("no such bus")?;
-        let (child, events) = self.spawn_bus(&bus.host, &bus.serve, &bus.interrupt, Some(&known))?;
+        let (child, events) =
+            self.spawn_bus(&bus.host, &bus.serve, &bus.interrupt, Some(&known))?;
         let bus = self.buses.get_mut(index).ok_or("no such bus")?;
         (bus.child, bus.events) = (child, events);
         let bus = self.buses.get(index).ok_or("no such bus")?;

@@ -17,7 +17,7 @@ use rt::{
 };
 
 use crate::manager::{Held, Manager, NodeKey};
-use crate::watch::Heartbeat;
+use crate::watch::{Heartbeat, watch_interrupts};
 
 /// Limits of a driver. Payload is its clients'; its own are control structures and sessions.
 const DRIVER_QUOTA: Quota = Quota {
@@ -110,6 +110,8 @@ impl Manager {
             .channel()
             .wait_async(&self.port, key, Signals::READABLE, Watch::Persistent)
             .map_err(text("port"))?;
+        let key = Self::node_key(index, epoch, NodeKey::Storm);
+        watch_interrupts(&held.interrupts, &self.port, key).map_err(text("port"))?;
         let failed = |e: SpawnError| format!("{place}: {e}");
         let prepared = command.prepare().map_err(failed)?;
         let process = prepared.process().duplicate().map_err(text("process"))?;

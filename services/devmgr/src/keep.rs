@@ -19,7 +19,8 @@ use devmgr::names::Names;
 use devmgr::node::Device;
 use devmgr::program;
 use proto::devmgr::{
-    Complaint, DriverControlClient, DriverHostServer, DriverPolicy, EndpointInfo, NodeState, SavedState,
+    Complaint, DriverControlClient, DriverHostServer, DriverPolicy, EndpointInfo, NodeState,
+    SavedState,
 };
 use rt::process::Child;
 use rt::{AsHandle, Channel, Deadline, Error, Handle, Process, Signals, Vmo, Watch};
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use supervision::Supervised;
 
 use crate::manager::{Held, Manager, Node, NodeKey, program_of};
-use crate::watch::Heartbeat;
+use crate::watch::{Heartbeat, watch_interrupts};
 
 /// Present once the buses are enumerated.
 const ENUMERATED: &str = "enumerated";
@@ -458,6 +459,8 @@ impl Manager {
         host.set_epoch(self.kept.incarnation.into())?;
         let key = Self::node_key(index, node.epoch, NodeKey::Request);
         host.wait_async(&self.port, key, Signals::READABLE, Watch::Persistent)?;
+        let key = Self::node_key(index, node.epoch, NodeKey::Storm);
+        watch_interrupts(&held.interrupts, &self.port, key)?;
         if let Some(child) = &held.child {
             let key = Self::node_key(index, node.epoch, NodeKey::Ended);
             let process = child.process();

@@ -60,6 +60,8 @@ pub enum NodeKey {
     Request = 0,
     /// Its end.
     Ended = 1,
+    /// One of its interrupts storms.
+    Storm = 2,
 }
 
 /// What is held for a driver while it runs, and until its device is fenced.
@@ -364,13 +366,15 @@ impl Manager {
             key if key >= KEY_NODES => {
                 let index = usize::try_from((key & 0xffff_ffff) >> 17).unwrap_or(usize::MAX);
                 let epoch = (key >> 32) as u32;
-                let ended = key & ((KEY_NODES << 1) - 1) == (KEY_NODES | NodeKey::Ended as u64);
+                let about = |what: NodeKey| key & (KEY_NODES - 1) == what as u64;
                 let alive = self.nodes.get(index).is_some_and(|n| n.epoch == epoch);
                 if !alive {
                     return;
                 }
-                if ended {
+                if about(NodeKey::Ended) {
                     self.driver_ended(index, key);
+                } else if about(NodeKey::Storm) {
+                    self.interrupt_storms(index);
                 } else {
                     self.serve_driver(index, key);
                 }

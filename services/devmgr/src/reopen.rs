@@ -183,7 +183,9 @@ impl Manager {
             return;
         };
         if node.given_up.take().is_some() && node.state() == NodeState::Running {
-            node.ending = Some(String::from("a client gave up waiting while it was suspended"));
+            node.ending = Some(String::from(
+                "a client gave up waiting while it was suspended",
+            ));
             self.happened(index, Event::Broken);
         }
     }

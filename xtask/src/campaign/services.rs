@@ -30,7 +30,9 @@ pub fn run(args: &CampaignArgs) -> anyhow::Result<ExitCode> {
             kills: u32::try_from(left.min(batch))?,
             seed,
         };
-        let report = trial.test(format!("services-{seed}"))?.execute(&built, &folder);
+        let report = trial
+            .test(format!("services-{seed}"))?
+            .execute(&built, &folder);
         match report.and_then(|report| trial.findings(&report)) {
             Ok(found) => {
                 for (who, count) in found.killed {

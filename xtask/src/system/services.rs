@@ -35,6 +35,7 @@ sha256sum -c /SHA256SUMS | grep -c ': OK'
 for i in 1 2 3; do sha256sum -c /SHA256SUMS | grep -c ': OK'; done
 wait
 mount
+echo '== hung'; svc --json info httpd
 true
 ";
 
@@ -77,6 +78,12 @@ fn check_vfs(report: &Report) -> anyhow::Result<()> {
     ensure!(
         files.starts_with(&whole.repeat(4)) && files.contains("ext4"),
         "a file system died: {files:?}"
+    );
+    let hung = report.section("hung")?;
+    let words = ["\"state\":\"running\"", "\"epoch\":2", "no-heartbeat"];
+    ensure!(
+        words.iter().all(|word| hung.contains(word)),
+        "a service that hung: {hung:?}"
     );
     Ok(())
 }
@@ -157,7 +164,10 @@ fn check_devmgr(report: &Report) -> anyhow::Result<()> {
     // Also against the start: what is made for an incarnation goes with it, whoever still runs of its time.
     let fresh = report.section("fresh")?.trim();
     ensure!(
-        report.section("counts after")?.lines().any(|line| line == fresh),
+        report
+            .section("counts after")?
+            .lines()
+            .any(|line| line == fresh),
         "at the start {fresh}"
     );
     super::endurance::check_counts(report)
@@ -227,7 +237,9 @@ impl Trial {
             .map(|who| format!("kill -9 {who}; sleep 0.15\n"))
             .collect();
         let sums = "sha256sum -c /SHA256SUMS | grep -c ': OK'";
-        let rounds: String = (0..self.rounds()).map(|round| format!("{round} ")).collect();
+        let rounds: String = (0..self.rounds())
+            .map(|round| format!("{round} "))
+            .collect();
         // Connections end with the stack that they were made by: asked until one comes to its end.
         let web = "i=0; until wget -q -O /dev/null http://127.0.0.1/SHA256SUMS || [ $i -ge 50 ]; do i=$((i+1)); sleep 0.1; done\n\
                    wget -q -O - http://127.0.0.1/files/SHA256SUMS | sha256sum | cut -c 1-64\n";
@@ -327,8 +339,14 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
         kills: 16,
         seed: 1,
     };
+    let vfs = machine("vfs", 1, VFS, check_vfs)?
+        .replace("httpd", "test-hung-service")
+        .command_line(&format!(
+            "{} restart.httpd=heartbeat-ms=100,silence-ms=400",
+            patience(&["volumes", "devmgr", "buses"])
+        ));
     [
-        machine("vfs", 1, VFS, check_vfs),
+        Ok(vfs),
         machine("devmgr", 4, &devmgr, check_devmgr),
         seeded.test(String::from("services-seeded-cpus-2")),
     ]
