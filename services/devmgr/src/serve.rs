@@ -13,7 +13,7 @@ use proto::devmgr::{
     DriverHostRequest, EndpointInfo, EndpointsRequest, NodeInfo, PartitionsRequest, WhyReport,
 };
 use rt::ipc::Server;
-use rt::{AsHandle, Channel, Error};
+use rt::{AsHandle, Channel, Error, Signals};
 
 use crate::manager::{BATCH, KEY_DEV, KEY_PARTITIONS, Manager, SettleReply, Watcher};
 use crate::watch::Heartbeat;
@@ -128,6 +128,12 @@ impl Manager {
     }
 
     fn watch(&mut self, class: Option<Class>) -> Result<Channel, DevError> {
+        // Those who are gone are noticed when there is something to tell, which may be never.
+        let is_there = |w: &Watcher| {
+            let info = w.events.channel().info();
+            info.is_ok_and(|info| !Signals(info.signals).intersects(Signals::PEER_CLOSED))
+        };
+        self.watchers.retain(is_there);
         if self.watchers.len() >= WAITING_MAX {
             return Err(DevError::NoResources);
         }

@@ -241,16 +241,18 @@ impl Trial {
             .map(|round| format!("{round} "))
             .collect();
         // Connections end with the stack that they were made by: asked until one comes to its end.
-        let web = "i=0; until wget -q -O /dev/null http://127.0.0.1/SHA256SUMS || [ $i -ge 50 ]; do i=$((i+1)); sleep 0.1; done\n\
+        let web = "i=0; until wget -q -O /dev/null http://127.0.0.1/files/SHA256SUMS || [ $i -ge 50 ]; do i=$((i+1)); sleep 0.1; done\n\
                    wget -q -O - http://127.0.0.1/files/SHA256SUMS | sha256sum | cut -c 1-64\n";
+        // A connection takes a minute to be forgotten.
+        let fresh = "kill -9 netstack; sleep 0.2; kill -9 httpd; sleep 0.5\n";
         format!(
             "drv policy virtio0 budget=4294967295 pause-min-ms=1 pause-max-ms=1\n\
-             echo '== warm'; {sums}\n{warm}{sums}\n{web}\
-             sleep 0.5; echo '== counts before'; kernstat -l\n\
+             echo '== warm'; {sums}\n{warm}{sums}\n{fresh}\
+             echo '== counts before'; kernstat -l\n\
              echo '== reading'\n({kills}) &\n\
              for i in {rounds}; do {sums}; done\nwait; sleep 0.3; {sums}\n\
              echo '== network'; {web}sha256sum /SHA256SUMS | cut -c 1-64\n\
-             sleep 0.5; echo '== counts after'; kernstat -l\n\
+             {fresh}echo '== counts after'; kernstat -l\n\
              echo '== list'; svc list; drv list\ntrue\n"
         )
     }
@@ -342,7 +344,7 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
     let vfs = machine("vfs", 1, VFS, check_vfs)?
         .replace("httpd", "test-hung-service")
         .command_line(&format!(
-            "{} restart.httpd=heartbeat-ms=100,silence-ms=400",
+            "{} restart.httpd=heartbeat-ms=100,silence-ms=3000",
             patience(&["volumes", "devmgr", "buses"])
         ));
     [
