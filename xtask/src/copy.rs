@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context;
 
@@ -19,18 +20,7 @@ const BUILT: [&str; 3] = ["deps", "build", ".fingerprint"];
 ///
 /// When git does not list the files, or one cannot be read or written.
 pub fn sources(copy: &Path) -> anyhow::Result<()> {
-    let mut command = tool::command("git");
-    command
-        .args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
-        .current_dir(workspace_root());
-    let listed = String::from_utf8(tool::read(&mut command)?).context("names of files")?;
-    let wanted: BTreeSet<&str> = listed.split('\0').filter(|name| !name.is_empty()).collect();
+    let wanted = listed()?;
     for name in &wanted {
         let from = workspace_root().join(name);
         // What was removed and is not yet committed.
@@ -80,7 +70,100 @@ pub fn seed(target: &Path, parts: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn remove_others(root: &Path, folder: &Path, wanted: &BTreeSet<&str>) -> anyhow::Result<()> {
+/// A copy that stands where the repository is, for the commands that are run in it: cargo knows packages by their
+/// place, so what was built here is up to date there. A mount namespace does it.
+#[derive(Debug)]
+pub struct StandIn {
+    copy: PathBuf,
+    arguments: Vec<&'static str>,
+}
+
+impl StandIn {
+    /// `None` where the system does not let this user have a mount namespace: then the copy builds for itself.
+    pub fn of(copy: &Path) -> Option<Self> {
+        let ways = [vec!["--mount"], vec!["--mount", "--map-root-user"]];
+        ways.into_iter()
+            .map(|arguments| Self {
+                copy: copy.to_owned(),
+                arguments,
+            })
+            .find(|stand_in| tool::read(&mut stand_in.shell("true")).is_ok())
+    }
+
+    /// Gives the copy what was built here and the times of the sources, so that cargo finds nothing to do. Products are
+    /// links; what cargo rewrites in place is copied.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be copied.
+    pub fn take_over(&self, parts: &[&str]) -> anyhow::Result<()> {
+        let target = self.copy.join("target");
+        for part in parts {
+            let _ = fs::remove_dir_all(target.join(part));
+        }
+        seed(&target, parts)?;
+        for part in parts {
+            let here = workspace_root().join("target").join(part);
+            let there = target.join(part);
+            if here.exists() {
+                let kept = there.join(".fingerprint");
+                fs::remove_dir_all(&kept)?;
+                tool::read(
+                    tool::command("cp")
+                        .arg("-a")
+                        .args([here.join(".fingerprint"), kept]),
+                )?;
+            }
+        }
+        for name in listed()? {
+            let (from, to) = (workspace_root().join(&name), self.copy.join(&name));
+            if let (Ok(meta), Ok(file)) =
+                (from.metadata(), fs::File::options().write(true).open(to))
+            {
+                file.set_modified(meta.modified()?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A shell that runs a line in the copy.
+    pub fn shell(&self, line: &str) -> Command {
+        let mut command = tool::command("unshare");
+        command
+            .args(&self.arguments)
+            .args([
+                "sh",
+                "-c",
+                "mount --bind \"$1\" \"$2\" && cd \"$2\" && exec sh -c \"$3\"",
+                "sh",
+            ])
+            .args([self.copy.as_path(), workspace_root()])
+            .arg(line);
+        command
+    }
+}
+
+/// The sources: what git knows, and new files that it is not to ignore.
+fn listed() -> anyhow::Result<BTreeSet<String>> {
+    let mut command = tool::command("git");
+    command
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .current_dir(workspace_root());
+    let listed = String::from_utf8(tool::read(&mut command)?).context("names of files")?;
+    Ok(listed
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
+fn remove_others(root: &Path, folder: &Path, wanted: &BTreeSet<String>) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path == root.join("target") {

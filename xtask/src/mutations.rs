@@ -69,7 +69,7 @@ pub enum Choice<'a> {
 }
 
 /// Parts that the list is divided into for runs of all levels.
-const SHARES: usize = 3;
+const SHARES: usize = 5;
 
 /// The share of the present commit.
 fn share() -> usize {
@@ -133,18 +133,18 @@ pub fn run(choice: Choice<'_>) -> anyhow::Result<Tally> {
                     println!("caught  {label} ({seconds:.1} s): {by}");
                 }
                 Ok(Said::Green) => {
-                    tally.failed += 1;
                     println!("FAILED  {label} ({seconds:.1} s): nothing noticed it");
+                    tally.fail(format!("{label}: nothing noticed it"));
                     survivors.push(label);
                 }
                 Err(error) => {
-                    tally.failed += 1;
                     println!("FAILED  {label}: {error:#}");
+                    tally.fail(format!("{label}: {error:#}"));
                 }
             }
         }
     }
-    let all = tally.passed + tally.failed;
+    let all = tally.passed + tally.failures.len();
     if let (0, Choice::Named(part)) = (all, choice) {
         bail!("no break has {part:?} in its name");
     }

@@ -43,8 +43,8 @@
 //! keeps its cache (virtio 1.2, 2.4; NVMe 2.0, 3.7.2: data is lost with the power, not with the controller's state).
 //!
 //! A driver that lives and is of no use is complained of to the device manager, which ends it: one that breaks the
-//! protocol, and one that owes the answer to a request for longer than [`Session::set_patience`] says. That is
-//! longer than what drivers themselves need to see that a device does not answer.
+//! protocol, one that comes up with another disk, and one that owes the answer to a request for longer than
+//! [`Session::set_patience`] says. That is longer than what drivers themselves need to see that a device does not answer.
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 

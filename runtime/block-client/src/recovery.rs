@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use endpoint_client::{Buffers, EndpointName};
+use endpoint_client::{Buffers, EndpointName, Refusal};
 use proto::block::{BlockEndpointClient, BlockError, BlockInfo};
 use proto::devmgr::Complaint;
 use sys::{AsHandle, Deadline};
@@ -48,24 +48,6 @@ impl Recovery {
         }))
     }
 
-    /// The endpoint of a later incarnation than `after`, with that incarnation's epoch.
-    fn next(
-        &self,
-        after: u32,
-        deadline: Deadline,
-    ) -> Result<(u32, BlockEndpointClient), SessionError> {
-        let (epoch, endpoint) = self.name.next(after, deadline)?;
-        let endpoint = BlockEndpointClient::new(endpoint).with_timeout(self.call_limit);
-        Ok((epoch, endpoint))
-    }
-
-    fn complain(&self, epoch: u32, complaint: Complaint) {
-        // Who cannot be told hears of it from somebody else, or not at all.
-        let _ = self
-            .name
-            .complain(epoch, complaint, Deadline::after(CALL_LIMIT));
-    }
-
     /// Whether it is the disk that it was.
     fn is_same(&self, now: &BlockInfo) -> bool {
         let was = &self.disk;
@@ -78,12 +60,15 @@ impl Recovery {
     }
 }
 
-/// Whether the incarnation that failed so is gone itself.
-fn is_gone(error: SessionError) -> bool {
-    matches!(
-        error,
-        SessionError::Closed | SessionError::Control(BlockError::Gone)
-    )
+/// What a failure to connect says of the incarnation.
+fn refusal(error: SessionError) -> Refusal<SessionError> {
+    match error {
+        SessionError::Closed | SessionError::Control(BlockError::Gone) => Refusal::Gone,
+        SessionError::System(_) => Refusal::Fatal(error),
+        SessionError::TimedOut => Refusal::Useless(Complaint::Silent, error),
+        SessionError::OtherDisk => Refusal::Useless(Complaint::OtherDevice, error),
+        _ => Refusal::Useless(Complaint::Protocol, error),
+    }
 }
 
 impl Session {
@@ -94,7 +79,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError::Closed`] when there will be none, or drivers end the session again and again;
-    /// [`SessionError::OtherDisk`]; [`SessionError::TimedOut`]. What was in flight stays in the ledger.
+    /// [`SessionError::OtherDisk`] when several in a row have one; [`SessionError::TimedOut`]. What was in flight stays in the ledger.
     pub fn recover(&mut self, deadline: Deadline) -> Result<(), SessionError> {
         let Some(recovery) = &mut self.recovery else {
             return Err(SessionError::Closed);
@@ -103,7 +88,7 @@ impl Session {
             self.closed = true;
             return Ok(());
         }
-        let mut after = self.connection.info().epoch;
+        let after = self.connection.info().epoch;
         // One that answers has ended this session. The client has done nothing to deserve it; but if its
         // successors do the same before anything was answered, they have their reasons.
         if !self.given_up && recovery.endpoint.info().is_ok() {
@@ -113,30 +98,16 @@ impl Session {
             if recovery.refused.1 > REFUSALS_MAX {
                 return Err(SessionError::Closed);
             }
-            recovery.complain(after, Complaint::Protocol);
+            recovery.name.complain(after, Complaint::Protocol);
         }
-        let (endpoint, connection) = loop {
-            let (epoch, endpoint) = recovery.next(after, deadline)?;
-            after = epoch;
-            let depth = self.connection.info().depth;
+        let depth = self.connection.info().depth;
+        let (_, (endpoint, connection)) = recovery.name.successor(after, deadline, |endpoint| {
+            let endpoint = BlockEndpointClient::new(endpoint).with_timeout(recovery.call_limit);
             match connect(recovery, &self.buffers, &endpoint, depth) {
-                Ok(connection) => break (endpoint, connection),
-                // It died as well: on to its successor.
-                Err(error) if is_gone(error) => {}
-                Err(error @ (SessionError::Corrupt | SessionError::TimedOut)) => {
-                    let silent = error == SessionError::TimedOut;
-                    recovery.complain(
-                        after,
-                        if silent {
-                            Complaint::Silent
-                        } else {
-                            Complaint::Protocol
-                        },
-                    );
-                }
-                Err(error) => return Err(error),
+                Ok(connection) => Ok((endpoint, connection)),
+                Err(error) => Err(refusal(error)),
             }
-        };
+        })?;
         recovery.endpoint = endpoint;
         self.connection = connection;
         self.port = None;
@@ -165,7 +136,7 @@ impl Session {
     #[cold]
     pub(crate) fn complain(&mut self, complaint: Complaint) {
         if let Some(recovery) = &self.recovery {
-            recovery.complain(self.connection.info().epoch, complaint);
+            recovery.name.complain(self.connection.info().epoch, complaint);
             self.closed = true;
             self.given_up = true;
         }

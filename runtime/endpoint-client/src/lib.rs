@@ -13,4 +13,4 @@ mod reopen;
 
 pub use buffers::{Buffers, Registered};
 pub use proto::block::BufferAccess;
-pub use reopen::{EndpointName, ReopenError};
+pub use reopen::{EndpointName, Refusal, ReopenError};

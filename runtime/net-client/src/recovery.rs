@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use endpoint_client::{Buffers, EndpointName};
+use endpoint_client::{Buffers, EndpointName, Refusal};
+use proto::devmgr::Complaint;
 use proto::net::{
     MacAddress, NetEndpointClient, NetError, NetInfo, Offloads, ReceiveMode, SessionInfo,
 };
@@ -101,18 +102,14 @@ impl Recovery {
         if self.endpoint.info().is_ok() {
             return Err(SessionError::Closed);
         }
-        let mut after = was.epoch;
-        let (endpoint, interface, connection) = loop {
-            let (epoch, endpoint) = name.next(after, deadline)?;
-            after = epoch;
-            let endpoint = NetEndpointClient::new(endpoint).with_timeout(CALL_LIMIT);
-            match self.open(&endpoint, was, buffers) {
-                Ok((interface, connection)) => break (endpoint, interface, connection),
-                // It died as well: on to its successor.
-                Err(error) if is_gone(error) => {}
-                Err(error) => return Err(error),
-            }
-        };
+        let (_, (endpoint, interface, connection)) =
+            name.successor(was.epoch, deadline, |endpoint| {
+                let endpoint = NetEndpointClient::new(endpoint).with_timeout(CALL_LIMIT);
+                match self.open(&endpoint, was, buffers) {
+                    Ok((interface, connection)) => Ok((endpoint, interface, connection)),
+                    Err(error) => Err(refusal(error)),
+                }
+            })?;
         self.endpoint = endpoint;
         self.interface = interface;
         Ok(connection)
@@ -155,6 +152,17 @@ impl Recovery {
             connection.register(buffer)?;
         }
         Ok((interface, connection))
+    }
+}
+
+/// What a failure to connect says of the incarnation.
+fn refusal(error: SessionError) -> Refusal<SessionError> {
+    match error {
+        _ if is_gone(error) => Refusal::Gone,
+        SessionError::System(_) => Refusal::Fatal(error),
+        SessionError::TimedOut => Refusal::Useless(Complaint::Silent, error),
+        SessionError::OtherInterface => Refusal::Useless(Complaint::OtherDevice, error),
+        _ => Refusal::Useless(Complaint::Protocol, error),
     }
 }
 

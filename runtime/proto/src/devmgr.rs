@@ -195,6 +195,8 @@ pub enum Complaint {
     Silent,
     /// It broke the protocol: an answer to nothing, a ring that cannot be.
     Protocol,
+    /// It came up with another device than its predecessor had, in the same place.
+    OtherDevice,
 }
 
 impl Complaint {
@@ -203,6 +205,7 @@ impl Complaint {
         match self {
             Complaint::Silent => "did not answer a client's request in time",
             Complaint::Protocol => "broke the protocol with a client",
+            Complaint::OtherDevice => "came back with another device than it had",
         }
     }
 }

@@ -57,12 +57,8 @@ pub fn program_flags() -> Vec<String> {
 pub struct Package {
     /// Its name.
     pub name: String,
-    /// Its binaries.
+    /// Its binaries, but those that are built only with a feature.
     pub binaries: Vec<String>,
-    /// Whether it has a library.
-    pub has_library: bool,
-    /// Whether it has integration tests (`tests/*.rs`).
-    pub has_integration_tests: bool,
     /// Whether its binaries go into the boot archive:
     /// `package.metadata.bulkhead = { image = true }`.
     pub in_image: bool,
@@ -124,9 +120,9 @@ fn package(package: &Value) -> anyhow::Result<Package> {
     for target in package["targets"].as_array().context("targets")? {
         let name = target["name"].as_str().context("name")?.to_owned();
         match target["kind"][0].as_str() {
+            // One that needs a feature is built by whoever turns it on.
+            Some("bin") if target["required-features"].is_array() => {}
             Some("bin") => result.binaries.push(name),
-            Some("test") => result.has_integration_tests = true,
-            Some("lib") => result.has_library = true,
             _ => {}
         }
     }

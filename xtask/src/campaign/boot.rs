@@ -24,6 +24,7 @@ use super::mutation::{Code, Patch};
 use super::plan::{self, Fault, Order};
 use crate::build::{self, ArchiveExtras, Built};
 use crate::guest::disk::{Access, Bus, Disk};
+use crate::guest::machine::Processors;
 use crate::guest::{self, Machine, Outcome, Streams};
 use crate::symbols::{Annotator, Symbols};
 use crate::system::endurance::check_image;
@@ -112,6 +113,7 @@ impl Boot<'_> {
         let listener = Memory::listen(&path)?;
         let mut machine = Machine::new(&self.built.kernel, Some(archive_file.clone()));
         machine.cpus = self.cpus;
+        machine.processors = Processors::InTurn;
         machine.disks = vec![Disk {
             bus,
             ..Disk::new(&image, Access::ReadWrite)

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::bench::measure;
 use crate::build::Built;
+use crate::guest::Outcome;
 use crate::guest::disk::{Access, Bus, Disk};
 use crate::system::SystemTest;
 
@@ -67,10 +68,16 @@ impl Reached {
             };
             let test = SystemTest::measurement(format!("reached-{name}"), script)
                 .cpus(2)
+                .in_turn()
                 .disks([disk])
                 .devices(&["-plugin", &argument])
                 .time_limit(300);
             let report = test.execute(built, folder)?;
+            ensure!(
+                report.outcome == Outcome::Exit(0),
+                "{name}: under the plugin the machine ended with {:?}",
+                report.outcome
+            );
             ensure!(
                 !report.console.contains("FAILED") && report.console.contains("journal-end"),
                 "{name}: the load failed under the plugin"

@@ -104,10 +104,12 @@ impl Matrix {
     /// Counts of all cells.
     pub fn tally(&self) -> Tally {
         let mut tally = Tally::default();
-        for cell in self.cells.values() {
+        for ((driver, home), cell) in &self.cells {
             tally.add(Tally {
                 passed: cell.passed,
-                failed: cell.failed.len(),
+                failures: (cell.failed.iter())
+                    .map(|(case, what)| format!("{driver} {home} {case}: {what}"))
+                    .collect(),
                 skipped: cell.skipped(),
             });
         }
@@ -210,7 +212,8 @@ mod tests {
         assert!(lines.contains(&"FAILED  b x two: wrong data"), "{table}");
         assert!(lines.contains(&"not run a x two: no fault"), "{table}");
         let tally = matrix.tally();
-        assert_eq!((tally.passed, tally.failed, tally.skipped), (2, 1, 2));
+        assert_eq!((tally.passed, tally.skipped), (2, 2));
+        assert_eq!(tally.failures, ["b x two: wrong data"]);
         assert_eq!(
             matrix.json()["cells"][3]["text"],
             "not run: nothing was asked for"

@@ -20,6 +20,18 @@ const DETERMINISTIC: &[&str] = &[
     "1",
 ];
 
+/// How the emulator runs several processors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Processors {
+    /// Each on a thread of the host.
+    #[default]
+    AtOnce,
+    /// In turns on one thread. For runs in which drivers die over and over: switching bus mastering changes QEMU's maps
+    /// of memory, and a processor that reads a register at that moment may take QEMU down with it (a null memory region,
+    /// seen in 7.2 about once in a thousand times).
+    InTurn,
+}
+
 /// What carries the control port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Transport {
@@ -54,6 +66,8 @@ impl Transport {
 pub struct Machine {
     /// Number of processors.
     pub cpus: u32,
+    /// How they are run.
+    pub processors: Processors,
     /// Memory as QEMU's `-m` takes it, for example `512M`.
     pub memory: String,
     /// An ELF file with a PVH entry.
@@ -88,6 +102,7 @@ impl Machine {
     pub fn new(kernel: impl Into<PathBuf>, archive: Option<PathBuf>) -> Self {
         Self {
             cpus: 1,
+            processors: Processors::default(),
             memory: "512M".to_owned(),
             kernel: kernel.into(),
             archive,
@@ -114,6 +129,9 @@ impl Machine {
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
             .arg("-kernel")
             .arg(&self.kernel);
+        if self.processors == Processors::InTurn {
+            command.args(["-accel", "tcg,thread=single"]);
+        }
         if let Some(archive) = &self.archive {
             command.arg("-initrd").arg(archive);
         }

@@ -71,13 +71,13 @@ pub struct TestArgs {
     json: bool,
 }
 
-/// Counts of tests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Counts of tests, and which failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Tests that passed.
     pub passed: usize,
-    /// Tests that failed.
-    pub failed: usize,
+    /// Tests that failed: name and reason, one line each.
+    pub failures: Vec<String>,
     /// Tests that were not run.
     pub skipped: usize,
 }
@@ -86,7 +86,7 @@ impl Tally {
     /// Adds another's counts.
     pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
-        self.failed += other.failed;
+        self.failures.extend(other.failures);
         self.skipped += other.skipped;
     }
 
@@ -106,10 +106,15 @@ impl Tally {
                 println!("ok      {name} ({seconds:.1} s)");
             }
             Err(error) => {
-                self.failed += 1;
                 println!("FAILED  {name} ({seconds:.1} s): {error:#}");
+                self.fail(format!("{name}: {error:#}"));
             }
         }
+    }
+
+    /// Counts a failure; the caller has printed it.
+    pub fn fail(&mut self, what: String) {
+        self.failures.push(what);
     }
 
     /// Counts and prints a check that cannot run.
@@ -121,7 +126,7 @@ impl Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        write!(f, "{} passed, {} failed", self.passed, self.failures.len())?;
         if self.skipped > 0 {
             write!(f, ", {} skipped", self.skipped)?;
         }
@@ -133,7 +138,8 @@ impl std::fmt::Display for Tally {
 ///
 /// # Errors
 ///
-/// When the tests cannot be started; failures are counted instead.
+/// When one level was asked for and cannot be started. Failures are counted
+/// instead, and so is a level that cannot start when all are run: the others go on.
 pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let mut tally = Tally::default();
@@ -146,35 +152,51 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             continue;
         }
         println!("==      {level:?} (at {} s)", started.elapsed().as_secs());
-        tally.add(match level {
-            Level::Lint => checks::lint()?,
-            Level::Doc => checks::documentation(),
-            Level::Unit => unit::host()?,
-            Level::Loom => unit::loom()?,
-            Level::Miri => unit::miri()?,
-            Level::System => system::run(args.filter.as_deref())?,
-            Level::Controls => controls::run()?,
-            Level::Vfio => vfio::run(args.filter.as_deref())?,
-            Level::Mutations => mutations::run(match (&args.filter, args.level) {
-                (Some(part), _) => mutations::Choice::Named(part),
-                (None, Some(_)) => mutations::Choice::All,
-                (None, None) => mutations::Choice::Share,
-            })?,
-            Level::Conformance => conformance::run(&conformance::Options {
-                seed: args.seed,
-                filter: args.filter.clone(),
-                json: args.json,
-            })?,
-        });
+        match run_level(level, args) {
+            Ok(counts) => tally.add(counts),
+            Err(error) if args.level.is_some() => return Err(error),
+            Err(error) => {
+                println!("FAILED  {level:?}: {error:#}");
+                tally.fail(format!("{level:?}: {error:#}"));
+            }
+        }
     }
     println!("==      took {} s", started.elapsed().as_secs());
+    // Once more, where a reader of a long log looks first.
+    for failure in &tally.failures {
+        println!("FAILED  {failure}");
+    }
     println!("{tally}");
     // A run without a test has shown nothing.
-    Ok(if tally.failed == 0 && tally.passed > 0 {
+    Ok(if tally.failures.is_empty() && tally.passed > 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn run_level(level: Level, args: &TestArgs) -> anyhow::Result<Tally> {
+    let filter = args.filter.as_deref();
+    match level {
+        Level::Lint => checks::lint(),
+        Level::Doc => Ok(checks::documentation()),
+        Level::Unit => unit::host(),
+        Level::Loom => unit::loom(),
+        Level::Miri => unit::miri(),
+        Level::System => system::run(filter),
+        Level::Controls => controls::run(),
+        Level::Vfio => vfio::run(filter),
+        Level::Mutations => mutations::run(match (filter, args.level) {
+            (Some(part), _) => mutations::Choice::Named(part),
+            (None, Some(_)) => mutations::Choice::All,
+            (None, None) => mutations::Choice::Share,
+        }),
+        Level::Conformance => conformance::run(&conformance::Options {
+            seed: args.seed,
+            filter: args.filter.clone(),
+            json: args.json,
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -185,7 +207,7 @@ mod tests {
     fn the_last_line_names_skipped_tests_only_if_there_are_any() {
         let mut tally = Tally {
             passed: 3,
-            failed: 1,
+            failures: vec!["w".into()],
             skipped: 0,
         };
         assert_eq!(tally.to_string(), "3 passed, 1 failed");
@@ -194,5 +216,6 @@ mod tests {
         tally.check("y", || Ok(()));
         tally.check("z", || anyhow::bail!("on purpose"));
         assert_eq!(tally.to_string(), "4 passed, 2 failed, 1 skipped");
+        assert_eq!(tally.failures, ["w", "z: on purpose"]);
     }
 }

@@ -15,28 +15,17 @@ use crate::tool;
 /// examples in the documentation.
 pub(super) fn host() -> anyhow::Result<Tally> {
     let packages = packages()?;
-    let mut tally = Tally::default();
-    // Libraries of every package: what runs on the bare target has its logic
-    // in a library that builds on the host as well.
-    let libraries = select(&packages, |package| {
-        package.has_library && !package.is_target_only()
-    });
-    if !libraries.is_empty() {
-        tally.add(cargo_test(&libraries, &["--lib"])?);
-        tally.add(cargo_test(&libraries, &["--doc"])?);
+    // What runs on the bare target has its logic in a library that builds on the host as well. All packages are named
+    // in both commands: with another choice, dependencies have other features and are built again.
+    let chosen = select(&packages, |package| !package.is_target_only());
+    let mut targets = vec!["--lib", "--test", "*"];
+    for package in chosen.iter().filter(|package| !package.is_bare()) {
+        for binary in &package.binaries {
+            targets.extend(["--bin", binary.as_str()]);
+        }
     }
-    let programs = select(&packages, |package| {
-        !package.is_bare() && !package.binaries.is_empty()
-    });
-    if !programs.is_empty() {
-        tally.add(cargo_test(&programs, &["--bins"])?);
-    }
-    let integration = select(&packages, |package| {
-        package.has_integration_tests && !package.is_target_only()
-    });
-    if !integration.is_empty() {
-        tally.add(cargo_test(&integration, &["--test", "*"])?);
-    }
+    let mut tally = counted(test_command(&chosen, &targets))?;
+    tally.add(counted(test_command(&chosen, &["--doc"]))?);
     Ok(tally)
 }
 
@@ -106,10 +95,6 @@ fn test_command(packages: &[&Package], arguments: &[&str]) -> Command {
     command
 }
 
-fn cargo_test(packages: &[&Package], arguments: &[&str]) -> anyhow::Result<Tally> {
-    counted(test_command(packages, arguments))
-}
-
 /// Runs a test command, shows what it says of failures, and counts.
 fn counted(mut command: Command) -> anyhow::Result<Tally> {
     let text = tool::shown(&command);
@@ -119,21 +104,31 @@ fn counted(mut command: Command) -> anyhow::Result<Tally> {
         .with_context(|| format!("cannot start {text}"))?;
     let stdout = child.stdout.take().context("the tests' output")?;
     let mut tally = Tally::default();
+    let mut named = 0;
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line.context("the tests' output")?;
         let line = String::from_utf8_lossy(&line);
         if let Some(counts) = result_line(&line) {
-            tally.add(counts);
+            tally.passed += counts.passed;
+            tally.skipped += counts.ignored;
+            // Tests whose own line was broken up by what they printed.
+            for _ in named..counts.failed {
+                tally.fail(format!("a test of {text}"));
+            }
+            named = 0;
+        } else if let Some(name) = failed_test(&line) {
+            tally.fail(name.to_owned());
+            named += 1;
         }
         if !is_noise(&line) {
             println!("        {line}");
         }
     }
     let status = child.wait().with_context(|| text.clone())?;
-    if !status.success() && tally.failed == 0 {
+    if !status.success() && tally.failures.is_empty() {
         // It did not compile, or a test ended the whole process.
-        tally.failed += 1;
         println!("FAILED  {text}: {status}");
+        tally.fail(format!("{text}: {status}"));
     }
     Ok(tally)
 }
@@ -148,8 +143,21 @@ fn is_noise(line: &str) -> bool {
         || line.ends_with(" ... ok")
 }
 
+/// The name in a line such as `test a::b ... FAILED`.
+fn failed_test(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
+/// What one file's tests came to.
+#[derive(Debug, PartialEq, Eq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+}
+
 /// Counts of a line such as `test result: ok. 8 passed; 0 failed; 1 ignored; ...`.
-fn result_line(line: &str) -> Option<Tally> {
+fn result_line(line: &str) -> Option<Counts> {
     let counts = line.strip_prefix("test result: ")?;
     let count = |word: &str| {
         counts
@@ -158,10 +166,10 @@ fn result_line(line: &str) -> Option<Tally> {
             .find_map(|number| number.trim().parse().ok())
             .unwrap_or(0)
     };
-    Some(Tally {
+    Some(Counts {
         passed: count("passed"),
         failed: count("failed"),
-        skipped: count("ignored"),
+        ignored: count("ignored"),
     })
 }
 
@@ -173,12 +181,19 @@ mod tests {
     fn counts_are_read_from_the_result_line() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; \
                     7 filtered out; finished in 0.00s";
-        let expected = Tally {
+        let expected = Counts {
             passed: 12,
             failed: 3,
-            skipped: 1,
+            ignored: 1,
         };
         assert_eq!(result_line(line), Some(expected));
         assert_eq!(result_line("test a::b ... ok"), None);
+    }
+
+    #[test]
+    fn failed_tests_are_known_by_their_name() {
+        assert_eq!(failed_test("test a::b ... FAILED"), Some("a::b"));
+        assert_eq!(failed_test("test a::b ... ok"), None);
+        assert_eq!(failed_test("test result: FAILED. 1 passed; 1 failed"), None);
     }
 }

@@ -116,7 +116,7 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
         let script = RESTARTS.replace("DISK", name).replace("DRIVER", driver);
         let name = format!("{label}driver-restarted-cpus-{cpus}");
         let test = SystemTest::new(name, script, check_restarts);
-        Ok(test.cpus(cpus).disks([disk]))
+        Ok(test.cpus(cpus).in_turn().disks([disk]))
     });
     let gone = [1, 4].into_iter().map(|cpus| {
         let disks = [

@@ -34,6 +34,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::build::{self, ArchiveExtras, Built, Profile};
 use crate::guest::disk::Disk;
+use crate::guest::machine::Processors;
 use crate::guest::{self, Machine, Outcome, Streams};
 use crate::levels::Tally;
 use crate::setup;
@@ -50,6 +51,7 @@ const GUESTS: usize = 2;
 pub struct SystemTest {
     name: String,
     cpus: u32,
+    processors: Processors,
     command_line: String,
     disks: Vec<Disk>,
     devices: Vec<String>,
@@ -87,6 +89,7 @@ impl SystemTest {
         Self {
             name: name.into(),
             cpus: 1,
+            processors: Processors::default(),
             command_line: String::new(),
             disks: Vec::new(),
             devices: Vec::new(),
@@ -119,6 +122,12 @@ impl SystemTest {
 
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
+        self
+    }
+
+    /// The processors take turns.
+    pub fn in_turn(mut self) -> Self {
+        self.processors = Processors::InTurn;
         self
     }
 
@@ -178,6 +187,7 @@ impl SystemTest {
         build::write_archive(built, &extras, &archive)?;
         let mut machine = Machine::new(&built.kernel, Some(archive.clone()));
         machine.cpus = self.cpus;
+        machine.processors = self.processors;
         machine.command_line.clone_from(&self.command_line);
         machine.disks.clone_from(&self.disks);
         machine.extra.clone_from(&self.devices);
@@ -326,34 +336,24 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     setup::ensure(&[setup::MACHINE, setup::IMAGES])?;
     let mut built = None;
-    tally.check("build", || {
-        built = Some(build::build(Profile::Release)?);
-        Ok(())
+    // The images for the tests are made meanwhile.
+    let tests = std::thread::scope(|scope| {
+        let tests = scope.spawn(prepared);
+        tally.check("build", || {
+            built = Some(build::build(Profile::Release)?);
+            Ok(())
+        });
+        tests.join()
     });
     let Some(built) = built else {
         tally.skip("system tests", "the system does not build");
         return Ok(tally);
     };
+    let Ok(tests) = tests else {
+        bail!("the tests' preparation panicked");
+    };
+    let mut tests = tests?;
     let folder = build::target_folder("system")?;
-    let mut tests = Vec::new();
-    let groups = [
-        kernel::tests,
-        runtime::tests,
-        shell::tests,
-        reading::tests,
-        faults::tests,
-        driver_death::tests,
-        driver_faults::tests,
-        interfaces::tests,
-        endurance::tests,
-        hotplug::tests,
-        reload::tests,
-        services::tests,
-        network::tests,
-    ];
-    for group in groups {
-        tests.extend(group()?);
-    }
     tests.retain(|test| wanted(&test.name));
     let (queue, counted) = (Mutex::new(tests.iter()), Mutex::new(&mut tally));
     std::thread::scope(|scope| {
@@ -379,13 +379,37 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
             tally.check(name, check);
         }
     }
-    if filter.is_some() && tally.passed + tally.failed <= 1 {
+    if filter.is_some() && tally.passed + tally.failures.len() <= 1 {
         bail!(
             "no system test has {:?} in its name",
             filter.unwrap_or_default()
         );
     }
     Ok(tally)
+}
+
+/// All tests in guests, with their images made.
+fn prepared() -> anyhow::Result<Vec<SystemTest>> {
+    let mut tests = Vec::new();
+    let groups = [
+        kernel::tests,
+        runtime::tests,
+        shell::tests,
+        reading::tests,
+        faults::tests,
+        driver_death::tests,
+        driver_faults::tests,
+        interfaces::tests,
+        endurance::tests,
+        hotplug::tests,
+        reload::tests,
+        services::tests,
+        network::tests,
+    ];
+    for group in groups {
+        tests.extend(group()?);
+    }
+    Ok(tests)
 }
 
 #[cfg(test)]

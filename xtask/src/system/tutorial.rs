@@ -6,7 +6,18 @@ use std::fs;
 use anyhow::{Context, ensure};
 
 use crate::build::target_folder;
-use crate::{copy, tool};
+use crate::copy::{self, StandIn};
+use crate::tool;
+
+/// Profiles whose packages the copy takes over.
+const PARTS: [&str; 6] = [
+    "debug",
+    "release",
+    "programs/release",
+    "programs/x86_64-unknown-none/release",
+    "kernel/release",
+    "kernel/x86_64-unknown-none/release",
+];
 
 /// What the commands must have printed between them.
 const EXPECTED: [&str; 2] = ["running my-edu", ": first register: 0x010000ed"];
@@ -15,13 +26,11 @@ const EXPECTED: [&str; 2] = ["running my-edu", ": first register: 0x010000ed"];
 pub(super) fn commands_of_the_book() -> anyhow::Result<()> {
     let copy = target_folder("tutorial")?;
     copy::sources(&copy)?;
-    let parts = [
-        "debug",
-        "release",
-        "programs/release",
-        "programs/x86_64-unknown-none/release",
-    ];
-    copy::seed(&copy.join("target"), &parts)?;
+    let stand_in = StandIn::of(&copy);
+    match &stand_in {
+        Some(stand_in) => stand_in.take_over(&PARTS)?,
+        None => copy::seed(&copy.join("target"), &PARTS)?,
+    }
     let text = fs::read_to_string(copy.join("docs/src/tutorial.md"))?;
     let commands: Vec<&str> = text
         .lines()
@@ -35,12 +44,16 @@ pub(super) fn commands_of_the_book() -> anyhow::Result<()> {
     );
     let mut printed = String::new();
     for line in commands {
-        let mut command = tool::command("sh");
-        command
-            .args(["-c", line])
-            .current_dir(&copy)
-            // The copy builds for itself.
-            .env_remove("CARGO_TARGET_DIR");
+        let mut command = match &stand_in {
+            Some(stand_in) => stand_in.shell(line),
+            None => {
+                let mut command = tool::command("sh");
+                command.args(["-c", line]).current_dir(&copy);
+                command
+            }
+        };
+        // What the copy builds stays there.
+        command.env_remove("CARGO_TARGET_DIR");
         let output = tool::read(&mut command).with_context(|| format!("`{line}`"))?;
         printed.push_str(&String::from_utf8_lossy(&output));
     }
