@@ -273,6 +273,7 @@ impl Trial {
         Ok(test
             .command_line(&words)
             .cpus(self.cpus)
+            .in_turn()
             .disks([Disk::new(image::demo()?, Access::Snapshot)])
             .time_limit(240 + 2 * u64::from(self.kills)))
     }
@@ -331,6 +332,7 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
                 SystemTest::new(format!("services-{name}-cpus-{cpus}"), script, check)
                     .command_line(&patience(&["volumes", "devmgr", "buses"]))
                     .cpus(cpus)
+                    .in_turn()
                     .disks([disk]),
             )
         };
