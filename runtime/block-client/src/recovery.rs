@@ -136,7 +136,9 @@ impl Session {
     #[cold]
     pub(crate) fn complain(&mut self, complaint: Complaint) {
         if let Some(recovery) = &self.recovery {
-            recovery.name.complain(self.connection.info().epoch, complaint);
+            recovery
+                .name
+                .complain(self.connection.info().epoch, complaint);
             self.closed = true;
             self.given_up = true;
         }
