@@ -9,7 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use ddk::manifest::Manifest;
-use ddk::{Deadline, DeviceContext, DriverError, Event, EventQueue, StopReason};
+use ddk::{Deadline, DeviceContext, Event, EventQueue, StopReason};
 use ddk_class_block::{
     BlockDevice, Command, DiskInfo, Extent, Session, SessionId, Supervisor, Verdict,
 };

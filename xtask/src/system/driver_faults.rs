@@ -38,7 +38,7 @@ const HANG: [&str; 6] = [
 
 const HANG_SCRIPT: &str = "\
 echo '== before'; lsdev | grep 00:12.0
-drv policy /pci/01:00.0 probation-ms=100
+drv policy /pci/01:00.0 probation-ms=100 budget=8
 drv reload /pci/01:00.0 /boot/bin/test-storm-driver
 echo '== meanwhile'; for i in 1 2 3 4 5 6 7 8 9 10; do echo $i | cat; done | wc -l
 sleep 13

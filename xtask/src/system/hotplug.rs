@@ -31,9 +31,9 @@ echo '== unplug'; vanish virtio1; echo $?; lsdev | grep -c 01:00.0
 echo '== again'; appear virtio1; echo $?; sums /mnt/plug
 ( while ( cd /mnt/plug; sha256sum -c --status SHA256SUMS 2> /dev/null ); do true; done; echo reader ended ) &
 sleep 1
-( sleep 4 ) < /mnt/plug/SHA256SUMS &
+( sleep 1000 ) < /mnt/plug/SHA256SUMS &
 echo '== under load'; vanish virtio1; echo $?; sleep 2; lsdev | grep -c 01:00.0
-umount /mnt/plug; echo umount $?; umount /mnt/plug; echo again $?
+umount /mnt/plug; echo umount $?; umount /mnt/plug; echo again $?; kill -9 sleep
 echo '== third'; appear virtio1; echo $?; lsdev | grep -c '01:00.0 running'; sums /mnt/plug
 echo '== root'; sha256sum -c --quiet /SHA256SUMS && echo whole
 echo '== list'; drv list
