@@ -29,9 +29,9 @@ sums() { for i in 1 2 3 4 5; do mount disk:/virtio1 $1 && break; sleep 0.2; done
 echo '== plug'; appear virtio1; echo $?; lsdev | grep 01:00.0; sums /mnt/plug; umount /mnt/plug
 echo '== unplug'; vanish virtio1; echo $?; lsdev | grep -c 01:00.0
 echo '== again'; appear virtio1; echo $?; sums /mnt/plug
+( sleep 1000 ) < /mnt/plug/SHA256SUMS &
 ( while ( cd /mnt/plug; sha256sum -c --status SHA256SUMS 2> /dev/null ); do true; done; echo reader ended ) &
 sleep 1
-( sleep 1000 ) < /mnt/plug/SHA256SUMS &
 echo '== under load'; vanish virtio1; echo $?; sleep 2; lsdev | grep -c 01:00.0
 umount /mnt/plug; echo umount $?; umount /mnt/plug; echo again $?; kill -9 sleep
 echo '== third'; appear virtio1; echo $?; lsdev | grep -c '01:00.0 running'; sums /mnt/plug
