@@ -1,27 +1,20 @@
-//! One connection: negotiation, then requests.
+//! One connection up to its requests: negotiation.
 
 use core::time::Duration;
 
-use block_client::{
-    Access, Buffer, BufferAccess, Disk, Operation, Request, Session, SessionError, Status,
-};
+use block_client::{Access, Disk, SessionError};
 use nbd::negotiation::{self, Choice, Export, OPTION_DATA_MAX, OPTION_HEAD, reply};
-use nbd::transmission::{
-    self, Command, Durability, LENGTH_MAX, Limits, REQUEST_BYTES, Refusal, Style, WRITE, flags,
-};
+use nbd::transmission::{LENGTH_MAX, Style, flags};
 use net::{Delay, NetworkError, TcpStream};
-use rt::{Deadline, Mapping};
+use rt::Deadline;
 
+use crate::pipeline::Transmission;
 use crate::{Exports, Writing};
 
 /// Time for each step of the negotiation.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
-/// Time between requests: clients keep idle connections.
-const IDLE_LIMIT: Duration = Duration::from_secs(24 * 3600);
-/// Time for data that was announced to come, or to be taken.
-const DATA_LIMIT: Duration = Duration::from_secs(120);
-/// Time for a disk, with its driver's restarts.
-const DISK_LIMIT: Duration = Duration::from_secs(120);
+/// How often a silent client is asked whether it is there.
+const KEEP_ALIVE_MS: u32 = 60_000;
 /// Request size that is served well.
 const PREFERRED: u32 = 128 * 1024;
 /// Options of a negotiation: nobody negotiates for ever.
@@ -55,20 +48,25 @@ impl core::fmt::Display for Broken {
 }
 
 /// An export that was chosen.
-struct Chosen {
-    disk: Disk,
-    export: Export,
-    style: Style,
+pub struct Chosen {
+    /// The disk.
+    pub disk: Disk,
+    /// What the client knows of it.
+    pub export: Export,
+    /// How it wants its replies.
+    pub style: Style,
 }
 
 /// Serves a connection to its end.
 pub fn serve(mut stream: TcpStream, exports: &Exports) -> Result<(), Broken> {
     // Replies are whole messages: there is nothing to gather.
     stream.set_delay(Delay::None)?;
+    // Who vanished without a word does not keep its buffer for ever.
+    stream.set_keep_alive(KEEP_ALIVE_MS)?;
     let Some(chosen) = negotiate(&mut stream, exports)? else {
         return Ok(());
     };
-    Transmission::new(&chosen)?.run(&mut stream)
+    Transmission::new(stream, &chosen)?.run()
 }
 
 fn receive<const N: usize>(
@@ -85,7 +83,7 @@ fn receive<const N: usize>(
     }
 }
 
-fn open(exports: &Exports, name: &str) -> Option<(Disk, Export)> {
+fn open(exports: &Exports, name: &str, style: Style) -> Option<(Disk, Export)> {
     let name = match name {
         "" => exports.names.first()?,
         name => exports.names.iter().find(|n| *n == name)?,
@@ -94,6 +92,9 @@ fn open(exports: &Exports, name: &str) -> Option<(Disk, Export)> {
     let disk = Disk::named(endpoint, own_name).ok()?;
     let info = disk.info();
     let mut bits = flags::HAS_FLAGS | flags::SEND_FLUSH | flags::SEND_FUA | flags::CAN_MULTI_CONN;
+    if style == Style::Structured {
+        bits |= flags::SEND_DF;
+    }
     if info.access == Access::ReadOnly || exports.writing == Writing::Forbidden {
         bits |= flags::READ_ONLY;
     } else {
@@ -147,7 +148,7 @@ fn negotiate(stream: &mut TcpStream, exports: &Exports) -> Result<Option<Chosen>
         match negotiation::choice(option, &data) {
             Choice::ExportName(name) => {
                 let (disk, export) =
-                    open(exports, &name).ok_or(Broken::Protocol("no such export"))?;
+                    open(exports, &name, style).ok_or(Broken::Protocol("no such export"))?;
                 stream.write_all(&negotiation::export(&export, client), step())?;
                 return Ok(Some(Chosen {
                     disk,
@@ -166,7 +167,7 @@ fn negotiate(stream: &mut TcpStream, exports: &Exports) -> Result<Option<Chosen>
                 say(reply::ACK, &[])?;
             }
             Choice::Info(name, kinds) | Choice::Go(name, kinds) => {
-                let Some((disk, export)) = open(exports, &name) else {
+                let Some((disk, export)) = open(exports, &name, style) else {
                     say(reply::ERR_UNKNOWN, b"no such export")?;
                     continue;
                 };
@@ -192,139 +193,4 @@ fn negotiate(stream: &mut TcpStream, exports: &Exports) -> Result<Option<Chosen>
         }
     }
     Err(Broken::Protocol("too many options"))
-}
-
-/// Requests of a connection.
-struct Transmission {
-    session: Session,
-    memory: Mapping,
-    buffer: Buffer,
-    limits: Limits,
-    style: Style,
-    max_discard: u32,
-    max_write_zeroes: u32,
-}
-
-impl Transmission {
-    fn new(chosen: &Chosen) -> Result<Transmission, Broken> {
-        let mut session = chosen.disk.open_session(1).map_err(Broken::Disk)?;
-        let length = LENGTH_MAX as usize;
-        let system = |error| Broken::Disk(SessionError::System(error));
-        let (vmo, memory) = Mapping::create(length).map_err(system)?;
-        let buffer = session
-            .register(&vmo, 0, length as u64, BufferAccess::Both)
-            .map_err(Broken::Disk)?;
-        let info = chosen.disk.info();
-        Ok(Transmission {
-            session,
-            memory,
-            buffer,
-            limits: Limits {
-                size: chosen.export.size,
-                block: chosen.export.block,
-                flags: chosen.export.flags,
-            },
-            style: chosen.style,
-            max_discard: info.max_discard,
-            max_write_zeroes: info.max_write_zeroes,
-        })
-    }
-
-    fn run(&mut self, stream: &mut TcpStream) -> Result<(), Broken> {
-        let limit = || Deadline::after(DATA_LIMIT);
-        while let Some(bytes) = receive::<REQUEST_BYTES>(stream, IDLE_LIMIT)? {
-            let asked = transmission::request(&bytes).ok_or(Broken::Protocol("no request"))?;
-            if asked.command == WRITE {
-                if asked.length > LENGTH_MAX {
-                    return Err(Broken::Protocol("a write is longer than was agreed"));
-                }
-                self.take(stream, asked.length as usize)?;
-            }
-            let (cookie, style) = (asked.cookie, self.style);
-            let outcome = match transmission::command(&asked, &self.limits) {
-                Command::Disconnect => return Ok(()),
-                Command::Refuse(refusal) => Err(refusal),
-                Command::Do(operation, durability) => self
-                    .perform(operation, asked.offset, asked.length, durability)
-                    .map(|()| operation),
-            };
-            match outcome {
-                Ok(Operation::Read) => {
-                    let head = transmission::data(style, cookie, asked.offset, asked.length);
-                    stream.write_all(head.bytes(), limit())?;
-                    stream.write_from(&self.memory, 0, asked.length as usize, limit())?;
-                }
-                Ok(_) => stream.write_all(transmission::done(style, cookie).bytes(), limit())?,
-                Err(refusal) => {
-                    let head = transmission::failed(style, cookie, refusal);
-                    stream.write_all(head.bytes(), limit())?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the data of a write into the buffer.
-    fn take(&mut self, stream: &mut TcpStream, length: usize) -> Result<(), Broken> {
-        let deadline = Deadline::after(DATA_LIMIT);
-        let mut done = 0;
-        while done < length {
-            match stream.read_to(&self.memory, done, length - done, deadline)? {
-                0 => return Err(Broken::Protocol("the client left in the middle of a write")),
-                n => done += n,
-            }
-        }
-        Ok(())
-    }
-
-    /// Does it on the disk, in pieces that the disk takes.
-    fn perform(
-        &mut self,
-        operation: Operation,
-        offset: u64,
-        length: u32,
-        durability: Durability,
-    ) -> Result<(), Refusal> {
-        let block = self.limits.block.max(1);
-        let longest = match operation {
-            Operation::Discard => self.max_discard,
-            Operation::WriteZeroes => self.max_write_zeroes,
-            _ => self.session.max_transfer(),
-        };
-        let longest = (longest - longest % block).max(block);
-        if operation == Operation::Flush {
-            return self.one(&Request::flush());
-        }
-        let mut done = 0;
-        while done < length {
-            let piece = (length - done).min(longest);
-            let lba = (offset + u64::from(done)) / u64::from(block);
-            let at = u64::from(done);
-            let request = match operation {
-                Operation::Read => Request::read(self.buffer, at, piece, lba),
-                Operation::Write => Request::write(self.buffer, at, piece, lba),
-                Operation::Discard => Request::discard(lba, piece),
-                _ => Request::write_zeroes(lba, piece),
-            };
-            let durable = operation == Operation::Write && durability == Durability::Immediate;
-            self.one(&if durable { request.durable() } else { request })?;
-            done += piece;
-        }
-        // The disk has no such flag for the others.
-        if durability == Durability::Immediate && operation != Operation::Write {
-            return self.one(&Request::flush());
-        }
-        Ok(())
-    }
-
-    fn one(&mut self, request: &Request) -> Result<(), Refusal> {
-        let outcome = self.session.run(request, Deadline::after(DISK_LIMIT));
-        outcome.map_err(|error| match error {
-            SessionError::Refused(Status::READ_ONLY) => Refusal::Permission,
-            SessionError::Refused(Status::UNSUPPORTED) => Refusal::Unsupported,
-            SessionError::Refused(Status::OUT_OF_RANGE | Status::INVALID) => Refusal::Invalid,
-            SessionError::Refused(Status::GONE) | SessionError::Closed => Refusal::Shutdown,
-            _ => Refusal::Io,
-        })
-    }
 }

@@ -7,5 +7,7 @@
 
 extern crate alloc;
 
+pub mod arena;
 pub mod negotiation;
 pub mod transmission;
+pub mod work;

@@ -1,16 +1,18 @@
-//! `nbd`: exports disks. A thread for each connection, with a session of the disk and a buffer of its own; requests of a
-//! connection are done one after the other, those of several connections at a time.
+//! `nbd`: exports disks. A thread for each connection, with a session of the disk and a buffer of its own; many requests
+//! of a connection are under way at a time, and are answered in the order in which the disk does them.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 mod connection;
+mod pipeline;
 
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{Ipv6Addr, SocketAddr};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use net::{NetworkError, TcpListener};
 use proto::devmgr::EndpointsClient;
@@ -31,6 +33,8 @@ them, or all. An export has the name of its disk; the first one is also the one 
 /// The port of the protocol (IANA).
 const PORT: u16 = 10_809;
 const BACKLOG: u16 = 32;
+/// Most connections: each has a buffer of some megabytes.
+const CONNECTIONS_MAX: usize = 16;
 
 /// What connections are served from.
 pub struct Exports {
@@ -38,6 +42,25 @@ pub struct Exports {
     /// Names, in the order of the list.
     names: Vec<String>,
     writing: Writing,
+    connections: AtomicUsize,
+}
+
+/// A connection that counts; with its end it does not.
+struct Counted(Arc<Exports>);
+
+impl Counted {
+    /// `None`: there are as many as there may be.
+    fn new(exports: &Arc<Exports>) -> Option<Counted> {
+        let counted = Counted(exports.clone());
+        let before = exports.connections.fetch_add(1, Ordering::Relaxed);
+        (before < CONNECTIONS_MAX).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Whether exports can be written.
@@ -88,6 +111,7 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
         disks,
         names,
         writing,
+        connections: AtomicUsize::new(0),
     });
     loop {
         let stream = match listener.accept(60_000) {
@@ -95,10 +119,13 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
             Err(NetworkError::TimedOut | NetworkError::Reset) => continue,
             Err(error) => return Err(tool.fatal(1, format_args!("accept: {error}"))),
         };
-        let exports = exports.clone();
         let peer = stream.connection().remote;
+        let Some(counted) = Counted::new(&exports) else {
+            rt::warn!("{peer}: there are {CONNECTIONS_MAX} connections already");
+            continue;
+        };
         let served = rt::thread::builder("connection").spawn(move || {
-            if let Err(error) = connection::serve(stream, &exports) {
+            if let Err(error) = connection::serve(stream, &counted.0) {
                 rt::warn!("{peer}: {error}");
             }
         });

@@ -27,6 +27,8 @@ pub mod flags {
     pub const SEND_TRIM: u16 = 1 << 5;
     /// WRITE_ZEROES is there.
     pub const SEND_WRITE_ZEROES: u16 = 1 << 6;
+    /// A read can be asked for in one part; only with structured replies.
+    pub const SEND_DF: u16 = 1 << 7;
     /// A flush of one connection counts for all.
     pub const CAN_MULTI_CONN: u16 = 1 << 8;
 }

@@ -9,8 +9,8 @@ use proto::block::{
 use proto::devmgr::Complaint;
 use ring::{Consumer, Layout, Producer};
 use sys::{
-    AsHandle, Channel, Deadline, Event, MapAccess, Mapping, Packet, Port, SharedMapping, Signals,
-    Vmo, Watch,
+    AsHandle, Channel, Deadline, Event, Handle, MapAccess, Mapping, Packet, Port, SharedMapping,
+    Signals, Vmo, Watch,
 };
 
 use crate::patience::Patience;
@@ -19,6 +19,7 @@ use crate::{Buffer, Disk, Done, Ledger, Request, SessionError};
 
 const KEY_COMPLETED: u64 = 1;
 const KEY_CLOSED: u64 = 2;
+const KEY_OTHER: u64 = 3;
 
 /// The session's side of one incarnation of the driver.
 pub(crate) struct Connection {
@@ -37,6 +38,8 @@ pub struct Session {
     pub(crate) buffers: Buffers,
     /// Made at the first wait: one who uses an executor needs none.
     pub(crate) port: Option<Port>,
+    /// What else ends a wait.
+    others: alloc::vec::Vec<(Handle, Signals)>,
     /// The driver of this connection is gone, or of no use.
     pub(crate) closed: bool,
     /// The driver of this connection broke the protocol or fell silent: nothing of it is looked at any more.
@@ -114,6 +117,7 @@ impl Session {
             connection,
             buffers: Buffers::default(),
             port: None,
+            others: alloc::vec::Vec::new(),
             closed: false,
             given_up: false,
             patience: Patience::default(),
@@ -334,6 +338,14 @@ impl Session {
         }
     }
 
+    /// [`Session::wait`] also returns when one of `signals` of this object goes from clear to set: for a thread that
+    /// serves somebody else beside the disk.
+    pub fn also_wait_for(&mut self, handle: Handle, signals: Signals) {
+        self.others.push((handle, signals));
+        // Made anew with the next wait.
+        self.port = None;
+    }
+
     fn watch(&self) -> Result<Port, SessionError> {
         let port = Port::create()?;
         self.connection.completed.wait_async(
@@ -344,6 +356,9 @@ impl Session {
         )?;
         self.channel()
             .wait_async(&port, KEY_CLOSED, Signals::PEER_CLOSED, Watch::Persistent)?;
+        for (handle, signals) in &self.others {
+            handle.wait_async(&port, KEY_OTHER, *signals, Watch::Persistent)?;
+        }
         Ok(port)
     }
 

@@ -4,7 +4,10 @@ use core::net::SocketAddr;
 
 use ipc::CallError;
 use proto::inet::{Connection, Delay, NetworkError, TcpClient, TcpSocketClient, TcpState};
-use sys::{AsHandle, Channel, Deadline, Error, Event, Mapping, Packet, Port, Signals, Watch};
+use sys::{
+    AsHandle, Channel, Deadline, Error, Event, Handle, HandleType, Mapping, Packet, Port, Signals,
+    Watch,
+};
 
 use crate::pipe::{End, Handles, Pipe, PipeError, Reader, Writer};
 
@@ -207,6 +210,82 @@ impl TcpStream {
         }
     }
 
+    /// Probes the peer after so much silence, and ends the connection when it does not answer; 0 stops that.
+    pub fn set_keep_alive(&self, interval_ms: u32) -> Result<(), NetworkError> {
+        self.control.set_keep_alive(interval_ms).map_err(failure)
+    }
+
+    /// Reads what is there, without waiting. `None`: nothing now; `Some(0)`: the end.
+    pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, NetworkError> {
+        try_read(&mut self.pipe.reader, |reader| reader.read(buffer))
+    }
+
+    /// As [`TcpStream::try_read`], straight into shared memory.
+    pub fn try_read_to(
+        &mut self,
+        target: &Mapping,
+        offset: usize,
+        len: usize,
+    ) -> Result<Option<usize>, NetworkError> {
+        try_read(&mut self.pipe.reader, |reader| {
+            reader.read_to(target, offset, len)
+        })
+    }
+
+    /// Writes what there is room for, without waiting; it goes out with [`TcpStream::flush`].
+    pub fn try_write(&mut self, bytes: &[u8]) -> Result<usize, NetworkError> {
+        self.check_open()?;
+        Ok(self.pipe.writer.write(bytes)?)
+    }
+
+    /// As [`TcpStream::try_write`], straight from shared memory.
+    pub fn try_write_from(
+        &mut self,
+        source: &Mapping,
+        offset: usize,
+        len: usize,
+    ) -> Result<usize, NetworkError> {
+        self.check_open()?;
+        Ok(self.pipe.writer.write_from(source, offset, len)?)
+    }
+
+    /// Sends what [`TcpStream::try_write`] took. `false`: not all of it yet, again after [`TcpStream::arm`].
+    pub fn flush(&mut self) -> Result<bool, NetworkError> {
+        Ok(self.pipe.writer.flush()?)
+    }
+
+    /// Asks to be woken when there is something to read or room to write. `true`: there is already.
+    ///
+    /// # Errors
+    /// `Gone` when the network is.
+    pub fn arm(&mut self) -> Result<bool, NetworkError> {
+        if self.pipe.arm()? {
+            return Ok(true);
+        }
+        let channel = self.control.channel().info();
+        let signals = channel.map_err(|_| NetworkError::Gone)?.signals;
+        if Signals(signals).intersects(Signals::PEER_CLOSED) {
+            return Err(NetworkError::Gone);
+        }
+        Ok(false)
+    }
+
+    /// What wakes after [`TcpStream::arm`], for one who also waits for other things.
+    pub fn wakers(&self) -> Result<[(Handle, Signals); 2], NetworkError> {
+        let gone = |_| NetworkError::Gone;
+        let doorbell = self.pipe.doorbell.duplicate().map_err(gone)?;
+        let channel = self.control.channel().duplicate().map_err(gone)?;
+        Ok([
+            (doorbell.into_handle(), Signals::SIGNALED),
+            (channel.into_handle(), Signals::PEER_CLOSED),
+        ])
+    }
+
+    /// Waits for what [`TcpStream::arm`] asked for. May return early.
+    pub fn wait(&mut self, deadline: Deadline) -> Result<(), NetworkError> {
+        self.waiter.wait(deadline)
+    }
+
     /// A reset comes over the reading side.
     fn check_open(&mut self) -> Result<(), NetworkError> {
         self.pipe.reader.available()?;
@@ -274,6 +353,22 @@ fn read(
         if !reader.arm()? {
             waiter.wait(deadline)?;
         }
+    }
+}
+
+fn try_read(
+    reader: &mut Reader,
+    take: impl FnOnce(&mut Reader) -> Result<usize, PipeError>,
+) -> Result<Option<usize>, NetworkError> {
+    let n = take(reader)?;
+    if n > 0 {
+        reader.release()?;
+        return Ok(Some(n));
+    }
+    match reader.end() {
+        Some(End::Finished) => Ok(Some(0)),
+        Some(End::Reset) => Err(NetworkError::Reset),
+        None => Ok(None),
     }
 }
 

@@ -29,7 +29,7 @@ const LISTENERS_MAX: usize = 256;
 /// Buffers of a TCP socket, each way.
 pub const TCP_BUFFER: usize = 64 * 1024;
 /// How long a peer may leave data without acknowledgement.
-const USER_TIMEOUT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(900);
+pub(crate) const USER_TIMEOUT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(900);
 /// How long a half-open connection may take.
 const HANDSHAKE_TIMEOUT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
 /// Ports that are given to those who ask for any (RFC 6335, 6).

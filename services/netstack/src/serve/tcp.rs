@@ -18,7 +18,7 @@ use smoltcp::time::Duration;
 
 use super::Net;
 use crate::convert;
-use crate::stack::{ListenerId, SocketId};
+use crate::stack::{ListenerId, SocketId, USER_TIMEOUT};
 
 /// Memory between a program and its connection.
 const SHAPE: Memory = Memory {
@@ -28,6 +28,8 @@ const SHAPE: Memory = Memory {
 
 /// Longest wait that a client can ask for.
 const WAIT_MAX_MS: u32 = 24 * 3600 * 1000;
+/// Probes in a row that a peer may leave without an answer.
+const KEEP_ALIVE_PROBES: u32 = 9;
 /// How long a connection whose program is gone may take to send the rest and end.
 const ORPHAN_LIMIT: core::time::Duration = core::time::Duration::from_secs(60);
 
@@ -343,6 +345,11 @@ impl Stream {
             TcpSocketRequest::SetKeepAlive { interval_ms, reply } => {
                 let interval = Duration::from_millis(interval_ms.into());
                 socket.set_keep_alive((interval_ms > 0).then_some(interval));
+                // With a probe in each interval, silence is a sign of death.
+                socket.set_timeout(Some(match interval_ms {
+                    0 => USER_TIMEOUT,
+                    _ => interval * KEEP_ALIVE_PROBES,
+                }));
                 reply.ok()
             }
             TcpSocketRequest::Abort { reply } => {
