@@ -1,6 +1,7 @@
 //! Interrupt objects: a line of the I/O APIC, a message, or a virtual one. An interrupt is bound to one port and
-//! sends no second packet until the first was acknowledged, so that a storm cannot fill a queue. One that fires on and on
-//! while nobody takes its packet is masked where the kernel can do that, and signals `SIGNALED` to those who watch it.
+//! sends no second packet until the first was acknowledged, so that a storm cannot fill a queue. Until then a line is
+//! masked: a level at once, an edge when it comes again. A message can be masked in its device only: one that fires on
+//! and on while nobody takes its packet signals `SIGNALED` to those who watch it.
 
 use alloc::sync::{Arc, Weak};
 
@@ -51,6 +52,8 @@ pub struct Interrupt {
     phase: Cell<Phase>,
     /// Fired again before it was acknowledged (edges and messages only).
     again: Cell<bool>,
+    /// An edge that fired again is masked until its packet is served.
+    masked: Cell<bool>,
     count: Cell<u64>,
     since_packet: Cell<u64>,
     storm: Cell<Gauge>,
@@ -91,6 +94,7 @@ impl Interrupt {
             binding: Locked::new(None),
             phase: Cell::new(Phase::Idle),
             again: Cell::new(false),
+            masked: Cell::new(false),
             count: Cell::new(0),
             since_packet: Cell::new(0),
             storm: Cell::new(Gauge::default()),
@@ -160,6 +164,7 @@ impl Interrupt {
             self.send();
         }
         if let Source::Line { gsi, .. } = self.source {
+            self.masked.set(false);
             arch::line_unmask(gsi);
         }
         Ok(())
@@ -186,23 +191,21 @@ impl Interrupt {
         let storms = storm.fired(unserved, arch::now_ns);
         self.storm.set(storm);
         if storms {
-            self.storms();
+            self.base.update(Signals::NONE, Signals::SIGNALED);
         }
-        if self.phase.get() == Phase::Idle && self.binding.borrow().is_some() {
+        let bound = self.binding.borrow().is_some();
+        if bound && self.phase.get() == Phase::Idle {
             self.send();
-        } else {
-            self.again.set(true);
+            return;
         }
-    }
-
-    /// It fires on and on, and nobody serves it.
-    #[cold]
-    fn storms(&self) {
-        // A message is masked in its device only, which whoever watches it can have done.
-        if let Source::Line { gsi, .. } = self.source {
+        self.again.set(true);
+        if let Source::Line { gsi, trigger, .. } = self.source
+            && bound
+            && !trigger.is_level()
+            && !self.masked.replace(true)
+        {
             arch::line_mask(gsi);
         }
-        self.base.update(Signals::NONE, Signals::SIGNALED);
     }
 
     fn send(&self) {
@@ -245,8 +248,17 @@ impl Interrupt {
             // Whoever takes the packet looks at the device afterwards: what fired until now is covered.
             self.again.set(false);
             self.phase.set(Phase::Idle);
+            self.unmask_edge();
         } else {
             self.phase.set(Phase::Taken);
+        }
+    }
+
+    fn unmask_edge(&self) {
+        if let Source::Line { gsi, .. } = self.source
+            && self.masked.replace(false)
+        {
+            arch::line_unmask(gsi);
         }
     }
 
@@ -256,6 +268,7 @@ impl Interrupt {
             return Err(Error::BadState);
         }
         self.phase.set(Phase::Idle);
+        self.unmask_edge();
         if self.again.replace(false) && !self.is_level() {
             self.send();
         }

@@ -323,9 +323,11 @@ fn compare(what: &str, found: &str, expected: &str) -> anyhow::Result<()> {
             let shown =
                 |line: Option<&str>| line.map_or("its end".to_owned(), |l| format!("{l:?}"));
             bail!(
-                "{what}, line {number}: {}, expected {}",
+                "{what}, line {number} of {}: {}, expected {} of {}",
+                found.lines().count(),
                 shown(ours),
-                shown(theirs)
+                shown(theirs),
+                expected.lines().count()
             );
         }
         if ours.is_none() {
