@@ -1,17 +1,19 @@
 //! Interrupt objects: a line of the I/O APIC, a message, or a virtual one. An interrupt is bound to one port and
-//! sends no second packet until the first was acknowledged, so that a storm cannot fill a queue.
+//! sends no second packet until the first was acknowledged, so that a storm cannot fill a queue. One that fires on and on
+//! while nobody takes its packet is masked where the kernel can do that, and signals `SIGNALED` to those who watch it.
 
 use alloc::sync::{Arc, Weak};
 
 use bulkhead_abi::{
     Error, IRQ_ACK_ON_DEQUEUE, IRQ_LINE, IRQ_MESSAGE, IRQ_VIRTUAL, InterruptInfo, ObjectKind,
-    Packet, Result,
+    Packet, Result, Signals,
 };
 
 use crate::arch::{self, Msi, Trigger};
 use crate::ipc::port::Port;
 use crate::lock::{Cell, Locked};
 use crate::object::Base;
+use kernel_core::storm::Gauge;
 
 enum Source {
     Line {
@@ -51,6 +53,7 @@ pub struct Interrupt {
     again: Cell<bool>,
     count: Cell<u64>,
     since_packet: Cell<u64>,
+    storm: Cell<Gauge>,
     time: Cell<u64>,
     closed: Cell<bool>,
     this: Weak<Interrupt>,
@@ -90,6 +93,7 @@ impl Interrupt {
             again: Cell::new(false),
             count: Cell::new(0),
             since_packet: Cell::new(0),
+            storm: Cell::new(Gauge::default()),
             time: Cell::new(0),
             closed: Cell::new(false),
             this: this.clone(),
@@ -176,12 +180,29 @@ impl Interrupt {
     /// It fired.
     pub fn fire(&self) {
         self.count.set(self.count.get() + 1);
-        self.since_packet.set(self.since_packet.get() + 1);
+        let unserved = self.since_packet.get() + 1;
+        self.since_packet.set(unserved);
+        let mut storm = self.storm.get();
+        let storms = storm.fired(unserved, arch::now_ns);
+        self.storm.set(storm);
+        if storms {
+            self.storms();
+        }
         if self.phase.get() == Phase::Idle && self.binding.borrow().is_some() {
             self.send();
         } else {
             self.again.set(true);
         }
+    }
+
+    /// It fires on and on, and nobody serves it.
+    #[cold]
+    fn storms(&self) {
+        // A message is masked in its device only, which whoever watches it can have done.
+        if let Source::Line { gsi, .. } = self.source {
+            arch::line_mask(gsi);
+        }
+        self.base.update(Signals::NONE, Signals::SIGNALED);
     }
 
     fn send(&self) {

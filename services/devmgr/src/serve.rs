@@ -13,7 +13,7 @@ use proto::devmgr::{
     DriverHostRequest, EndpointInfo, EndpointsRequest, NodeInfo, PartitionsRequest, WhyReport,
 };
 use rt::ipc::Server;
-use rt::{AsHandle, Channel, Error};
+use rt::{AsHandle, Channel, Error, Signals};
 
 use crate::manager::{BATCH, KEY_DEV, KEY_PARTITIONS, Manager, SettleReply, Watcher};
 use crate::watch::Heartbeat;
@@ -128,6 +128,12 @@ impl Manager {
     }
 
     fn watch(&mut self, class: Option<Class>) -> Result<Channel, DevError> {
+        // Those who are gone are noticed when there is something to tell, which may be never.
+        let is_there = |w: &Watcher| {
+            let info = w.events.channel().info();
+            info.is_ok_and(|info| !Signals(info.signals).intersects(Signals::PEER_CLOSED))
+        };
+        self.watchers.retain(is_there);
         if self.watchers.len() >= WAITING_MAX {
             return Err(DevError::NoResources);
         }
@@ -210,6 +216,7 @@ impl Manager {
         let info = info.clone();
         let endpoint = endpoint.duplicate().map_err(|_| DevError::NoResources)?;
         let name = self.name_channel(&info)?;
+        self.keep_names();
         Ok((info, endpoint, name))
     }
 
@@ -242,6 +249,7 @@ impl Manager {
                         let name = name.clone();
                         self.tell(Some(Class::Block), &Change::Added { name });
                     }
+                    self.keep();
                     let _ = reply.send(published);
                 }
                 PartitionsRequest::Done {
@@ -298,6 +306,7 @@ impl Manager {
                     reply,
                 } => {
                     let name = self.publish(index, class, &suffix, properties, endpoint);
+                    self.keep();
                     let sent = reply.send(name);
                     self.hand_out_disks();
                     sent
@@ -310,6 +319,7 @@ impl Manager {
                         }
                     }
                     self.happened(index, Event::Running);
+                    self.keep();
                     reply.ok()
                 }
                 DriverHostRequest::Alive { beat } => {
@@ -353,6 +363,7 @@ impl Manager {
                         }
                     };
                     self.happened(index, event);
+                    self.went_on(index);
                     Ok(())
                 }
                 DriverHostRequest::Failed { reason, reply } => {

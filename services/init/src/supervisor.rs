@@ -40,6 +40,9 @@ const STATUS_NO_SHELL: i32 = 126;
 pub struct Supervisor {
     pub root: Resource,
     system: Resource,
+    /// The one that everybody appends to. Services pass it on to what they start, which may outlive them: one for
+    /// each incarnation would stay for as long as anything of its time runs.
+    pub log: Resource,
     pub archive: BootArchive,
     pub tables: Vec<AcpiTableVmo>,
     pub config: Config,
@@ -83,6 +86,10 @@ impl Supervisor {
             .root
             .derive(ResourceKind::System, 0, 1)
             .map_err(text("kernel statistics"))?;
+        let log = start
+            .root
+            .derive(ResourceKind::Log, 0, 1)
+            .map_err(text("log"))?;
         let mut schemes = BTreeMap::new();
         let mut providers = BTreeMap::new();
         let served = services::SERVICES.iter().flat_map(|s| s.grants);
@@ -112,6 +119,7 @@ impl Supervisor {
             services: ServicesServer::new(own("services", KEY_SERVICES)?),
             root: start.root,
             system,
+            log,
             archive,
             tables: start.acpi,
             slots: Slot::all(&config),

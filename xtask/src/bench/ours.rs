@@ -38,7 +38,7 @@ pub fn prepare(rows: &[&Row]) -> anyhow::Result<Ours> {
     let extras = ArchiveExtras {
         exec: Some(format!("bench {}", names.join(" "))),
         bench: true,
-        files: Vec::new(),
+        ..ArchiveExtras::default()
     };
     build::write_archive(&built, &extras, &archive)?;
     Ok(Ours {

@@ -1,6 +1,6 @@
 //! `cargo xtask campaign`: faults are injected into drivers under a verified load, and counted.
 //!
-//! `kills.rs` kills a driver at full speed. The other classes are trials, one fault after the other in a running
+//! `kills.rs` kills a driver at full speed, `services.rs` services. The other classes are trials, one fault after the other in a running
 //! system: `plan.rs` says which, `boot.rs` injects them, `journal.rs` keeps what became of each, `tally.rs` counts.
 
 mod boot;
@@ -11,6 +11,7 @@ mod memory;
 mod mutation;
 mod plan;
 mod reached;
+mod services;
 mod tally;
 
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ pub enum Class {
     Oom,
     /// The driver tries what it was not granted.
     Grant,
+    /// Services, bus drivers and drivers are killed while files are read.
+    Services,
 }
 
 /// All classes that are trials.
@@ -160,6 +163,13 @@ pub fn run(args: &CampaignArgs) -> anyhow::Result<ExitCode> {
             ..args.clone()
         };
         return trials(&args, &drivers);
+    }
+    if args.class == [Class::Services] {
+        return services::run(args);
+    }
+    if args.class.contains(&Class::Services) {
+        let text = "--class: services is a campaign of its own".to_owned();
+        return Err(crate::UsageError(text).into());
     }
     if args.class == [Class::Kill] && args.number.is_none() {
         return kills::run(args, &drivers);

@@ -135,8 +135,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let archive = folder.path().join("boot.archive");
     let extras = ArchiveExtras {
         exec: commands.clone(),
-        bench: false,
-        files: Vec::new(),
+        ..ArchiveExtras::default()
     };
     build::write_archive(&built, &extras, &archive)?;
 

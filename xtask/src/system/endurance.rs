@@ -182,7 +182,7 @@ impl Trial {
 }
 
 /// Compares what the kernel holds before and after.
-fn check_counts(report: &Report) -> anyhow::Result<()> {
+pub(super) fn check_counts(report: &Report) -> anyhow::Result<()> {
     let (before, after) = (
         report.section("counts before")?,
         report.section("counts after")?,

@@ -19,7 +19,7 @@ pub mod network;
 mod reading;
 mod reload;
 mod runtime;
-mod services;
+pub mod services;
 mod shell;
 mod truth;
 mod tutorial;
@@ -55,6 +55,7 @@ pub struct SystemTest {
     command_line: String,
     disks: Vec<Disk>,
     devices: Vec<String>,
+    replaced: Vec<(&'static str, &'static str)>,
     script: Option<String>,
     time_limit: Duration,
     meanwhile: Option<Work>,
@@ -92,6 +93,7 @@ impl SystemTest {
             command_line: String::new(),
             disks: Vec::new(),
             devices: Vec::new(),
+            replaced: Vec::new(),
             script: Some(script.into()),
             time_limit: TIME_LIMIT,
             meanwhile: None,
@@ -147,6 +149,12 @@ impl SystemTest {
         self
     }
 
+    /// Another program than its own for a service.
+    fn replace(mut self, name: &'static str, by: &'static str) -> Self {
+        self.replaced.push((name, by));
+        self
+    }
+
     pub fn time_limit(mut self, seconds: u64) -> Self {
         self.time_limit = Duration::from_secs(seconds);
         self
@@ -173,8 +181,8 @@ impl SystemTest {
         let archive = folder.join(format!("{}.archive", self.name));
         let extras = ArchiveExtras {
             exec: self.script.clone(),
-            bench: false,
-            files: Vec::new(),
+            replaced: self.replaced.clone(),
+            ..ArchiveExtras::default()
         };
         build::write_archive(built, &extras, &archive)?;
         let mut machine = Machine::new(&built.kernel, Some(archive.clone()));
