@@ -11,6 +11,7 @@ pub mod log_ring;
 pub mod page_map;
 pub mod run_queue;
 pub mod slab;
+pub mod storm;
 
 #[cfg(test)]
 mod hostile_calls;

@@ -14,6 +14,7 @@ mod crash;
 mod fuzz;
 mod guest;
 mod image;
+mod judge;
 mod levels;
 mod linux;
 mod mutations;
@@ -71,6 +72,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Inject faults into drivers under a verified load, and count what became of them.
     Campaign(campaign::CampaignArgs),
+    /// Have clients that others wrote use the system while drivers die, and judge what they saw.
+    Judge(judge::JudgeArgs),
     /// Fuzz parsers and drivers with libFuzzer.
     Fuzz(fuzz::FuzzArgs),
     /// Begin a driver: a package from a template.
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => levels::run(&args),
         Command::Campaign(args) => campaign::run(&args),
+        Command::Judge(args) => judge::run(&args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Command::New(args) => new::run(&args).map(|()| ExitCode::SUCCESS),

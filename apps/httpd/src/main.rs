@@ -17,6 +17,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use net::TcpListener;
 use proto::inet::TcpClient;
 use rt::{Channel, startup};
+use supervision::Supervised;
 
 rt::entry!(main);
 
@@ -25,6 +26,8 @@ const CONNECTIONS_MAX: usize = 128;
 /// Connections that wait.
 const BACKLOG: u16 = 128;
 const PORT: u16 = 80;
+/// How long it waits for a connection before it answers the heartbeat.
+const TURN_MS: u32 = 4_000;
 /// Between looks whether a connection has ended, when there are too many.
 const FULL_PAUSE: core::time::Duration = core::time::Duration::from_millis(5);
 
@@ -57,8 +60,12 @@ fn run() -> Result<(), String> {
     let tcp = startup::take::<Channel>("tcp").ok_or("started without the handle \"tcp\"")?;
     let tcp = TcpClient::new(tcp);
     let local = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
-    let listener = TcpListener::bind(&tcp, local, BACKLOG)
-        .map_err(|error| alloc::format!("port {port}: {error}"))?;
+    let bind = || {
+        TcpListener::bind(&tcp, local, BACKLOG)
+            .map_err(|error| alloc::format!("port {port}: {error}"))
+    };
+    let mut listener = bind()?;
+    let supervised = Supervised::from_startup();
     let token = startup::env("BULKHEAD_DASHBOARD_TOKEN").unwrap_or("");
     rt::info!(
         "serving port {port}{}",
@@ -66,12 +73,20 @@ fn run() -> Result<(), String> {
     );
     let serving = Arc::new(AtomicUsize::new(0));
     loop {
+        if let Some(own) = &supervised {
+            own.answer();
+        }
         while serving.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
             rt::thread::sleep(FULL_PAUSE);
         }
-        let stream = match listener.accept(60_000) {
+        let stream = match listener.accept(TURN_MS) {
             Ok(stream) => stream,
             Err(net::NetworkError::TimedOut | net::NetworkError::Reset) => continue,
+            // The stack died: its successor knows nothing of the listener.
+            Err(net::NetworkError::Gone) => {
+                listener = bind()?;
+                continue;
+            }
             Err(error) => return Err(alloc::format!("accept: {error}")),
         };
         serving.fetch_add(1, Ordering::Relaxed);

@@ -232,8 +232,8 @@ pub fn mount(
     backend::mount(source, target, kind, options)
 }
 
-/// Unmounts what is mounted at `target`.
-pub fn unmount(target: &str) -> Result<()> {
+/// Unmounts what is mounted at `target`; gives the number of open files that were lost with a disk that is gone.
+pub fn unmount(target: &str) -> Result<u32> {
     backend::unmount(target)
 }
 

@@ -387,7 +387,7 @@ pub fn mount(
     Err(Errno::NotPermitted.to_string())
 }
 
-pub fn unmount(_target: &str) -> Result<()> {
+pub fn unmount(_target: &str) -> Result<u32> {
     Err(Errno::NotPermitted)
 }
 

@@ -9,7 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use ddk::manifest::Manifest;
-use ddk::{Deadline, DeviceContext, DriverError, Event, EventQueue, StopReason};
+use ddk::{Deadline, DeviceContext, Event, EventQueue, StopReason};
 use ddk_class_block::{
     BlockDevice, Command, DiskInfo, Extent, Session, SessionId, Supervisor, Verdict,
 };
@@ -157,6 +157,7 @@ impl<D: BlockDevice + 'static> Service<D> {
                         }
                         Verdict::GiveUp(error) => self.host.give_up(&error),
                         Verdict::Alive(beat) => self.host.alive(beat),
+                        Verdict::Suspended(result) => self.host.suspended(result),
                     }
                 }
                 // A reset may have changed them.
@@ -237,10 +238,12 @@ impl<D: BlockDevice + 'static> Service<D> {
                     self.supervisor.stop(why);
                     rt::exit(0);
                 }
-                Order::Suspend => self
-                    .host
-                    .suspended(Err(DriverError::Unsupported { what: "suspension" })),
-                Order::Resume => self.host.resumed(Ok(())),
+                Order::Suspend => self.supervisor.suspend(),
+                Order::Resume => {
+                    let resumed = self.supervisor.resume();
+                    self.host.resumed(resumed);
+                    self.follow_disks();
+                }
             }
         }
     }

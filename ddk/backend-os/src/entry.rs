@@ -15,7 +15,7 @@ use crate::platform::OsPlatform;
 /// The channel to the device manager, which the process may have several ends of.
 pub(crate) fn connection() -> Option<DriverHostClient> {
     let channel = startup::handle::<Channel>("devmgr")?.duplicate().ok()?;
-    Some(DriverHostClient::new(channel))
+    Some(DriverHostClient::new(channel).repeating())
 }
 
 /// The device manager's side of a driver process.

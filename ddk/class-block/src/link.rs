@@ -28,6 +28,9 @@ pub enum Command<Q, M> {
     Beat(u32),
     /// Hand over the queue with [`Notice::Paused`] and push nothing until [`Command::Resume`].
     Pause,
+    /// Take nothing more from the sessions; hand over the queue with [`Notice::Paused`] once the device has finished what
+    /// it has, until [`Command::Resume`].
+    Hold,
     /// The device was reset: end what was in flight with this status, and go on with the queue.
     Resume(Q, Status),
 }
@@ -41,7 +44,7 @@ pub enum Notice<Q> {
     Stuck(usize),
     /// The device broke the rules.
     Broken(usize, DriverError),
-    /// Answer to [`Command::Pause`], or after [`Notice::Broken`]: the worker pushes nothing more.
+    /// Answer to [`Command::Pause`] and [`Command::Hold`], or after [`Notice::Broken`]: the worker pushes nothing more.
     Paused(usize, Option<Q>),
     /// A client broke the protocol; its session is closed.
     SessionBroken(SessionId),

@@ -26,6 +26,27 @@ pub enum Verdict {
     GiveUp(DriverError),
     /// Every worker answered the heartbeat of this number.
     Alive(u32),
+    /// What became of [`Supervisor::suspend`].
+    Suspended(Result<(), DriverError>),
+}
+
+/// Why the workers hand their queues over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    /// The device is reset; what it had ends with this status.
+    Reset(Status),
+    /// The device is suspended; it has nothing any more.
+    Suspension,
+}
+
+/// Where a suspension stands.
+#[derive(Debug)]
+enum Suspension<Q> {
+    None,
+    /// The workers finish what the device has.
+    Asked,
+    /// The device is quiet; the queues wait for the reset with which it goes on.
+    Done(Vec<Q>),
 }
 
 /// See the module.
@@ -37,7 +58,8 @@ pub struct Supervisor<D: BlockDevice, M> {
     notices: Arc<Notices<D::Queue>>,
     disks: Arc<[DiskInfo]>,
     generation: u32,
-    resetting: Option<Handover<D::Queue, Status>>,
+    handover: Option<Handover<D::Queue, Purpose>>,
+    suspension: Suspension<D::Queue>,
     watchdog: Watchdog,
     beat: Heartbeat,
     /// Sessions that were opened on each queue.
@@ -75,7 +97,8 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
             notices,
             disks,
             generation: 0,
-            resetting: None,
+            handover: None,
+            suspension: Suspension::None,
             watchdog: Watchdog::default(),
             beat: Heartbeat::default(),
             opened,
@@ -150,6 +173,10 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
         let Some(device) = &mut self.device else {
             return Ok(());
         };
+        if let Suspension::Done(_) = self.suspension {
+            // The reset at its end shows how it is.
+            return Ok(());
+        }
         let looked = block_on(&self.cx, device.changed());
         match looked.map_err(|e| DriverError::platform("look at what changed", e))? {
             Ok(()) => self.refresh(),
@@ -236,24 +263,96 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
                     self.begin_reset(Status::IO_ERROR);
                 }
                 Notice::Paused(index, queue) => {
-                    if let Some(resetting) = &mut self.resetting {
-                        resetting.take(index, queue);
+                    if let Some(handover) = &mut self.handover {
+                        handover.take(index, queue);
                     }
                 }
             }
         }
-        if let Some(resetting) = self.resetting.take_if(|r| r.is_complete()) {
-            let (old, status) = resetting.into_parts();
-            if let Err(error) = self.reset(old, status) {
-                verdicts.push(Verdict::GiveUp(error));
+        if let Some(handover) = self.handover.take_if(|r| r.is_complete()) {
+            match handover.into_parts() {
+                (old, Purpose::Suspension) => verdicts.push(self.quiesce(old)),
+                (old, Purpose::Reset(status)) => match self.reset(old, status) {
+                    Err(error) => verdicts.push(Verdict::GiveUp(error)),
+                    // The reset came between.
+                    Ok(()) if matches!(self.suspension, Suspension::Asked) => self.hold(),
+                    Ok(()) => {}
+                },
             }
         }
         verdicts
     }
 
+    /// Suspends the device: sessions are held, what the device has is finished, then it is made quiet.
+    /// [`Verdict::Suspended`] follows. Clients wait; what they submit meanwhile is done after [`Supervisor::resume`].
+    pub fn suspend(&mut self) {
+        if let Suspension::None = self.suspension {
+            self.suspension = Suspension::Asked;
+            if self.handover.is_none() {
+                self.hold();
+            }
+        }
+    }
+
+    fn hold(&mut self) {
+        self.handover = Some(Handover::new(self.links.len(), Purpose::Suspension));
+        for link in &self.links {
+            let _ = link.send(Command::Hold);
+        }
+    }
+
+    /// The device has nothing any more, and no worker touches it.
+    fn quiesce(&mut self, old: Vec<D::Queue>) -> Verdict {
+        let Some(device) = &mut self.device else {
+            core::mem::forget(old);
+            return Verdict::Suspended(Err(DriverError::Unsupported {
+                what: "a suspension once stopped",
+            }));
+        };
+        let asked = block_on(&self.cx, device.suspend());
+        match asked.map_err(|e| DriverError::platform("waiting for the suspension", e)) {
+            Ok(Ok(())) => {
+                self.suspension = Suspension::Done(old);
+                Verdict::Suspended(Ok(()))
+            }
+            Ok(Err(error)) | Err(error) => {
+                // It goes on serving.
+                self.suspension = Suspension::None;
+                match self.reset(old, Status::IO_ERROR) {
+                    Ok(()) => Verdict::Suspended(Err(error)),
+                    Err(error) => Verdict::GiveUp(error),
+                }
+            }
+        }
+    }
+
+    /// Takes a suspended device up again, by a reset. Does nothing to one that is not suspended.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn resume(&mut self) -> Result<(), DriverError> {
+        let (Suspension::Done(old), Some(device)) = (
+            core::mem::replace(&mut self.suspension, Suspension::None),
+            &mut self.device,
+        ) else {
+            return Ok(());
+        };
+        let taken = block_on(&self.cx, device.resume());
+        match taken.map_err(|e| DriverError::platform("waiting for the device", e)) {
+            Ok(Ok(())) => self.reset(old, Status::IO_ERROR),
+            Ok(Err(error)) | Err(error) => {
+                // The device may still use the queues' memory: it must never be given back from here.
+                core::mem::forget(old);
+                Err(error)
+            }
+        }
+    }
+
     /// Aborts a request that takes too long; where the device does not do that, resets it.
     fn abort(&mut self, queue: usize, token: u32) -> Result<(), DriverError> {
-        let Some(device) = self.device.as_mut().filter(|_| self.resetting.is_none()) else {
+        let resetting = |h: &Handover<_, Purpose>| *h.reason() != Purpose::Suspension;
+        let resetting = self.handover.as_ref().is_some_and(resetting);
+        let Some(device) = self.device.as_mut().filter(|_| !resetting) else {
             return Ok(());
         };
         let asked = block_on(&self.cx, device.abort(queue, token));
@@ -278,10 +377,15 @@ impl<D: BlockDevice, M: Memory> Supervisor<D, M> {
     /// Asks every worker for its queue. The device is reset when all have handed theirs over, so that none
     /// touches it meanwhile.
     fn begin_reset(&mut self, status: Status) {
-        if self.resetting.is_some() {
-            return;
+        let purpose = Purpose::Reset(status);
+        match &mut self.handover {
+            Some(handover) if *handover.reason() != Purpose::Suspension => return,
+            // The queues that are here already stay.
+            Some(handover) => handover.change(purpose),
+            // It does nothing, and goes on with a reset.
+            None if matches!(self.suspension, Suspension::Done(_)) => return,
+            None => self.handover = Some(Handover::new(self.links.len(), purpose)),
         }
-        self.resetting = Some(Handover::new(self.links.len(), status));
         for link in &self.links {
             let _ = link.send(Command::Pause);
         }

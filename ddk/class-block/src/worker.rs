@@ -45,8 +45,10 @@ struct InFlight {
 pub struct Worker<Q, M> {
     index: usize,
     queue: Option<Q>,
-    /// The queue was handed over for a reset.
+    /// The queue was handed over for a reset or a suspension.
     paused: bool,
+    /// Nothing is taken from sessions: the device is to be suspended.
+    holding: bool,
     disks: Arc<[DiskInfo]>,
     link: Arc<WorkerLink<Q, M>>,
     notices: Arc<Notices<Q>>,
@@ -82,6 +84,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
             index,
             queue: Some(queue),
             paused: false,
+            holding: false,
             disks,
             link,
             notices,
@@ -112,6 +115,9 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
     pub fn turn(&mut self, deadline: Deadline) -> Result<(), PlatformError> {
         self.reap();
         self.drain();
+        if self.holding {
+            self.let_go();
+        }
         if self.arm() {
             return Ok(());
         }
@@ -308,6 +314,9 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
                 self.flush_after(token);
             }
         }
+        if self.holding {
+            return self.publish();
+        }
         let mut pushed = false;
         let mut at = 0;
         while let Some(&index) = self.active.get(at) {
@@ -445,7 +454,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
     #[inline]
     fn arm(&mut self) -> bool {
         let mut more = false;
-        if !self.paused {
+        if !self.paused && !self.holding {
             let mut at = 0;
             while let Some(&index) = self.active.get(at) {
                 let session = self
@@ -531,8 +540,19 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
                             .send(Notice::Paused(self.index, self.queue.take()));
                     }
                 }
+                Command::Hold => self.holding = true,
                 Command::Resume(queue, status) => self.resume(queue, status),
             }
+        }
+    }
+
+    /// Hands the queue over for a suspension once the device has nothing.
+    #[cold]
+    fn let_go(&mut self) {
+        if !self.paused && self.in_flight() == 0 {
+            self.paused = true;
+            self.notices
+                .send(Notice::Paused(self.index, self.queue.take()));
         }
     }
 
@@ -639,6 +659,7 @@ impl<Q: BlockQueue, M: Memory> Worker<Q, M> {
         }
         self.publish();
         self.paused = false;
+        self.holding = false;
         self.disarmed = true;
         let depth = usize::from(queue.depth());
         if depth != self.in_flight.len() {

@@ -33,7 +33,7 @@ impl Heartbeat {
     }
 }
 
-/// Queues that workers hand over for a reset, which has a reason.
+/// Queues that workers hand over, which has a reason.
 #[derive(Debug)]
 pub struct Handover<Q, R> {
     reason: R,
@@ -52,6 +52,16 @@ impl<Q, R> Handover<Q, R> {
         if let Some(entry) = self.queues.get_mut(worker) {
             *entry = queue.or(entry.take());
         }
+    }
+
+    /// Why they are handed over.
+    pub fn reason(&self) -> &R {
+        &self.reason
+    }
+
+    /// There is another reason now. Queues that are here stay.
+    pub fn change(&mut self, reason: R) {
+        self.reason = reason;
     }
 
     /// Whether all queues are here, so that nobody touches the device.

@@ -258,6 +258,22 @@ pub trait Disk {
         Err(Problem::not_offered("a client cannot reset the device"))
     }
 
+    /// Suspends the device: returns when it is quiet. Clients wait meanwhile.
+    ///
+    /// # Errors
+    /// [`Problem::NotOffered`], or when the driver refuses.
+    fn suspend(&mut self) -> Result<(), Problem> {
+        Err(Problem::not_offered("a client cannot suspend the device"))
+    }
+
+    /// Takes it up again.
+    ///
+    /// # Errors
+    /// As for [`Disk::suspend`].
+    fn resume(&mut self) -> Result<(), Problem> {
+        Err(Problem::not_offered("a client cannot resume the device"))
+    }
+
     /// Makes the device go wrong, or right again.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use bulkhead_abi::{DmaInfo, Error, ObjectKind, PAGE_SIZE, Result};
 
+use crate::arch::{IoError, IoSpace};
 use crate::lock::{Cell, Locked};
 use crate::memory::vmo::Vmo;
 use crate::object::Base;
@@ -21,6 +22,13 @@ pub fn counts() -> (u64, u64, u64) {
     (PINS.get(), PINNED.get(), QUARANTINED.get())
 }
 
+/// What a device does with pages.
+#[derive(Clone, Copy)]
+pub struct Access {
+    pub read: bool,
+    pub write: bool,
+}
+
 /// Pages that stay where they are.
 struct Held {
     vmo: Arc<Vmo>,
@@ -29,6 +37,16 @@ struct Held {
 }
 
 impl Held {
+    /// Takes the pages out of the device's reach.
+    fn unmap(&self, io: &IoSpace) {
+        for at in (self.offset..self.offset + self.len).step_by(PAGE_SIZE) {
+            if let Some(page) = self.vmo.present_page(at) {
+                io.unmap(page);
+            }
+        }
+        io.flush();
+    }
+
     fn pages(&self) -> u64 {
         (self.len / PAGE_SIZE) as u64
     }
@@ -42,25 +60,32 @@ impl Drop for Held {
 
 /// What a device may reach.
 ///
-/// Without an IOMMU the device addresses are physical ones, and the device's DMA is trusted: `DmaInfo` says so.
+/// Device addresses are physical ones. With an IOMMU the device reaches what is pinned for it and nothing else; without
+/// one its DMA is trusted: `DmaInfo` says so.
 pub struct DmaDomain {
     pub base: Base,
     device: u64,
+    /// What the device reaches, until the last handle is closed.
+    io: Locked<Option<IoSpace>>,
+    contained: bool,
     pins: Cell<u32>,
     pinned_pages: Cell<u64>,
     quarantine: Locked<Vec<Held>>,
 }
 
 impl DmaDomain {
-    /// A domain for a device.
-    pub fn new(device: u64) -> Arc<DmaDomain> {
-        Arc::new(DmaDomain {
+    /// A domain for a device: until something is pinned, it reaches nothing.
+    pub fn new(device: u64) -> Result<Arc<DmaDomain>> {
+        let io = IoSpace::attach(device).map_err(error)?;
+        Ok(Arc::new(DmaDomain {
             base: Base::new(ObjectKind::DmaDomain),
             device,
+            contained: io.is_some(),
+            io: Locked::new(io),
             pins: Cell::new(0),
             pinned_pages: Cell::new(0),
             quarantine: Locked::new(Vec::new()),
-        })
+        }))
     }
 
     /// Pins whole pages; `each` gets the device address of every page.
@@ -69,17 +94,34 @@ impl DmaDomain {
         vmo: &Arc<Vmo>,
         offset: usize,
         len: usize,
-        each: impl FnMut(usize, u64) -> Result<()>,
+        access: Access,
+        mut each: impl FnMut(usize, u64) -> Result<()>,
     ) -> Result<Arc<Pin>> {
         let len = len
             .checked_next_multiple_of(PAGE_SIZE)
             .ok_or(Error::OutOfRange)?;
-        vmo.pin(offset, len, each)?;
-        let held = Held {
+        let io = self.io.borrow();
+        let mut mapped = 0;
+        let pinned = vmo.pin(offset, len, |n, page| {
+            if let Some(io) = io.as_ref() {
+                io.map(page, access.read, access.write).map_err(error)?;
+                mapped += PAGE_SIZE;
+            }
+            each(n, page)
+        });
+        let held = |len| Held {
             vmo: vmo.clone(),
             offset,
             len,
         };
+        if let Some(io) = io.as_ref() {
+            match pinned {
+                Ok(()) => io.publish(),
+                Err(_) => held(mapped).unmap(io),
+            }
+        }
+        pinned?;
+        let held = held(len);
         self.pins.set(self.pins.get() + 1);
         self.pinned_pages
             .set(self.pinned_pages.get() + held.pages());
@@ -109,7 +151,27 @@ impl DmaDomain {
 
     /// The last handle is gone.
     pub fn close(&self) {
-        LOST.borrow_mut().append(&mut self.quarantine.borrow_mut());
+        if self.contained {
+            // The device reaches nothing of it any more: that is a fence.
+            self.detach();
+            self.recover();
+        } else {
+            LOST.borrow_mut().append(&mut self.quarantine.borrow_mut());
+        }
+    }
+
+    fn detach(&self) {
+        let io = self.io.borrow_mut().take();
+        if let Some(io) = io {
+            io.detach();
+        }
+    }
+
+    /// Takes pages out of the device's reach.
+    fn unmap(&self, held: &Held) {
+        if let Some(io) = self.io.borrow().as_ref() {
+            held.unmap(io);
+        }
     }
 
     /// For `object_info`.
@@ -117,11 +179,25 @@ impl DmaDomain {
         DmaInfo {
             koid: self.base.koid(),
             device: self.device,
-            translated: 0,
+            translated: u32::from(self.contained),
             pins: self.pins.get(),
             pinned_pages: self.pinned_pages.get(),
             quarantined_pages: self.quarantine.borrow().iter().map(Held::pages).sum(),
         }
+    }
+}
+
+impl Drop for DmaDomain {
+    fn drop(&mut self) {
+        // One that never had a handle.
+        self.detach();
+    }
+}
+
+fn error(error: IoError) -> Error {
+    match error {
+        IoError::NoMemory => Error::NoMemory,
+        IoError::OutOfRange => Error::OutOfRange,
     }
 }
 
@@ -137,6 +213,7 @@ impl Pin {
     pub fn end(&self) {
         let held = self.held.borrow_mut().take();
         if let Some(held) = held {
+            self.domain.unmap(&held);
             self.domain.pin_ended(held.pages());
         }
     }
@@ -145,9 +222,14 @@ impl Pin {
     pub fn abandon(&self) {
         let held = self.held.borrow_mut().take();
         let Some(held) = held else { return };
+        self.domain.unmap(&held);
         self.domain.pin_ended(held.pages());
+        let is_closed = self.domain.base.handles() == 0;
+        if is_closed && self.domain.contained {
+            return;
+        }
         QUARANTINED.set(QUARANTINED.get() + held.pages());
-        if self.domain.base.handles() == 0 {
+        if is_closed {
             LOST.borrow_mut().push(held);
         } else {
             self.domain.quarantine.borrow_mut().push(held);

@@ -206,6 +206,11 @@ impl Watch {
         self.mask
     }
 
+    /// Whether its port is closed: it only takes up room.
+    pub fn is_over(&self) -> bool {
+        self.port.is_closed()
+    }
+
     /// Whether it is a port's, with a key.
     pub fn belongs(&self, port: &Arc<Port>, key: u64) -> bool {
         self.key == key && Arc::ptr_eq(&self.port, port)

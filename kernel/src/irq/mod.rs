@@ -1,17 +1,20 @@
 //! Interrupt objects: a line of the I/O APIC, a message, or a virtual one. An interrupt is bound to one port and
-//! sends no second packet until the first was acknowledged, so that a storm cannot fill a queue.
+//! sends no second packet until the first was acknowledged, so that a storm cannot fill a queue. Until then a line is
+//! masked: a level at once, an edge when it comes again. A message can be masked in its device only: one that fires on
+//! and on while nobody takes its packet signals `SIGNALED` to those who watch it.
 
 use alloc::sync::{Arc, Weak};
 
 use bulkhead_abi::{
     Error, IRQ_ACK_ON_DEQUEUE, IRQ_LINE, IRQ_MESSAGE, IRQ_VIRTUAL, InterruptInfo, ObjectKind,
-    Packet, Result,
+    Packet, Result, Signals,
 };
 
 use crate::arch::{self, Msi, Trigger};
 use crate::ipc::port::Port;
 use crate::lock::{Cell, Locked};
 use crate::object::Base;
+use kernel_core::storm::Gauge;
 
 enum Source {
     Line {
@@ -49,8 +52,11 @@ pub struct Interrupt {
     phase: Cell<Phase>,
     /// Fired again before it was acknowledged (edges and messages only).
     again: Cell<bool>,
+    /// An edge that fired again is masked until its packet is served.
+    masked: Cell<bool>,
     count: Cell<u64>,
     since_packet: Cell<u64>,
+    storm: Cell<Gauge>,
     time: Cell<u64>,
     closed: Cell<bool>,
     this: Weak<Interrupt>,
@@ -88,8 +94,10 @@ impl Interrupt {
             binding: Locked::new(None),
             phase: Cell::new(Phase::Idle),
             again: Cell::new(false),
+            masked: Cell::new(false),
             count: Cell::new(0),
             since_packet: Cell::new(0),
+            storm: Cell::new(Gauge::default()),
             time: Cell::new(0),
             closed: Cell::new(false),
             this: this.clone(),
@@ -156,6 +164,7 @@ impl Interrupt {
             self.send();
         }
         if let Source::Line { gsi, .. } = self.source {
+            self.masked.set(false);
             arch::line_unmask(gsi);
         }
         Ok(())
@@ -176,11 +185,26 @@ impl Interrupt {
     /// It fired.
     pub fn fire(&self) {
         self.count.set(self.count.get() + 1);
-        self.since_packet.set(self.since_packet.get() + 1);
-        if self.phase.get() == Phase::Idle && self.binding.borrow().is_some() {
+        let unserved = self.since_packet.get() + 1;
+        self.since_packet.set(unserved);
+        let mut storm = self.storm.get();
+        let storms = storm.fired(unserved, arch::now_ns);
+        self.storm.set(storm);
+        if storms {
+            self.base.update(Signals::NONE, Signals::SIGNALED);
+        }
+        let bound = self.binding.borrow().is_some();
+        if bound && self.phase.get() == Phase::Idle {
             self.send();
-        } else {
-            self.again.set(true);
+            return;
+        }
+        self.again.set(true);
+        if let Source::Line { gsi, trigger, .. } = self.source
+            && bound
+            && !trigger.is_level()
+            && !self.masked.replace(true)
+        {
+            arch::line_mask(gsi);
         }
     }
 
@@ -224,8 +248,17 @@ impl Interrupt {
             // Whoever takes the packet looks at the device afterwards: what fired until now is covered.
             self.again.set(false);
             self.phase.set(Phase::Idle);
+            self.unmask_edge();
         } else {
             self.phase.set(Phase::Taken);
+        }
+    }
+
+    fn unmask_edge(&self) {
+        if let Source::Line { gsi, .. } = self.source
+            && self.masked.replace(false)
+        {
+            arch::line_unmask(gsi);
         }
     }
 
@@ -235,6 +268,7 @@ impl Interrupt {
             return Err(Error::BadState);
         }
         self.phase.set(Phase::Idle);
+        self.unmask_edge();
         if self.again.replace(false) && !self.is_level() {
             self.send();
         }

@@ -298,8 +298,10 @@ impl Space {
                 return;
             }
         } else {
+            // Few pages of a long range may ever have been touched.
+            let dropped = state.table.count_pages(va, end - va);
             state.table.unmap_range(va, end - va);
-            state.resident = state.resident.saturating_sub((end - va) / PAGE_SIZE);
+            state.resident -= dropped;
         }
         drop(state);
         self.invalidate(va, (end - va) / PAGE_SIZE);

@@ -114,6 +114,8 @@ impl Base {
     /// Adds a watch; it fires at once if a signal is set already.
     pub fn watch(&self, watch: Arc<Watch>) -> Result<()> {
         let mut watches = self.watches.borrow_mut();
+        // An object may outlive many processes that watched it.
+        watches.retain(|watch| !watch.is_over());
         if watches.len() >= WATCHES_MAX {
             return Err(Error::LimitReached);
         }

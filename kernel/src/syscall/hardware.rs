@@ -8,7 +8,7 @@ use bulkhead_abi::{
 
 use super::{Call, Caller, done};
 use crate::arch::{self, Trigger};
-use crate::dma::DmaDomain;
+use crate::dma::{Access, DmaDomain};
 use crate::irq::Interrupt;
 use crate::memory::user;
 use crate::object::Object;
@@ -104,7 +104,7 @@ pub fn dma_create(c: &Caller, resource: usize, device: usize) -> Call {
     let resource = c.resource(resource, Rights::NONE)?;
     resource.covers(ResourceKind::DmaDevice, device as u64, 1)?;
     done(c.add(
-        Object::DmaDomain(DmaDomain::new(device as u64)),
+        Object::DmaDomain(DmaDomain::new(device as u64)?),
         Rights::ALL,
     )?)
 }
@@ -130,7 +130,11 @@ pub fn dma_pin(c: &Caller, a: [usize; 6]) -> Call {
     let domain = c.domain(domain, Rights::WRITE)?;
     let vmo = c.vmo(vmo, rights)?;
     let space = c.process().space();
-    let pin = domain.pin(&vmo, offset, len, |n, address| {
+    let access = Access {
+        read: flags & PIN_DEVICE_READ != 0,
+        write: flags & PIN_DEVICE_WRITE != 0,
+    };
+    let pin = domain.pin(&vmo, offset, len, access, |n, address| {
         user::write_record(space, addresses + n * size_of::<u64>(), &address)
     })?;
     // Without an address of its own the device has not seen the pages yet: a full table undoes the pin.

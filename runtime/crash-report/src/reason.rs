@@ -30,6 +30,8 @@ pub enum EndReason {
     NoAnswer,
     /// It broke the protocol with a client.
     BrokeProtocol,
+    /// Its device interrupted on and on, and it did not serve that.
+    InterruptStorm,
     /// Its device was taken out.
     DeviceGone,
 }
@@ -49,6 +51,7 @@ impl EndReason {
             EndReason::TooLate => "too-late",
             EndReason::NoAnswer => "no-answer",
             EndReason::BrokeProtocol => "broke-protocol",
+            EndReason::InterruptStorm => "interrupt-storm",
             EndReason::DeviceGone => "device-gone",
         }
     }

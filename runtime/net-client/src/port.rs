@@ -23,7 +23,20 @@ pub struct Offload {
     pub segment: Option<Segment>,
 }
 
-/// A port for whole frames.
+/// A frame that the driver has.
+#[derive(Default)]
+struct Sending {
+    /// Its buffers.
+    numbers: Vec<u32>,
+    /// Bytes of the last one.
+    last_bytes: u32,
+    offload: Offload,
+    /// It was lost with a driver before.
+    lost_before: bool,
+}
+
+/// A port for whole frames. A frame that was lost with its driver is given to the successor, once: it may have been sent
+/// before, which a network may do to any frame, and one that ends its driver does not end all of them.
 pub struct FramePort {
     session: Session,
     memory: Mapping,
@@ -34,8 +47,8 @@ pub struct FramePort {
     tx_free: Vec<u32>,
     /// Where they start.
     tx_base: u32,
-    /// Buffers of frames that the driver has, by the first one's number.
-    tx_parts: Vec<Vec<u32>>,
+    /// Frames that the driver has, by the number of their first buffer.
+    tx_frames: Vec<Sending>,
     /// Frames that were refused or lost.
     tx_failed: u64,
     frame: RxFrame,
@@ -77,7 +90,7 @@ impl FramePort {
             rx_bytes,
             tx_free: (0..tx_count).rev().collect(),
             tx_base,
-            tx_parts: (0..tx_count).map(|_| Vec::new()).collect(),
+            tx_frames: (0..tx_count).map(|_| Sending::default()).collect(),
             tx_failed: 0,
             frame: RxFrame::default(),
             fragments_max: usize::from(info.fragments_max).min(PARTS_MAX),
@@ -133,28 +146,51 @@ impl FramePort {
             return Ok(false);
         }
         let numbers = self.tx_free.split_off(self.tx_free.len() - count);
+        let mut last_bytes = 0;
+        for (number, piece) in numbers.iter().zip(frame.chunks(BUFFER_BYTES as usize)) {
+            let offset = self.tx_base + number * BUFFER_BYTES;
+            self.memory.write(offset as usize, piece)?;
+            last_bytes = piece.len() as u32;
+        }
+        self.transmit(Sending {
+            numbers,
+            last_bytes,
+            offload,
+            lost_before: false,
+        })?;
+        Ok(true)
+    }
+
+    /// Queues a frame whose bytes are in its buffers.
+    fn transmit(&mut self, mut sending: Sending) -> Result<(), SessionError> {
         let mut parts = [Space {
             buffer: self.buffer,
             offset: 0,
             length: 0,
         }; PARTS_MAX];
-        let pieces = frame.chunks(BUFFER_BYTES as usize);
-        for ((part, number), piece) in parts.iter_mut().zip(&numbers).zip(pieces) {
+        let count = sending.numbers.len();
+        for (n, (part, number)) in parts.iter_mut().zip(&sending.numbers).enumerate() {
             part.offset = self.tx_base + number * BUFFER_BYTES;
-            part.length = piece.len() as u32;
-            self.memory.write(part.offset as usize, piece)?;
+            part.length = if n + 1 == count {
+                sending.last_bytes
+            } else {
+                BUFFER_BYTES
+            };
         }
-        let first = numbers.first().copied().unwrap_or(0);
+        let first = sending.numbers.first().copied().unwrap_or(0);
         let frame = TxFrame {
             parts: parts.get(..count).unwrap_or_default(),
-            checksum: offload.checksum,
-            segment: offload.segment,
+            checksum: sending.offload.checksum,
+            segment: sending.offload.segment,
         };
-        self.session.transmit(&frame, first.into())?;
-        if let Some(kept) = self.tx_parts.get_mut(first as usize) {
-            *kept = numbers;
+        if let Err(error) = self.session.transmit(&frame, first.into()) {
+            self.tx_free.append(&mut sending.numbers);
+            return Err(error);
         }
-        Ok(true)
+        if let Some(kept) = self.tx_frames.get_mut(first as usize) {
+            *kept = sending;
+        }
+        Ok(())
     }
 
     /// Takes back the buffers of what was sent.
@@ -163,12 +199,23 @@ impl FramePort {
     /// As [`Session::sent`].
     pub fn reclaim(&mut self) -> Result<(), SessionError> {
         while let Some(done) = self.session.sent()? {
+            let Some(sent) = self.tx_frames.get_mut(done.token as usize) else {
+                continue;
+            };
+            let mut sent = core::mem::take(sent);
+            if done.status == Status::LOST && !sent.lost_before {
+                sent.lost_before = true;
+                match self.transmit(sent) {
+                    // Newer ones took the room.
+                    Err(SessionError::Full) => self.tx_failed += 1,
+                    outcome => outcome?,
+                }
+                continue;
+            }
             if done.status != Status::OK {
                 self.tx_failed += 1;
             }
-            if let Some(numbers) = self.tx_parts.get_mut(done.token as usize) {
-                self.tx_free.append(numbers);
-            }
+            self.tx_free.append(&mut sent.numbers);
         }
         Ok(())
     }

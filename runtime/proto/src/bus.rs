@@ -268,9 +268,6 @@ ipc::protocol! {
         /// Functions found, in the order of their addresses, from number `from` on; an empty answer ends
         /// the list. The first call waits for the enumeration.
         1 = functions(from: u32) -> (functions: Vec<PciFunctionInfo>);
-        /// Where [`PciBusEvents`] go from now on: what became of the requests below, and what comes and goes.
-        /// Functions that appear after this call are told there.
-        5 = listen(; events: Channel) -> ();
         /// Opens the device channel of a function and programs its MSI-X vectors 0, 1, ... (masked until
         /// the driver enables the device). Whatever fails closes the channel and is told as `attached`.
         6 = attach(ticket: u64, address: PciAddress, vectors: Vec<Message>; device: Channel);

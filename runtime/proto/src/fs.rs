@@ -396,8 +396,9 @@ ipc::protocol! {
         /// is found by its signature. `options` are words between commas; `ro` is known.
         5 = mount(source: String, target: Bytes, format: String, options: String)
             -> (outcome: Result<(), MountError>);
-        /// Takes the volume off that is mounted at `target`.
-        6 = unmount(target: Bytes) -> ();
+        /// Takes the volume off that is mounted at `target`. With open files it is busy, unless its disk is gone: these
+        /// files are lost then.
+        6 = unmount(target: Bytes) -> (lost: u32);
         /// Everything that is mounted, in order of mounting.
         7 = mounts() -> (mounts: Vec<MountInfo>);
         /// The volume that holds an object.

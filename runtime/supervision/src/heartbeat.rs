@@ -17,6 +17,22 @@ pub const DEFAULT_RHYTHM: Rhythm = Rhythm {
     silence_ms: 10_000,
 };
 
+/// Changes a rhythm by a word of the form `heartbeat-ms=2000` or `silence-ms=10000`. `false` for any other word.
+pub fn change(rhythm: &mut Rhythm, word: &str) -> bool {
+    let Some((name, Ok(value))) = word
+        .split_once('=')
+        .map(|(name, value)| (name, value.parse()))
+    else {
+        return false;
+    };
+    match name {
+        "heartbeat-ms" => rhythm.pause_ms = value,
+        "silence-ms" => rhythm.silence_ms = value,
+        _ => return false,
+    }
+    true
+}
+
 /// What to do now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pulse {
@@ -93,6 +109,14 @@ mod tests {
         heartbeat.answered(1, 120);
         assert_eq!(heartbeat.due_ms(), 130);
         assert_eq!(heartbeat.tick(130), Pulse::Ping(2));
+    }
+
+    #[test]
+    fn words_change_a_rhythm() {
+        let mut rhythm = RHYTHM;
+        assert!(change(&mut rhythm, "heartbeat-ms=7") && change(&mut rhythm, "silence-ms=8"));
+        assert_eq!((rhythm.pause_ms, rhythm.silence_ms), (7, 8));
+        assert!(!change(&mut rhythm, "silence-ms=x") && !change(&mut rhythm, "budget=1"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use core::cmp::Ordering;
 
 use ddk_manifest::Manifest;
 use proto::devmgr::Candidate;
+use serde::{Deserialize, Serialize};
 
 use crate::grants::{self, Grants};
 use crate::node::Device;
@@ -26,7 +27,7 @@ pub struct Driver {
 }
 
 /// Whom a driver is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Offer {
     /// Every node that it matches.
     Everyone,

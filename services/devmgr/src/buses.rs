@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use devmgr::life::{Event, Phase};
 use devmgr::node::{Device, PlatformDevice};
+use devmgr::restart::History;
 use pci_bus::arguments::Host;
 use proto::bus::{
     BarKind, EcamRegion, FirmwareClient, PciAddress, PciBusClient, PciBusEventsRequest,
@@ -17,31 +18,36 @@ use proto::devmgr::{Change, DevError, NodeState};
 use rt::abi::{PRIORITY_DRIVER, Quota, ResourceKind};
 use rt::ipc::Server;
 use rt::process::{Child, Command, Stdio};
-use rt::{AsHandle, Channel, Interrupt, Resource, Signals, Watch, startup};
+use rt::{AsHandle, Channel, Deadline, Interrupt, Resource, Vmo, startup};
 
-use crate::manager::{BATCH, KEY_BUS_EVENTS, Manager, Node};
+use crate::manager::{BATCH, Manager, Node};
 
 /// Time that a bus driver or the firmware has for an answer. A reset waits for hardware.
-const CALL_LIMIT: Duration = Duration::from_secs(20);
+pub const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// Name and program of the PCI bus driver.
 pub const BUS_DRIVER: &str = "pci";
 pub const BUS_PROGRAM: &str = "bin/pci";
 
-/// A running bus driver.
+/// A bus and its driver.
 pub struct Bus {
     pub path: String,
+    pub host: Host,
     pub client: PciBusClient,
+    /// The other end, which each incarnation serves: what one had not read waits for the next.
+    pub serve: Channel,
     pub events: PciBusEventsServer,
     pub child: Child,
-    /// Kept: its vector must not be given to others while ports may send it.
-    _interrupt: Interrupt,
+    /// For slots. The bus's own, whoever drives it: its vector must not be given to others while ports may send it.
+    pub interrupt: Interrupt,
+    pub history: History,
+    pub restart_at: Option<Deadline>,
 }
 
 impl Manager {
     /// Finds all devices.
     pub fn enumerate(&mut self) {
         let firmware = startup::take::<Channel>("firmware")
-            .map(|c| FirmwareClient::new(c).with_timeout(CALL_LIMIT));
+            .map(|c| FirmwareClient::new(c).with_timeout(CALL_LIMIT).repeating());
         for (number, host) in hosts(firmware.as_ref()).into_iter().enumerate() {
             let path = if number == 0 {
                 String::from("/pci")
@@ -67,11 +73,40 @@ impl Manager {
 
     fn start_bus(&mut self, path: &str, host: &Host) -> Result<(), String> {
         let text = |e: rt::Error| e.to_string();
-        let (client, server) = Channel::create().map_err(text)?;
+        let (client, serve) = Channel::create().map_err(text)?;
+        let interrupt = Interrupt::message(&self.authority.msi, 0).map_err(text)?;
+        let (child, events) = self.spawn_bus(host, &serve, &interrupt, None)?;
+        let bus = Bus {
+            path: path.to_string(),
+            host: host.clone(),
+            client: PciBusClient::new(client).with_timeout(CALL_LIMIT),
+            serve,
+            events,
+            child,
+            interrupt,
+            history: History::new(),
+            restart_at: None,
+        };
+        let index = self.buses.len();
+        self.watch_bus(index, &bus).map_err(text)?;
+        self.buses.push(bus);
+        self.add_functions(index)
+    }
+
+    /// Starts a bus driver; one that takes over gets what its predecessor knew.
+    pub fn spawn_bus(
+        &self,
+        host: &Host,
+        serve: &Channel,
+        interrupt: &Interrupt,
+        topology: Option<&[PciFunctionInfo]>,
+    ) -> Result<(Child, PciBusEventsServer), String> {
+        let text = |e: rt::Error| e.to_string();
         let program = self
             .archive
             .window(BUS_PROGRAM)
             .map_err(|e| format!("{BUS_PROGRAM}: {e}"))?;
+        let (theirs, events) = PciBusEventsServer::pair().map_err(text)?;
         let mut command = Command::new(&program, BUS_DRIVER)
             .args(host.to_words())
             .priority(PRIORITY_DRIVER)
@@ -79,7 +114,14 @@ impl Manager {
             .stdin(Stdio::Null)
             .stdout(Stdio::Log)
             .stderr(Stdio::Log)
-            .handle("serve:bus", server);
+            .handle("serve:bus", serve.duplicate().map_err(text)?)
+            .handle("events", theirs.into_channel());
+        if let Some(infos) = topology {
+            let bytes = postcard::to_allocvec(infos).map_err(|e| e.to_string())?;
+            let vmo = Vmo::create(bytes.len().max(1)).map_err(text)?;
+            vmo.write(0, &bytes).map_err(text)?;
+            command = command.handle("topology", vmo);
+        }
         if let Some(log) = startup::handle::<Resource>("log") {
             command = command.handle("log", log.duplicate().map_err(text)?);
         }
@@ -100,35 +142,10 @@ impl Manager {
             command = command.handle(&format!("bars:{number}"), bars);
         }
         // For slots whose devices come and go; without it they are looked at now and then.
-        let interrupt = Interrupt::message(&self.authority.msi, 0).map_err(text)?;
         let granted = interrupt.duplicate().map_err(text)?;
         let command = command.handle("irq0", granted);
         let child = command.spawn().map_err(|e| e.to_string())?;
-        let index = self.buses.len();
-        let key = Self::bus_key(index);
-        child
-            .process()
-            .wait_async(&self.port, key, Signals::TERMINATED, Watch::Once)
-            .map_err(text)?;
-        let client = PciBusClient::new(client).with_timeout(CALL_LIMIT);
-        let (theirs, events) = PciBusEventsServer::pair().map_err(text)?;
-        let key = KEY_BUS_EVENTS.saturating_add(index as u64);
-        events
-            .channel()
-            .wait_async(&self.port, key, Signals::READABLE, Watch::Persistent)
-            .map_err(text)?;
-        client
-            .listen(theirs.into_channel())
-            .map_err(|e| e.to_string())?;
-        self.buses.push(Bus {
-            path: path.to_string(),
-            client,
-            events,
-            child,
-            _interrupt: interrupt,
-        });
-        self.add_functions(index)?;
-        Ok(())
+        Ok((child, events))
     }
 
     fn add_functions(&mut self, index: usize) -> Result<(), String> {
@@ -201,28 +218,6 @@ impl Manager {
         self.buses.get(self.nodes.get(index)?.bus?)
     }
 
-    /// A bus driver ended: its devices cannot be configured or fenced any more, but those who run go on.
-    pub fn bus_ended(&mut self, index: usize) {
-        let Some(bus) = self.buses.get(index) else {
-            return;
-        };
-        let path = bus.path.clone();
-        let reason = self.report_bus(bus);
-        for node in &mut self.nodes {
-            let bridge = matches!(&node.device, Device::Pci(info) if info.buses.is_some());
-            if node.path == path || (bridge && node.bus == Some(index)) {
-                node.served_by_bus = Some(NodeState::Failed);
-                node.reason = Some(reason.clone());
-            }
-        }
-        // Steps of the fence that it was asked for are not taken.
-        let here = self.nodes.iter().filter(|n| n.bus == Some(index));
-        let unanswered: Vec<u64> = here.filter_map(|n| Some(n.fence?.0)).collect();
-        for ticket in unanswered {
-            self.fence_done(ticket, Err(String::from("the bus driver is gone")));
-        }
-    }
-
     /// What a bus driver tells.
     pub fn serve_bus_events(&mut self, key: u64, index: usize) {
         for _ in 0..BATCH {
@@ -261,7 +256,7 @@ impl Manager {
         self.again(key);
     }
 
-    fn function_at(&self, bus: usize, address: PciAddress) -> Option<usize> {
+    pub fn function_at(&self, bus: usize, address: PciAddress) -> Option<usize> {
         self.nodes.iter().position(|n| {
             n.bus == Some(bus) && matches!(&n.device, Device::Pci(info) if info.address == address)
         })
@@ -298,7 +293,7 @@ impl Manager {
         self.bind_all();
     }
 
-    fn unplugged(&mut self, bus: usize, address: PciAddress) {
+    pub fn unplugged(&mut self, bus: usize, address: PciAddress) {
         let Some(place) = self.function_at(bus, address) else {
             return;
         };

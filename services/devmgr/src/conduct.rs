@@ -133,6 +133,13 @@ impl Manager {
         self.log_step(index, "endpoints withdrawn", Ok(()));
     }
 
+    /// Does it, and what follows from it.
+    pub fn again_now(&mut self, index: usize, action: Action) {
+        if let Some(event) = self.act(index, action) {
+            self.happened(index, event);
+        }
+    }
+
     /// One more step of the present teardown.
     pub fn log_step(&mut self, index: usize, step: &str, outcome: Result<(), String>) {
         if let Some(node) = self.nodes.get_mut(index) {
@@ -179,23 +186,29 @@ impl Manager {
     }
 
     /// Gives back what was granted, in an order in which nothing can be used that is not fenced.
-    fn release(&mut self, index: usize, safety: Safety) {
+    pub fn release(&mut self, index: usize, safety: Safety) {
         let Some(node) = self.nodes.get_mut(index) else {
             return;
         };
         node.fence = None;
+        let Some(held) = &mut node.held else { return };
+        let interrupts = core::mem::take(&mut held.interrupts);
+        if !interrupts.is_empty() {
+            // The vault keeps none of them open.
+            self.keep_node(index);
+            drop(interrupts);
+            self.log_step(index, "interrupts closed", Ok(()));
+        }
+        let Some(node) = self.nodes.get_mut(index) else {
+            return;
+        };
         let Some(held) = node.held.take() else { return };
         let Held {
-            interrupts,
             resources,
             domain,
             child,
             ..
         } = held;
-        if !interrupts.is_empty() {
-            drop(interrupts);
-            self.log_step(index, "interrupts closed", Ok(()));
-        }
         // With them goes every mapping.
         let mut revoked = Ok(());
         for resource in resources {
@@ -208,10 +221,15 @@ impl Manager {
                 self.log_step(index, "DMA quarantine released", recovered);
             }
             // Without the fence the pages of the domain must never come back: it is kept, quarantine and all.
-            (Safety::Unfenced, domain) => self.quarantine.extend(domain),
+            (Safety::Unfenced, domain) => {
+                self.quarantine.extend(domain);
+                self.keep_quarantine();
+            }
             (Safety::Fenced, None) => {}
         }
         drop(child);
+        // Nor does the vault keep anything of it alive.
+        self.keep_node(index);
         self.log_step(index, "handles closed", Ok(()));
         let Some(node) = self.nodes.get_mut(index) else {
             return;

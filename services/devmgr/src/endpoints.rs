@@ -8,6 +8,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use proto::devmgr::{Class, DevError, EndpointInfo};
+use serde::{Deserialize, Serialize};
 
 /// Most properties of an endpoint, and most bytes of a name or value: what a publisher says is kept, so it
 /// is bounded.
@@ -38,7 +39,7 @@ fn key(name: &str) -> Key {
 }
 
 /// What is asked of a whole disk's partitions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Scan {
     /// Nobody looked yet.
     Waiting,
@@ -126,8 +127,30 @@ impl<E> Table<E> {
             properties,
             ..disk
         };
+        // A service that died half way through a table publishes what it had published again.
+        let again = self.get(Class::Block, &name);
+        if again.is_some_and(|(there, _)| there.parent == info.parent && there.epoch == epoch) {
+            self.entries.remove(&(Class::Block, key(&name)));
+        }
         self.publish(info, endpoint)?;
         Ok(name)
+    }
+
+    /// Everything that is in it.
+    pub fn iter(&self) -> impl Iterator<Item = (&EndpointInfo, Scan, &E)> {
+        let entries = self.entries.values();
+        entries.map(|entry| (&entry.info, entry.scan, &entry.endpoint))
+    }
+
+    /// Puts an endpoint back that was in a table before.
+    pub fn restore(&mut self, info: EndpointInfo, endpoint: E, scan: Scan) {
+        let key = (info.class, key(&info.name));
+        let entry = Entry {
+            info,
+            endpoint,
+            scan,
+        };
+        self.entries.insert(key, entry);
     }
 
     /// The endpoint of that name.

@@ -11,14 +11,14 @@ use proto::bus::Message;
 use proto::crash_report::EndReason;
 use proto::devmgr::{DriverControlClient, DriverHostServer};
 use rt::abi::{PRIORITY_DRIVER, Quota, ResourceKind};
-use rt::process::{Command, Stdio};
+use rt::process::{Child, Command, SpawnError, Stdio};
 use rt::{
     AsHandle, CacheMode, Channel, DmaDomain, Error, Interrupt, Resource, Rights, Signals, Trigger,
     Vmo, Watch, startup,
 };
 
 use crate::manager::{Held, Manager, NodeKey};
-use crate::watch::Heartbeat;
+use crate::watch::{Heartbeat, watch_interrupts};
 
 /// Limits of a driver. Payload is its clients'; its own are control structures and sessions.
 const DRIVER_QUOTA: Quota = Quota {
@@ -40,6 +40,7 @@ impl Manager {
             node.epoch = node.epoch.saturating_add(1);
             node.ending = None;
             node.pause_problem = None;
+            node.given_up = None;
             node.teardown.clear();
         }
         match self.try_launch(index, program) {
@@ -110,13 +111,18 @@ impl Manager {
             .channel()
             .wait_async(&self.port, key, Signals::READABLE, Watch::Persistent)
             .map_err(text("port"))?;
-        let child = command.spawn().map_err(|e| format!("{place}: {e}"))?;
+        let key = Self::node_key(index, epoch, NodeKey::Storm);
+        watch_interrupts(&held.interrupts, &self.port, key).map_err(text("port"))?;
+        let failed = |e: SpawnError| format!("{place}: {e}");
+        let prepared = command.prepare().map_err(failed)?;
+        let process = prepared.process().duplicate().map_err(text("process"))?;
         let key = Self::node_key(index, epoch, NodeKey::Ended);
-        let watched = child
-            .process()
-            .wait_async(&self.port, key, Signals::TERMINATED, Watch::Once);
-        held.child = Some(child);
-        watched.map_err(text("port"))
+        let watched = process.wait_async(&self.port, key, Signals::TERMINATED, Watch::Once);
+        held.child = Some(Child::from_process(process));
+        watched.map_err(text("port"))?;
+        // Before it runs: should this process die now, its successor knows of the driver.
+        self.keep_node(index);
+        prepared.start().map(drop).map_err(failed)
     }
 }
 

@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 
 use proto::bus::FenceStep;
 use proto::devmgr::{DriverPolicy, NodeState};
+use serde::{Deserialize, Serialize};
 
 use crate::restart::{History, Verdict};
 
@@ -23,11 +24,11 @@ const END_LIMIT_MS: u32 = 5_000;
 const FENCE_LIMIT_MS: u32 = 20_000;
 
 /// A driver's program, by a number that is never given to another one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Program(pub u32);
 
 /// Where a node is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Phase {
     /// No driver was found for it.
     Unbound,
@@ -133,7 +134,7 @@ pub enum Order {
 }
 
 /// Whether the device can still reach memory.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Safety {
     /// Every step of the fence held.
     Fenced,
@@ -142,7 +143,7 @@ pub enum Safety {
 }
 
 /// How a reload ended.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Reloaded {
     /// The new program serves.
     Done,
@@ -201,7 +202,7 @@ pub enum Refused {
 }
 
 /// Whether a bus driver can fence the device.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Fence {
     /// By the three steps.
     Bus,
@@ -209,7 +210,7 @@ pub enum Fence {
     None,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 enum Wanted {
     Serving,
     /// Serving, by another incarnation than the present one.
@@ -219,7 +220,7 @@ enum Wanted {
 }
 
 /// Why the present teardown began.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 enum Cause {
     Died,
     Asked,
@@ -227,7 +228,7 @@ enum Cause {
 }
 
 /// See the module.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Life {
     phase: Phase,
     fence: Fence,
@@ -250,7 +251,7 @@ pub struct Life {
     history: History,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 struct Removal;
 
 /// What a step may look at, and what it gives.

@@ -9,9 +9,11 @@
 extern crate alloc;
 
 mod admin;
+mod bus_death;
 mod buses;
 mod conduct;
 mod grant;
+mod keep;
 mod manager;
 mod reload;
 mod reopen;
@@ -32,7 +34,10 @@ fn main() {
 
 fn run() -> Result<(), String> {
     let mut manager = manager::Manager::from_startup()?;
-    manager.enumerate();
+    if !manager.take_over()? {
+        manager.enumerate();
+        manager.keep_enumerated();
+    }
     manager.bind_all();
     manager.run()
 }

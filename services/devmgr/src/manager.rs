@@ -16,7 +16,7 @@ use devmgr::program;
 use proto::bus::FenceStep;
 use proto::crash_report::{EndReason, Events};
 use proto::devmgr::{
-    Change, ChangeEventsClient, Class, DeviceTreePciConfigReply, DeviceTreeServer,
+    Change, ChangeEventsClient, Class, Complaint, DeviceTreePciConfigReply, DeviceTreeServer,
     DeviceTreeWaitSettledReply, DriverAdminReloadReply, DriverAdminServer, DriverControlClient,
     DriverHostServer, DriverPolicy, EndpointsServer, EndpointsWaitSettledReply, NodeState,
     NodeSummary, PartitionsNextDiskReply, PartitionsServer, SavedState,
@@ -30,6 +30,7 @@ use rt::{
 
 use crate::admin::{AdminReply, Unloading};
 use crate::buses::{BUS_DRIVER, Bus};
+use crate::keep::Kept;
 use crate::reopen::{Name, Reopening};
 use crate::watch::Heartbeat;
 
@@ -41,6 +42,7 @@ pub const KEY_PARTITIONS: u64 = 4;
 pub const KEY_OTHER: u64 = 5;
 pub const KEY_DRV: u64 = 6;
 pub const KEY_NET: u64 = 7;
+const KEY_SUPERVISOR: u64 = 8;
 const KEY_BUSES: u64 = 0x100;
 /// What bus drivers tell, by their places.
 pub const KEY_BUS_EVENTS: u64 = 0x200;
@@ -59,6 +61,8 @@ pub enum NodeKey {
     Request = 0,
     /// Its end.
     Ended = 1,
+    /// One of its interrupts storms.
+    Storm = 2,
 }
 
 /// What is held for a driver while it runs, and until its device is fenced.
@@ -113,6 +117,8 @@ pub struct Node {
     pub fell_back: Option<String>,
     /// Why it does not pause.
     pub pause_problem: Option<String>,
+    /// What a client said while it paused.
+    pub given_up: Option<Complaint>,
     /// Names of endpoints that it had.
     pub known_as: Vec<String>,
     /// The device that is there by now, while the one before is being torn down.
@@ -145,6 +151,7 @@ impl Node {
             reloading: None,
             fell_back: None,
             pause_problem: None,
+            given_up: None,
             known_as: Vec::new(),
             plugged: None,
         }
@@ -217,6 +224,7 @@ pub struct Manager {
     pub crash_reports: Option<CrashReportsClient>,
     /// Domains of devices that could not be fenced: their pages stay where they are.
     pub quarantine: Vec<DmaDomain>,
+    pub kept: Kept,
     pci_ids: Option<String>,
     pub settled: bool,
     scan_limit: Option<Deadline>,
@@ -278,6 +286,7 @@ impl Manager {
             settle_replies: Vec::new(),
             disk_replies: Vec::new(),
             quarantine: Vec::new(),
+            kept: Kept::from_startup(),
             pci_ids: pci_ids.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
             settled: false,
             scan_limit: None,
@@ -319,7 +328,12 @@ impl Manager {
     /// A text with what failed.
     pub fn run(&mut self) -> Result<(), String> {
         let mut packets = [Packet::default(); 16];
+        if let Some(own) = self.kept.supervised() {
+            own.watch(&self.port, KEY_SUPERVISOR)
+                .map_err(|e| format!("port: {e}"))?;
+        }
         loop {
+            self.keep();
             match self.port.wait(&mut packets, self.next_limit()) {
                 Ok(count) => {
                     for packet in packets.iter().take(count) {
@@ -330,6 +344,7 @@ impl Manager {
                 Err(error) => return Err(format!("port: {error}")),
             }
             self.welcome_all();
+            self.restart_buses();
             self.check_timers();
             self.check_heartbeats();
             self.check_settled();
@@ -347,16 +362,23 @@ impl Manager {
             KEY_OTHER => self.serve_endpoints(Class::Other, key),
             KEY_PARTITIONS => self.serve_partitions(),
             KEY_DRV => self.serve_admin(),
+            KEY_SUPERVISOR => {
+                if let Some(own) = self.kept.supervised() {
+                    own.answer();
+                }
+            }
             key if key >= KEY_NODES => {
                 let index = usize::try_from((key & 0xffff_ffff) >> 17).unwrap_or(usize::MAX);
                 let epoch = (key >> 32) as u32;
-                let ended = key & ((KEY_NODES << 1) - 1) == (KEY_NODES | NodeKey::Ended as u64);
+                let about = |what: NodeKey| key & (KEY_NODES - 1) == what as u64;
                 let alive = self.nodes.get(index).is_some_and(|n| n.epoch == epoch);
                 if !alive {
                     return;
                 }
-                if ended {
+                if about(NodeKey::Ended) {
                     self.driver_ended(index, key);
+                } else if about(NodeKey::Storm) {
+                    self.interrupt_storms(index);
                 } else {
                     self.serve_driver(index, key);
                 }
@@ -386,7 +408,10 @@ impl Manager {
     fn next_limit(&self) -> Deadline {
         let scan = self.scan_limit.filter(|_| !self.settled);
         let scan = scan.unwrap_or(Deadline::FOREVER);
-        self.next_heartbeat().min(self.next_timer()).min(scan)
+        self.next_heartbeat()
+            .min(self.next_timer())
+            .min(self.next_bus_restart())
+            .min(scan)
     }
 
     /// Tells all watchers of nodes (`None`) or of a class.

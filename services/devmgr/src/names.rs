@@ -10,12 +10,13 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use ddk_manifest::Class;
+use serde::{Deserialize, Serialize};
 
 /// Most bytes of a suffix.
 const SUFFIX_MAX: usize = 16;
 
 /// Numbers given out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Names {
     numbers: BTreeMap<(String, String), u32>,
     next: BTreeMap<String, u32>,

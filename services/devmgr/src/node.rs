@@ -7,11 +7,12 @@ use alloc::vec::Vec;
 use ddk_manifest::{Identity, PciIdentity};
 use proto::bus::PciFunctionInfo;
 use proto::devmgr::NodeState;
+use serde::{Deserialize, Serialize};
 
 use crate::pci_names::PciNames;
 
 /// A device that the platform has without a bus that could be asked.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PlatformDevice {
     /// What drivers match, for instance `uart16550`.
     pub compatible: String,
@@ -24,7 +25,7 @@ pub struct PlatformDevice {
 }
 
 /// What a node stands for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Device {
     /// A bus: its children have nodes of their own.
     Bus {

@@ -2,6 +2,7 @@
 //!
 //! A name is a channel of its own, so that it gives the right to one endpoint and not to its scheme.
 
+use alloc::format;
 use alloc::string::String;
 
 use devmgr::life::Event;
@@ -19,6 +20,12 @@ use crate::serve::WAITING_MAX;
 
 /// Most names that were ever opened: each costs a channel.
 const NAMES_MAX: usize = 4096;
+
+/// Keys of the vault.
+const NAMES: &str = "name:";
+
+/// A name as it is kept: class, name, node, parent.
+type NameRecord = (Class, String, String, Option<String>);
 
 /// A name that was opened.
 pub struct Name {
@@ -75,6 +82,48 @@ impl Manager {
         Ok(theirs)
     }
 
+    /// Puts the names away that were opened.
+    pub fn keep_names(&mut self) {
+        for (place, name) in self.endpoint_names.iter().enumerate() {
+            let record = (name.class, &name.name, &name.node, &name.parent);
+            let handles = [name.client.as_handle(), name.server.channel().as_handle()];
+            self.kept
+                .put(&format!("{NAMES}{place:05}"), &record, &handles);
+        }
+    }
+
+    /// Takes the names over. Who waits for an endpoint asks again.
+    pub fn restore_names(&mut self) {
+        for key in self.kept.keys(NAMES) {
+            let Some((record, handles)) = self.kept.get::<NameRecord>(&key) else {
+                continue;
+            };
+            let mut handles = handles.into_iter();
+            let (Some(client), Some(server)) = (handles.next(), handles.next()) else {
+                continue;
+            };
+            let (class, name, node, parent) = record;
+            let server: Channel = server.into_type();
+            let port_key = KEY_NAMES + self.endpoint_names.len() as u64;
+            let watched = server
+                .set_epoch(self.kept.incarnation.into())
+                .and_then(|()| {
+                    server.wait_async(&self.port, port_key, Signals::READABLE, Watch::Persistent)
+                });
+            if let Err(error) = watched {
+                rt::error!("{name}: {error}");
+            }
+            self.endpoint_names.push(Name {
+                class,
+                name,
+                node,
+                parent,
+                client: client.into_type(),
+                server: EndpointNameServer::new(server),
+            });
+        }
+    }
+
     /// Serves a batch of those who have one name.
     pub fn serve_name(&mut self, key: u64) {
         let place = usize::try_from(key.saturating_sub(KEY_NAMES)).unwrap_or(usize::MAX);
@@ -115,15 +164,32 @@ impl Manager {
         let Some(index) = self.place(path) else {
             return;
         };
-        if let Some(node) = self.nodes.get_mut(index)
-            && node.epoch == epoch
-            && node.state() == NodeState::Running
-        {
-            let reason = match complaint {
-                Complaint::Silent => EndReason::NoAnswer,
-                Complaint::Protocol | Complaint::OtherDevice => EndReason::BrokeProtocol,
-            };
-            node.ending = Some((reason, String::from(complaint.text())));
+        let Some(node) = self.nodes.get_mut(index).filter(|n| n.epoch == epoch) else {
+            return;
+        };
+        match node.state() {
+            NodeState::Running => {
+                let reason = match complaint {
+                    Complaint::Silent => EndReason::NoAnswer,
+                    Complaint::Protocol | Complaint::OtherDevice => EndReason::BrokeProtocol,
+                };
+                node.ending = Some((reason, String::from(complaint.text())));
+                self.happened(index, Event::Broken);
+            }
+            // Not its fault. But the client has given its session up, and waits for the next incarnation.
+            NodeState::Suspended => node.given_up = Some(complaint),
+            _ => {}
+        }
+    }
+
+    /// A driver goes on after a suspension: a client that did not wait so long gets the next incarnation.
+    pub fn went_on(&mut self, index: usize) {
+        let Some(node) = self.nodes.get_mut(index) else {
+            return;
+        };
+        if node.given_up.take().is_some() && node.state() == NodeState::Running {
+            let why = "a client gave up waiting while it was suspended";
+            node.ending = Some((EndReason::NoAnswer, String::from(why)));
             self.happened(index, Event::Broken);
         }
     }

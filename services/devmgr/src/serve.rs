@@ -14,7 +14,7 @@ use proto::devmgr::{
     DriverHostRequest, EndpointInfo, EndpointsRequest, NodeInfo, PartitionsRequest, WhyReport,
 };
 use rt::ipc::Server;
-use rt::{AsHandle, Channel, Error};
+use rt::{AsHandle, Channel, Error, Signals};
 
 use crate::manager::{BATCH, KEY_DEV, KEY_PARTITIONS, Manager, SettleReply, Watcher};
 use crate::watch::Heartbeat;
@@ -129,6 +129,12 @@ impl Manager {
     }
 
     fn watch(&mut self, class: Option<Class>) -> Result<Channel, DevError> {
+        // Those who are gone are noticed when there is something to tell, which may be never.
+        let is_there = |w: &Watcher| {
+            let info = w.events.channel().info();
+            info.is_ok_and(|info| !Signals(info.signals).intersects(Signals::PEER_CLOSED))
+        };
+        self.watchers.retain(is_there);
         if self.watchers.len() >= WAITING_MAX {
             return Err(DevError::NoResources);
         }
@@ -211,6 +217,7 @@ impl Manager {
         let info = info.clone();
         let endpoint = endpoint.duplicate().map_err(|_| DevError::NoResources)?;
         let name = self.name_channel(&info)?;
+        self.keep_names();
         Ok((info, endpoint, name))
     }
 
@@ -243,6 +250,7 @@ impl Manager {
                         let name = name.clone();
                         self.tell(Some(Class::Block), &Change::Added { name });
                     }
+                    self.keep();
                     let _ = reply.send(published);
                 }
                 PartitionsRequest::Done {
@@ -299,6 +307,7 @@ impl Manager {
                     reply,
                 } => {
                     let name = self.publish(index, class, &suffix, properties, endpoint);
+                    self.keep();
                     let sent = reply.send(name);
                     self.hand_out_disks();
                     sent
@@ -311,6 +320,7 @@ impl Manager {
                         }
                     }
                     self.happened(index, Event::Running);
+                    self.keep();
                     reply.ok()
                 }
                 DriverHostRequest::Alive { beat } => {
@@ -354,6 +364,7 @@ impl Manager {
                         }
                     };
                     self.happened(index, event);
+                    self.went_on(index);
                     Ok(())
                 }
                 DriverHostRequest::Failed { reason, reply } => {

@@ -7,7 +7,7 @@ use devmgr::life::Event;
 use devmgr::restart;
 use proto::crash_report::EndReason;
 use proto::devmgr::DriverPolicy;
-use rt::Deadline;
+use rt::{AsHandle, Deadline, Error, Interrupt, Port, Signals, Watch};
 
 use crate::manager::{Manager, Node};
 
@@ -62,7 +62,29 @@ impl Node {
     }
 }
 
+/// Has the port tell of interrupts that fire on and on while the driver serves none.
+///
+/// # Errors
+/// When the port has no room.
+pub fn watch_interrupts(interrupts: &[Interrupt], port: &Port, key: u64) -> Result<(), Error> {
+    let mut all = interrupts.iter();
+    all.try_for_each(|i| i.wait_async(port, key, Signals::SIGNALED, Watch::Once))
+}
+
 impl Manager {
+    /// An interrupt storms: the driver does not serve its device. The fence masks it.
+    pub fn interrupt_storms(&mut self, index: usize) {
+        let Some(node) = self.nodes.get_mut(index) else {
+            return;
+        };
+        let held = node.held.iter().flat_map(|held| &held.interrupts);
+        let counts = held.filter_map(|interrupt| Some(interrupt.interrupt_info().ok()?.count));
+        let most = counts.max().unwrap_or(0);
+        let why = format!("interrupt storm: {most} interrupts, not served");
+        node.ending = Some((EndReason::InterruptStorm, why));
+        self.happened(index, Event::Broken);
+    }
+
     /// When a heartbeat is to be sent or overdue.
     pub fn next_heartbeat(&self) -> Deadline {
         let beats = self

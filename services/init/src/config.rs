@@ -3,7 +3,8 @@
 //! The file has lines `key = value`; `#` opens a comment. Words `key=value` of the command line
 //! override it; a word without `=` is a flag, which the kernel may know.
 //!
-//! `restart.NAME` says what is done when the service NAME dies, in words as `svc policy` takes them.
+//! `restart.NAME` says what is done when the service NAME dies, in words as `svc policy` takes them; `heartbeat-ms` and
+//! `silence-ms` among them how often it is asked for a sign of life, and for how long it may owe one.
 
 use alloc::collections::BTreeMap;
 use alloc::format;

@@ -67,6 +67,10 @@ pub struct Service {
 /// Schemes that init itself serves.
 pub const OWN_SCHEMES: &[&str] = &["proc", "power", "crash-reports", "services"];
 
+/// What other services start: the VFS its file systems, the device manager its bus drivers. `restart.NAME` holds
+/// for all of a kind.
+pub const RESTARTED_BY_OTHERS: &[&str] = &["volumes", "buses"];
+
 /// For services that may wait for a driver meanwhile.
 const PATIENT: Rhythm = Rhythm {
     silence_ms: 60_000,
@@ -117,7 +121,7 @@ pub const SERVICES: &[Service] = &[
             Grant::Resource("msi", ResourceKind::Msi, 0, 1 << 16),
             Grant::Resource("dma", ResourceKind::DmaDevice, 0, 1 << 32),
         ],
-        rhythm: None,
+        rhythm: Some(PATIENT),
         on_exit: AGAIN,
     },
     Service {
@@ -135,7 +139,7 @@ pub const SERVICES: &[Service] = &[
         priority: PRIORITY_DRIVER,
         arguments: &[],
         grants: &[Grant::Log, Grant::Use("partitions")],
-        rhythm: None,
+        rhythm: Some(PATIENT),
         on_exit: AGAIN,
     },
     Service {
@@ -193,7 +197,7 @@ pub const SERVICES: &[Service] = &[
             Grant::Serve("dns"),
             Grant::Serve("ip"),
         ],
-        rhythm: None,
+        rhythm: Some(DEFAULT_RHYTHM),
         on_exit: AGAIN,
     },
     Service {
@@ -211,7 +215,7 @@ pub const SERVICES: &[Service] = &[
             Grant::Use("proc"),
             Grant::Resource("log-reader", ResourceKind::Log, 0, 1),
         ],
-        rhythm: None,
+        rhythm: Some(PATIENT),
         on_exit: AGAIN,
     },
     // Only where the configuration names a port for it. It passes on what the shell has.

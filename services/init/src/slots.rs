@@ -17,7 +17,7 @@ use proto::services::{
 use rt::ipc::{Refusal, Server, ServerEnd};
 use rt::process::{Child, ExitReason, Exited, Stdio};
 use rt::{AsHandle, Channel, Deadline, Error, Handle, Signals, Watch};
-use supervision::restart;
+use supervision::{heartbeat, restart};
 
 use crate::ending::Way;
 use crate::supervisor::Supervisor;
@@ -60,14 +60,21 @@ impl Slot {
                 OnExit::Restart(rules) => rules,
                 OnExit::PowerOff => restart::NEVER,
             };
+            let mut rhythm = service.rhythm;
             for word in config.restart_words(service.name) {
+                if rhythm
+                    .as_mut()
+                    .is_some_and(|rhythm| heartbeat::change(rhythm, word))
+                {
+                    continue;
+                }
                 if let Err(why) = restart::change(&mut rules, word) {
                     rt::warn!("boot.cfg: restart.{}: {why}", service.name);
                 }
             }
             Slot {
                 service,
-                life: Life::new(rules, service.rhythm),
+                life: Life::new(rules, rhythm),
                 child: None,
                 own: None,
                 vault: Vault::default(),

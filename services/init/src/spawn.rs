@@ -4,10 +4,12 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use init::services::{Argument, Grant, Service};
+use init::services::{self, Argument, Grant, Service};
 use rt::abi::{Quota, ResourceKind};
 use rt::process::{Child, Command, Stdio};
 use rt::{AsHandle, Channel, Error, Rights};
+
+use supervision::environment_name;
 
 use crate::supervisor::Supervisor;
 
@@ -50,8 +52,8 @@ impl Supervisor {
         let shared = Rights::DUPLICATE | Rights::TRANSFER | Rights::INSPECT;
         Ok(match grant {
             Grant::Log => {
-                let log = self.root.derive(ResourceKind::Log, 0, 1)?;
-                command.handle("log", log.duplicate_with(shared | Rights::WRITE)?)
+                let log = self.log.duplicate_with(shared | Rights::WRITE)?;
+                command.handle("log", log)
             }
             Grant::Serve(name) => {
                 let server = self.providers.get(name).ok_or(Error::NotFound)?;
@@ -115,12 +117,14 @@ impl Supervisor {
         let root = self.config.get("root").map(|root| ("BULKHEAD_ROOT", root));
         let token = self.config.get("dashboard-token");
         let token = token.map(|token| ("BULKHEAD_DASHBOARD_TOKEN", token));
-        let volumes = self.config.get("restart.volumes");
-        let volumes = volumes.map(|words| ("BULKHEAD_RESTART_VOLUMES", words));
         let crash = self.config.get("crash");
         let crash = crash.map(|disk| ("BULKHEAD_CRASH", disk));
         let drivers = self.config.get("drivers");
         let drivers = drivers.map(|folder| ("BULKHEAD_DRIVERS", folder));
+        let restart = services::RESTARTED_BY_OTHERS.iter().filter_map(|name| {
+            let words = self.config.get(&format!("restart.{name}"))?;
+            Some((environment_name(name), words.to_string()))
+        });
         [
             ("PATH", "/bin:/boot/bin"),
             ("HOME", "/"),
@@ -129,11 +133,11 @@ impl Supervisor {
         ]
         .into_iter()
         .chain(root)
-        .chain(volumes)
         .chain(crash)
         .chain(drivers)
         .chain(token)
         .map(|(name, value)| (name.to_string(), value.to_string()))
+        .chain(restart)
         .collect()
     }
 }

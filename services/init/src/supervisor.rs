@@ -46,6 +46,9 @@ const STATUS_NO_SHELL: i32 = 126;
 pub struct Supervisor {
     pub root: Resource,
     system: Resource,
+    /// The one that everybody appends to. Services pass it on to what they start, which may outlive them: one for
+    /// each incarnation would stay for as long as anything of its time runs.
+    pub log: Resource,
     pub archive: BootArchive,
     pub tables: Vec<AcpiTableVmo>,
     pub config: Config,
@@ -64,8 +67,6 @@ pub struct Supervisor {
     crashes: Crashes,
     /// Who waits for a report above a number.
     crash_waiters: VecDeque<(u64, ProcessesNextCrashReply)>,
-    /// The log, to read what processes said last.
-    log: Option<Resource>,
     console: Option<thread::JoinHandle<Result<shell::Streams, String>>>,
     ending: bool,
 }
@@ -93,6 +94,10 @@ impl Supervisor {
             .root
             .derive(ResourceKind::System, 0, 1)
             .map_err(text("kernel statistics"))?;
+        let log = start
+            .root
+            .derive(ResourceKind::Log, 0, 1)
+            .map_err(text("log"))?;
         let mut schemes = BTreeMap::new();
         let mut providers = BTreeMap::new();
         let served = services::SERVICES.iter().flat_map(|s| s.grants);
@@ -113,7 +118,6 @@ impl Supervisor {
                 .map_err(text("port"))?;
             Ok::<Channel, String>(server)
         };
-        let log = start.root.derive(ResourceKind::Log, 0, 1).ok();
         Ok(Supervisor {
             own_pid: start.process.info().map_err(text("own process"))?.koid,
             headless: archive.find("etc/exec").is_ok(),
@@ -123,6 +127,7 @@ impl Supervisor {
             services: ServicesServer::new(own("services", KEY_SERVICES)?),
             root: start.root,
             system,
+            log,
             archive,
             tables: start.acpi,
             slots: Slot::all(&config),
@@ -132,7 +137,6 @@ impl Supervisor {
             providers,
             crashes: Crashes::default(),
             crash_waiters: VecDeque::new(),
-            log,
             console: None,
             ending: false,
         })
@@ -290,10 +294,8 @@ impl Supervisor {
 
     /// Adds the process's last words to a report, keeps it, and tells those who wait for one.
     pub fn keep_report(&mut self, mut report: Report) {
-        if let Some(log) = &self.log {
-            report.log =
-                rt::log::last_lines(log, report.subject.pid, LOG_LINES).unwrap_or_default();
-        }
+        report.log =
+            rt::log::last_lines(&self.log, report.subject.pid, LOG_LINES).unwrap_or_default();
         self.crashes.add(report);
         for (after, reply) in core::mem::take(&mut self.crash_waiters) {
             match self.crashes.next(after) {

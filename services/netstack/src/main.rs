@@ -15,6 +15,7 @@ use netstack::nic;
 use netstack::serve::{Net, Schemes, now};
 use netstack::stack::Stack;
 use proto::devmgr::{ChangeEventsRequest, ChangeEventsServer, EndpointsAsyncClient};
+use supervision::Supervised;
 use sys::AsHandle;
 
 rt::entry!(main);
@@ -56,6 +57,9 @@ fn run() -> Result<(), String> {
         dns: take("serve:dns"),
         ip: take("serve:ip"),
     });
+    if let Some(supervised) = Supervised::from_startup() {
+        executor.spawn(supervised.serve(executor.clone())).detach();
+    }
     if let Some(endpoints) = take("net") {
         executor.spawn(follow(net.clone(), endpoints)).detach();
     }

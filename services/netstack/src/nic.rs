@@ -38,6 +38,8 @@ const SEGMENTED_MAX: usize = 65_535;
 const RECOVERY_WAIT: Duration = Duration::from_secs(60);
 /// Between looks for a driver that was given up.
 const SEARCH_PAUSE: Duration = Duration::from_secs(1);
+/// Looks at what a driver that is gone has received.
+const LAST_LOOKS: usize = 8;
 /// How long one question for the link's state waits for a change.
 const LINK_WAIT: Duration = Duration::from_secs(3600);
 
@@ -276,9 +278,14 @@ async fn watch(net: &Net, shared: &Shared) {
         )
         .await;
         match woken {
-            Either::First(_) => return,
+            Either::First(_) => break,
             Either::Second(_) => net.kick(),
         }
+    }
+    // What the driver had received before it went is still in the ring.
+    for _ in 0..LAST_LOOKS {
+        net.kick();
+        net.executor.yield_now().await;
     }
 }
 

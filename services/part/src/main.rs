@@ -15,13 +15,18 @@ use core::{
     cell::RefCell,
     pin::pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use block_client::{Disk, DiskReader, SessionError, Status};
-use ipc::{CallError, Channel, Error};
+use ipc::{CallError, Channel, Error, Refusal};
 use part::{Partition, PartitionKind, Scheme, read_table};
 use proto::devmgr::{EndpointInfo, PartitionsClient};
+use supervision::Supervised;
 use volume::{BlockError, FsError, Volume};
+
+/// Between two calls to a device manager that is not there.
+const PAUSE: Duration = Duration::from_millis(200);
 
 rt::entry!(main);
 
@@ -31,7 +36,12 @@ fn main() {
         rt::exit(1);
     };
     let devmgr = PartitionsClient::new(channel).repeating();
+    let supervised = Supervised::from_startup();
     loop {
+        // A call lasts half as long as init waits for an answer.
+        if let Some(own) = &supervised {
+            own.answer();
+        }
         match devmgr.next_disk() {
             Ok((disk, endpoint)) => {
                 let problem = publish(&devmgr, &disk, endpoint).err();
@@ -44,6 +54,8 @@ fn main() {
             Err(CallError::Transport(Error::TimedOut)) => {}
             // The device manager died; its successor takes the next call.
             Err(CallError::ServerDied { .. }) => {}
+            // It was stopped, or given up: somebody may start it again.
+            Err(CallError::Refused(Refusal::Unavailable)) => rt::time::sleep(PAUSE),
             Err(error) => {
                 rt::error!("{error}");
                 rt::exit(1);

@@ -2,7 +2,7 @@
 //!
 //! Start-up handles: `serve:file`, `archive` (programs of the file-system
 //! services), `bootfs` (mounted at `/boot`), `disk`. Environment: `BULKHEAD_ROOT`
-//! names the root disk, `BULKHEAD_RESTART_VOLUMES` what is done when a file system dies.
+//! names the root disk, `BULKHEAD_RESTART_VOLUMES` what is done when a file system dies (`restart.volumes`).
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
@@ -13,11 +13,10 @@ use alloc::{boxed::Box, format, string::String, vec::Vec};
 use boot::archive::{Directory, Entry, HEADER_SIZE, PAGE_SIZE};
 use ipc::{Channel, Handle, Vmo};
 use proto::crash_report::{Kind, Subject};
-use proto::devmgr::RestartRules;
 use proto::fs::{Bytes, BytesRef, FilesServer, FsError, MountError};
 use proto::proc::CrashReportsClient;
 use rt::process::Child;
-use supervision::{Supervised, restart};
+use supervision::{Supervised, rules_from_environment};
 use vfs::{
     RootChoice,
     service::{self, DiskEndpoint, Keeper, Kept, Launcher, Sources},
@@ -42,7 +41,7 @@ fn run() -> Result<(), String> {
         archive: rt::startup::take("bootfs"),
         disks: rt::startup::take("disk"),
         root: RootChoice::parse(rt::startup::env("BULKHEAD_ROOT")),
-        rules: rules(),
+        rules: rules_from_environment("volumes"),
         keeper: supervised
             .as_ref()
             .and_then(|own| own.duplicate().ok())
@@ -50,18 +49,6 @@ fn run() -> Result<(), String> {
         supervised,
     };
     service::run(FilesServer::new(server), launcher, sources)
-}
-
-/// What is done when a file system dies: `restart.volumes` of `boot.cfg`.
-fn rules() -> RestartRules {
-    let mut rules = restart::DEFAULT_RULES;
-    let words = rt::startup::env("BULKHEAD_RESTART_VOLUMES").unwrap_or_default();
-    for word in words.split([' ', ',']).filter(|word| !word.is_empty()) {
-        if let Err(why) = restart::change(&mut rules, word) {
-            rt::warn!("restart.volumes: {why}");
-        }
-    }
-    rules
 }
 
 /// Init keeps the mounts.

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ddk::{
-    Deadline, DeviceAccess, DeviceContext, EventQueue, PAGE, PlatformError, StopReason, block_on,
+    Deadline, DeviceAccess, DeviceContext, DriverError, EventQueue, PAGE, PlatformError,
+    StopReason, block_on,
 };
 use ddk_class_block::{
     BlockDevice, Command, DiskInfo, Doorbell, Extent, Session, Supervisor, Verdict, Worker,
@@ -26,6 +27,8 @@ use crate::gateway::{Gateway, Queue, Watched};
 const STEP_MS: u32 = 1;
 /// Longest that the end of a buffer's use may take, in milliseconds.
 const REMOVAL_LIMIT_MS: u32 = 60_000;
+/// Longest that a suspension may take, in milliseconds.
+const SUSPENSION_LIMIT_MS: u32 = 60_000;
 /// Longest that a model that keeps the rules lets a client wait, in milliseconds of its own time. The class
 /// layer's watchdog looks once a second: an answer that comes only then came without its interrupt.
 const LATE_MS: u32 = 500;
@@ -114,6 +117,8 @@ pub struct HostDisk<D: BlockDevice, B> {
     /// Nothing was done to the device so far.
     sound: bool,
     gone: bool,
+    /// What became of the last suspension.
+    suspended: Option<Result<(), DriverError>>,
     broken: Option<String>,
 }
 
@@ -166,6 +171,7 @@ impl<D: BlockDevice + 'static, B: Device> HostDisk<D, B> {
             first_info,
             sound: true,
             gone: false,
+            suspended: None,
             broken: None,
         })
     }
@@ -224,6 +230,7 @@ impl<D: BlockDevice + 'static, B: Device> HostDisk<D, B> {
             match verdict {
                 Verdict::GiveUp(_) => self.gone = true,
                 Verdict::Alive(_) => {}
+                Verdict::Suspended(result) => self.suspended = Some(result),
                 Verdict::CloseSession(id) => {
                     let log = self.gateway.last_log(2);
                     self.broken = Some(format!("the driver closed session {id}: {log}"));
@@ -500,6 +507,27 @@ impl<D: BlockDevice + 'static, B: Device> Disk for HostDisk<D, B> {
     fn reset(&mut self) -> Result<(), Problem> {
         self.supervisor.reset_device();
         Ok(())
+    }
+
+    fn suspend(&mut self) -> Result<(), Problem> {
+        self.suspended = None;
+        self.supervisor.suspend();
+        let until = self.limit(SUSPENSION_LIMIT_MS);
+        loop {
+            match self.suspended.take() {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(error)) => return Err(Problem::Failed(format!("suspension: {error}"))),
+                None if self.gone || until.is_over(self.cx.now_ns()) => {
+                    return Err(Problem::failed("the suspension does not end"));
+                }
+                None => self.step(until)?,
+            }
+        }
+    }
+
+    fn resume(&mut self) -> Result<(), Problem> {
+        let resumed = self.supervisor.resume();
+        resumed.map_err(|error| Problem::Failed(format!("resume: {error}")))
     }
 
     fn fault(&mut self, fault: Fault) -> Result<(), Problem> {

@@ -19,6 +19,8 @@ pub struct ArchiveExtras {
     pub without: Vec<String>,
     /// Further members: name and contents.
     pub files: Vec<(String, Vec<u8>)>,
+    /// Programs that are another one in this run: the name, and whose program has it.
+    pub replaced: Vec<(&'static str, &'static str)>,
 }
 
 /// Writes the boot archive: `bin/*`, the repository's `etc/*`,
@@ -33,6 +35,22 @@ pub fn write_archive(built: &Built, extras: &ArchiveExtras, file: &Path) -> anyh
         (extras.bench || !program.for_bench) && !extras.without.contains(&program.name)
     };
     for program in built.programs.iter().filter(wanted) {
+        let other = extras
+            .replaced
+            .iter()
+            .find(|(name, _)| *name == program.name);
+        let program = match other {
+            Some((name, other)) => {
+                let found = built.programs.iter().find(|p| p.name == *other);
+                &Program {
+                    name: (*name).to_owned(),
+                    ..found
+                        .with_context(|| format!("no program {other}"))?
+                        .clone()
+                }
+            }
+            None => program,
+        };
         let data = std::fs::read(&program.stripped)
             .with_context(|| format!("cannot read {}", program.stripped.display()))?;
         writer.add_program(&format!("bin/{}", program.name), data)?;

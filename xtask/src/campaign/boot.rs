@@ -24,7 +24,6 @@ use super::mutation::{Code, Patch};
 use super::plan::{self, Fault, Order};
 use crate::build::{self, ArchiveExtras, Built};
 use crate::guest::disk::{Access, Bus, Disk};
-use crate::guest::machine::Processors;
 use crate::guest::{self, Machine, Outcome, Streams};
 use crate::symbols::{Annotator, Symbols};
 use crate::system::endurance::check_image;
@@ -50,6 +49,8 @@ pub struct Boot<'a> {
     pub code: &'a Code,
     /// Processors.
     pub cpus: u32,
+    /// Whether an IOMMU stands between device and memory.
+    pub iommu: bool,
     /// Seed of faults and load.
     pub seed: u64,
     /// Where console, log and image stay.
@@ -113,7 +114,7 @@ impl Boot<'_> {
         let listener = Memory::listen(&path)?;
         let mut machine = Machine::new(&self.built.kernel, Some(archive_file.clone()));
         machine.cpus = self.cpus;
-        machine.processors = Processors::InTurn;
+        machine.iommu = self.iommu;
         machine.disks = vec![Disk {
             bus,
             ..Disk::new(&image, Access::ReadWrite)

@@ -82,7 +82,6 @@ pub fn run(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<Exit
         };
         let test = SystemTest::measurement(format!("curve-{driver}"), script)
             .cpus(args.cpus)
-            .in_turn()
             .disks([disk])
             .time_limit(seconds * 2 + 120);
         let report = test.execute(&built, &folder)?;

@@ -1,6 +1,6 @@
 //! `cargo xtask campaign`: faults are injected into drivers under a verified load, and counted.
 //!
-//! `kills.rs` kills a driver at full speed. The other classes are trials, one fault after the other in a running
+//! `kills.rs` kills a driver at full speed, `services.rs` services. The other classes are trials, one fault after the other in a running
 //! system: `plan.rs` says which, `boot.rs` injects them, `journal.rs` keeps what became of each, `tally.rs` counts.
 
 mod boot;
@@ -11,6 +11,7 @@ mod memory;
 mod mutation;
 mod plan;
 mod reached;
+mod services;
 mod tally;
 
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ pub enum Class {
     Oom,
     /// The driver tries what it was not granted.
     Grant,
+    /// Services, bus drivers and drivers are killed while files are read.
+    Services,
 }
 
 /// All classes that are trials.
@@ -99,6 +102,9 @@ pub struct CampaignArgs {
     /// Processors of the machine.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
+    /// Leave out the IOMMU: a device then writes wherever a driver that has gone wrong sends it.
+    #[arg(long)]
+    no_iommu: bool,
     /// Class `kill`: longest service of an incarnation in microseconds.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     life_us: u32,
@@ -160,6 +166,13 @@ pub fn run(args: &CampaignArgs) -> anyhow::Result<ExitCode> {
             ..args.clone()
         };
         return trials(&args, &drivers);
+    }
+    if args.class == [Class::Services] {
+        return services::run(args);
+    }
+    if args.class.contains(&Class::Services) {
+        let text = "--class: services is a campaign of its own".to_owned();
+        return Err(crate::UsageError(text).into());
     }
     if args.class == [Class::Kill] && args.number.is_none() {
         return kills::run(args, &drivers);
@@ -249,6 +262,7 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
                     driver,
                     code: &code,
                     cpus: args.cpus,
+                    iommu: !args.no_iommu,
                     seed: args.seed,
                     folder: &folder,
                 };

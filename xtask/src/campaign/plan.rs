@@ -61,10 +61,11 @@ pub fn fault(class: Class, code: &Code, seed: u64, number: u64) -> Fault {
         Class::Code => patched(code.mutate(place, &mut random), true),
         Class::Hang => patched(code.hang(place, &mut random), true),
         Class::KillStep => patched(code.stop(place, &mut random), false),
-        Class::Kill | Class::KillRecovery => {
+        Class::Kill | Class::KillRecovery | Class::Services => {
             let times = match class {
-                Class::Kill => 1,
-                _ => random.u64(2..5),
+                Class::KillRecovery => random.u64(2..5),
+                // `services` is a campaign of its own, not one of trials.
+                _ => 1,
             };
             Fault {
                 text: format!("killed {times} times"),

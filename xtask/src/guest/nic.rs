@@ -131,6 +131,11 @@ impl Forward {
         })
     }
 
+    /// Whether it leads to that TCP port of the guest.
+    pub fn leads_to(&self, port: u16) -> bool {
+        self.protocol == "tcp" && self.guest == port
+    }
+
     /// The option of QEMU's user network. Host port 0 becomes a free one; somebody may take it until QEMU does, which then says so.
     fn option(&self) -> anyhow::Result<String> {
         let host = match self.host {

@@ -7,7 +7,7 @@
 pub mod damage;
 mod demo;
 pub mod disk_file;
-mod random;
+pub mod random;
 pub mod tree;
 
 use std::path::{Path, PathBuf};

@@ -5,6 +5,7 @@
 //! alone, and the host's terminal adds the carriage return. So the output of
 //! `--exec` is exactly what the guest's programs wrote.
 
+mod dashboard;
 mod headless;
 mod terminal;
 
@@ -86,6 +87,9 @@ pub struct RunArgs {
     /// Wait for gdb before the first instruction, and print how to attach it.
     #[arg(long)]
     gdb: bool,
+    /// An IOMMU between devices and memory: a device reaches what its driver pinned for it, and nothing else.
+    #[arg(long)]
+    iommu: bool,
     /// Further text for the kernel's command line.
     #[arg(long, value_name = "TEXT")]
     append: Option<String>,
@@ -115,7 +119,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     for disk in &disks {
         disk.check()?;
     }
-    let network = network(args)?;
+    let front = match &commands {
+        None if !args.headless => Front::Terminal,
+        _ => Front::Program,
+    };
+    let network = network(args, front)?;
     setup::ensure(&[setup::MACHINE])?;
     let build::Architecture::X86_64 = args.arch;
     let built = build::build(args.profile.profile())?;
@@ -137,10 +145,17 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut machine = Machine::new(&built.kernel, Some(archive));
     machine.cpus = args.cpus;
     machine.memory.clone_from(&args.memory);
+    machine.iommu = args.iommu;
     machine.disks = disks;
     let mut words: Vec<String> = args.append.iter().cloned().collect();
     if let Some(node) = &args.root {
         words.push(format!("root={node}"));
+    }
+    if front == Front::Terminal
+        && let Some(dashboard) = dashboard::offer(&network, &words)?
+    {
+        eprintln!("xtask: {}", dashboard.line);
+        words.push(dashboard.word);
     }
     machine.command_line = words.join(" ");
     if args.icount {
@@ -181,8 +196,17 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(outcome.status()))
 }
 
+/// Who a run is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Front {
+    /// A person at a terminal.
+    Terminal,
+    /// A script or a program.
+    Program,
+}
+
 /// QEMU's arguments for the network interfaces.
-fn network(args: &RunArgs) -> anyhow::Result<Vec<String>> {
+fn network(args: &RunArgs, front: Front) -> anyhow::Result<Vec<String>> {
     let nics = args.nics.iter().map(|text| Nic::parse(text));
     let mut nics: Vec<Nic> = nics
         .filter_map(Result::transpose)
@@ -191,7 +215,10 @@ fn network(args: &RunArgs) -> anyhow::Result<Vec<String>> {
         nics.push(Nic::new(Model::Virtio));
     }
     let forwards = args.forwards.iter().map(|text| Forward::parse(text));
-    let forwards: Vec<Forward> = forwards.collect::<Result<_, _>>()?;
+    let mut forwards: Vec<Forward> = forwards.collect::<Result<_, _>>()?;
+    if front == Front::Terminal && !nics.is_empty() {
+        dashboard::forward(&mut forwards)?;
+    }
     let network = nic::arguments(&nics, &forwards, args.capture.as_deref())?;
     if !args.headless {
         for forward in registry::forwards(&network) {

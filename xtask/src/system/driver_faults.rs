@@ -26,14 +26,24 @@ const DEVICES: [&str; 14] = [
 ];
 
 /// One that hangs, on a machine with a single CPU: everybody else goes on meanwhile, and the missed
-/// heartbeat ends it.
-const HANG: [&str; 2] = ["-device", "virtio-balloon-pci,disable-legacy=on,addr=12"];
+/// heartbeat ends it. Beside it one whose interrupt storms.
+const HANG: [&str; 6] = [
+    "-device",
+    "virtio-balloon-pci,disable-legacy=on,addr=12",
+    "-device",
+    "pcie-root-port,id=rp0,chassis=1,addr=8",
+    "-device",
+    "edu,bus=rp0",
+];
 
 const HANG_SCRIPT: &str = "\
-echo '== before'; lsdev | grep faulty
+echo '== before'; lsdev | grep 00:12.0
+drv policy /pci/01:00.0 probation-ms=100 budget=8
+drv reload /pci/01:00.0 /boot/bin/test-storm-driver
 echo '== meanwhile'; for i in 1 2 3 4 5 6 7 8 9 10; do echo $i | cat; done | wc -l
 sleep 13
-echo '== after'; lsdev | grep faulty
+echo '== after'; lsdev | grep 00:12.0
+echo '== storm'; lsdev | grep 01:00.0; drv info /pci/01:00.0
 ";
 
 fn check_hang(report: &Report) -> anyhow::Result<()> {
@@ -47,6 +57,19 @@ fn check_hang(report: &Report) -> anyhow::Result<()> {
         "no heartbeat for 10 s",
         "device reset, ",
         "quarantine released",
+    ])?;
+    let storm = report.section("storm")?;
+    ensure!(
+        storm.contains("running")
+            && storm.contains("faulty 0.2.0")
+            && storm.contains("interrupt storm"),
+        "after the storm: {storm:?}"
+    );
+    report.log_line(&[
+        "01:00.0",
+        "interrupt storm: ",
+        "interrupts masked, ",
+        "device reset, ",
     ])?;
     Ok(())
 }
@@ -64,12 +87,14 @@ echo '== why'; why /pci/02:00.0
 
 pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
     let hang = SystemTest::new("driver-hangs", HANG_SCRIPT, check_hang).devices(&HANG);
-    let faults = [1, 4].into_iter().map(|cpus| {
-        SystemTest::new(format!("driver-faults-cpus-{cpus}"), SCRIPT, check)
-            .cpus(cpus)
-            .devices(&DEVICES)
+    let faults = SystemTest::new("driver-faults", SCRIPT, check).devices(&DEVICES);
+    let contained = SystemTest::new("driver-faults-iommu-cpus-4", SCRIPT, |report| {
+        check(report)?;
+        report.log_line(&["IOMMU", "was refused to read 0x0"])?;
+        Ok(())
     });
-    Ok(faults.chain([hang]).collect())
+    let contained = contained.cpus(4).devices(&DEVICES).iommu();
+    Ok(vec![faults, contained, hang])
 }
 
 fn check(report: &Report) -> anyhow::Result<()> {

@@ -130,7 +130,6 @@ impl Trial {
         let limit = 240 + u64::from(*kills);
         Ok(SystemTest::new(name, script, check)
             .cpus(self.cpus)
-            .in_turn()
             .disks([disk])
             .time_limit(limit))
     }
@@ -182,7 +181,7 @@ impl Trial {
 }
 
 /// Compares what the kernel holds before and after.
-fn check_counts(report: &Report) -> anyhow::Result<()> {
+pub(super) fn check_counts(report: &Report) -> anyhow::Result<()> {
     let (before, after) = (
         report.section("counts before")?,
         report.section("counts after")?,

@@ -17,7 +17,7 @@ use crate::{STATUS_TIMEOUT, STATUS_USAGE};
 const LOG_TEXT: (&str, &str) = (" blocks of ", " BLOCKS OF ");
 
 /// A system that runs; ended with this.
-struct System {
+pub struct System {
     child: Child,
     pid: String,
     line: Value,
@@ -32,8 +32,13 @@ impl Drop for System {
 }
 
 impl System {
-    fn start() -> anyhow::Result<System> {
-        let mut command = xtask(&["run", "--headless", "--timeout-s", "300"])?;
+    /// Starts one, with these arguments of `run --headless`, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start(arguments: &[&str]) -> anyhow::Result<System> {
+        let mut command = xtask(&["run", "--headless"])?;
+        command.args(arguments);
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -53,7 +58,25 @@ impl System {
         Ok(system)
     }
 
-    fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+    /// The host's port that leads to that TCP port of the guest.
+    ///
+    /// # Errors
+    /// When none was forwarded.
+    pub fn port(&self, guest: u16) -> anyhow::Result<u16> {
+        let guest = guest.to_string();
+        let mut ports = self.line["ports"].as_array().into_iter().flatten();
+        let found = ports.find(|port| port["guest"] == guest.as_str());
+        let host = found.and_then(|port| port["host"].as_str());
+        let number = host.and_then(|host| host.rsplit(':').next());
+        let number = number.with_context(|| format!("no port leads to {guest}: {}", self.line))?;
+        Ok(number.parse()?)
+    }
+
+    /// One of xtask's commands for this system: the verb, then its arguments.
+    ///
+    /// # Errors
+    /// When there is no verb.
+    pub fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let (verb, rest) = arguments.split_first().context("no command")?;
         let mut all = vec![*verb, "--system", &self.pid];
         all.extend(rest);
@@ -61,7 +84,10 @@ impl System {
     }
 
     /// Runs commands and checks their status.
-    fn sh(&self, commands: &str, status: u8) -> anyhow::Result<Output> {
+    ///
+    /// # Errors
+    /// When they end otherwise.
+    pub fn sh(&self, commands: &str, status: u8) -> anyhow::Result<Output> {
         let output = self.command(&["sh", commands])?.output()?;
         ensure!(
             output.status.code() == Some(status.into()),
@@ -70,6 +96,16 @@ impl System {
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(output)
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it ended otherwise.
+    pub fn ended(&mut self) -> anyhow::Result<()> {
+        let ended = self.child.wait()?;
+        ensure!(ended.success(), "the system ended with {ended}");
+        Ok(())
     }
 
     fn log(&self) -> anyhow::Result<String> {
@@ -90,7 +126,7 @@ fn first_word(output: &[u8]) -> String {
 
 /// Everything that `sh` and `push` promise, in one system.
 pub(super) fn a_running_system() -> anyhow::Result<()> {
-    let mut system = System::start()?;
+    let mut system = System::start(&["--timeout-s", "300"])?;
 
     let output = system.sh("echo out; echo err >&2; exit 3", 3)?;
     ensure!(output.stdout == b"out\n", "{:?}", output.stdout);
@@ -151,8 +187,7 @@ pub(super) fn a_running_system() -> anyhow::Result<()> {
     push_while_a_disk_is_read(&system, &expected)?;
 
     system.sh("poweroff", 0)?;
-    let ended = system.child.wait()?;
-    ensure!(ended.success(), "the system ended with {ended}");
+    system.ended()?;
     system.sh("true", STATUS_USAGE)?;
     Ok(())
 }

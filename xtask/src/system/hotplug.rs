@@ -29,10 +29,12 @@ sums() { for i in 1 2 3 4 5; do mount disk:/virtio1 $1 && break; sleep 0.2; done
 echo '== plug'; appear virtio1; echo $?; lsdev | grep 01:00.0; sums /mnt/plug; umount /mnt/plug
 echo '== unplug'; vanish virtio1; echo $?; lsdev | grep -c 01:00.0
 echo '== again'; appear virtio1; echo $?; sums /mnt/plug
+( sleep 1000 ) < /mnt/plug/SHA256SUMS &
 ( while ( cd /mnt/plug; sha256sum -c --status SHA256SUMS 2> /dev/null ); do true; done; echo reader ended ) &
 sleep 1
 echo '== under load'; vanish virtio1; echo $?; sleep 2; lsdev | grep -c 01:00.0
-echo '== third'; appear virtio1; echo $?; lsdev | grep -c '01:00.0 running'
+umount /mnt/plug; echo umount $?; umount /mnt/plug; echo again $?; kill -9 sleep
+echo '== third'; appear virtio1; echo $?; lsdev | grep -c '01:00.0 running'; sums /mnt/plug
 echo '== root'; sha256sum -c --quiet /SHA256SUMS && echo whole
 echo '== list'; drv list
 true
@@ -65,6 +67,16 @@ fn check(report: &Report) -> anyhow::Result<()> {
         report.console.contains("reader ended"),
         "who read the disk that was taken out waits for ever"
     );
+    let under_load = lines("under load")?;
+    ensure!(
+        under_load.contains(&"umount 0") && under_load.contains(&"again 32"),
+        "what is mounted on a disk that is gone is not taken off: {under_load:?}"
+    );
+    ensure!(
+        third.contains(&"whole"),
+        "the disk that came back is not mounted again: {third:?}"
+    );
+    report.log_line(&["umount", "/mnt/plug", "the disk is gone", "lost: 1"])?;
     super::compare("root", report.section("root")?, "whole\n")?;
     report.log_line(&["01:00.0", "is plugged in"])?;
     report.log_line(&["01:00.0", "is gone"])?;

@@ -12,17 +12,17 @@ mod driver_faults;
 mod drivers;
 pub mod endurance;
 mod faults;
-mod headless;
+pub mod headless;
 mod host_side;
 mod hotplug;
 mod injected;
 mod interfaces;
 mod kernel;
-mod network;
+pub mod network;
 mod reading;
 mod reload;
 mod runtime;
-mod services;
+pub mod services;
 mod shell;
 mod truth;
 mod tutorial;
@@ -55,9 +55,11 @@ pub struct SystemTest {
     name: String,
     cpus: u32,
     processors: Processors,
+    iommu: bool,
     command_line: String,
     disks: Vec<Disk>,
     devices: Vec<String>,
+    replaced: Vec<(&'static str, &'static str)>,
     script: Option<String>,
     time_limit: Duration,
     meanwhile: Option<Work>,
@@ -97,9 +99,11 @@ impl SystemTest {
             name: name.into(),
             cpus: 1,
             processors: Processors::default(),
+            iommu: false,
             command_line: String::new(),
             disks: Vec::new(),
             devices: Vec::new(),
+            replaced: Vec::new(),
             script: Some(script.into()),
             time_limit: TIME_LIMIT,
             meanwhile: None,
@@ -139,6 +143,12 @@ impl SystemTest {
         self
     }
 
+    /// With an IOMMU.
+    pub fn iommu(mut self) -> Self {
+        self.iommu = true;
+        self
+    }
+
     pub fn disks(mut self, disks: impl IntoIterator<Item = Disk>) -> Self {
         self.disks.extend(disks);
         self
@@ -172,6 +182,12 @@ impl SystemTest {
         self
     }
 
+    /// Another program than its own for a service.
+    fn replace(mut self, name: &'static str, by: &'static str) -> Self {
+        self.replaced.push((name, by));
+        self
+    }
+
     pub fn time_limit(mut self, seconds: u64) -> Self {
         self.time_limit = Duration::from_secs(seconds);
         self
@@ -198,17 +214,19 @@ impl SystemTest {
         let archive = folder.join(format!("{}.archive", self.name));
         let extras = ArchiveExtras {
             exec: self.script.clone(),
-            bench: false,
+            replaced: self.replaced.clone(),
             without: self.without.clone(),
             files: match &self.files {
                 Some(files) => files(built)?,
                 None => Vec::new(),
             },
+            ..ArchiveExtras::default()
         };
         build::write_archive(built, &extras, &archive)?;
         let mut machine = Machine::new(&built.kernel, Some(archive.clone()));
         machine.cpus = self.cpus;
         machine.processors = self.processors;
+        machine.iommu = self.iommu;
         machine.command_line.clone_from(&self.command_line);
         machine.disks.clone_from(&self.disks);
         machine.extra.clone_from(&self.devices);
@@ -335,9 +353,11 @@ fn compare(what: &str, found: &str, expected: &str) -> anyhow::Result<()> {
             let shown =
                 |line: Option<&str>| line.map_or("its end".to_owned(), |l| format!("{l:?}"));
             bail!(
-                "{what}, line {number}: {}, expected {}",
+                "{what}, line {number} of {}: {}, expected {} of {}",
+                found.lines().count(),
                 shown(ours),
-                shown(theirs)
+                shown(theirs),
+                expected.lines().count()
             );
         }
         if ours.is_none() {

@@ -1,11 +1,15 @@
 //! The network from outside: a judge on the host (curl, and the host's own TCP) reads files from the system's web
-//! server while the driver of the network interface is killed, and compares them with what was put into the image.
+//! server while the driver of the network interface is killed, and compares them with what was put into the image; QEMU's own
+//! tools read, write and zero a disk over NBD.
 //!
 //! The guest calls the judge when it is ready: it connects to a port of the host, the judge does its work and answers with
 //! its findings, and the guest prints them.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
@@ -13,8 +17,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::{Report, SystemTest, compare};
 use crate::guest::disk::{Access, Disk};
-use crate::image;
-use crate::setup;
+use crate::{image, setup, tool};
 
 /// `PORT` is the judge's; QEMU's user network leads 10.0.2.2 to the host.
 const SCRIPT: &str = "\
@@ -23,10 +26,13 @@ echo '== ping'; ping -c 2 -i 0.1 10.0.2.2 | grep -c 'bytes from 10.0.2.2'
 echo '== refused'; wget -q http://10.0.2.15:81/; echo $?
 echo '== loopback'; wget -q -O - http://127.0.0.1/files/big.bin | sha256sum | cut -c 1-64
 grep big.bin /SHA256SUMS | cut -c 1-64
+nbd virtio1 > /dev/null &
+while ! netstat | grep -q 10809; do sleep 0.1; done
 echo '== judge'; nc 10.0.2.2 PORT
 drv policy eth0 budget=1000 pause-min-ms=1 pause-max-ms=1 > /dev/null
 ( for i in 1 2 3 4 5 6; do ps | grep virtio-net | { read pid rest; kill -9 $pid; }; sleep 0.4; done ) &
 echo '== judge during deaths'; nc 10.0.2.2 PORT
+ps | grep nbd | { read pid rest; kill -9 $pid; }
 wait
 echo '== recoveries'; ifconfig eth0 | grep -c 'replaced 0 times'
 true
@@ -37,9 +43,14 @@ const VERDICT: &str = "files as they were put there: 4\n\
                        pages for 32 clients at once: 32\n\
                        a part of a file: 100 bytes, as it should be\n\
                        garbage: refused with 400\n\
-                       without the token: 401\n";
+                       without the token: 401\n\
+                       a disk over NBD: as it should be, also what was written\n";
 
-fn curl(arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+/// What curl fetches.
+///
+/// # Errors
+/// When it fails, with what it said.
+pub fn curl(arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--fail", "--max-time", "60"]);
     let output = command.args(arguments).output().context("curl")?;
@@ -52,8 +63,46 @@ fn curl(arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// Looks at the web server at a port of the host.
-fn judge(web: u16) -> anyhow::Result<String> {
+/// Reads the disk at a port of the host, which has what is in `image`, and writes to its end.
+fn judge_disk(nbd: u16, image: &Path) -> anyhow::Result<()> {
+    let uri = format!("nbd://127.0.0.1:{nbd}");
+    let folder = tempfile::tempdir()?;
+    let part = folder.path().join("part");
+    let [input, output] = [format!("if={uri}"), format!("of={}", part.display())];
+    let raw = [
+        "dd", "-f", "raw", "-O", "raw", "bs=256k", "count=16", "skip=8",
+    ];
+    tool::read(tool::command("qemu-img").args(raw).args([input, output]))?;
+    let read = std::fs::read(&part)?;
+    let mut expected = vec![0; 4 << 20];
+    File::open(image)?.read_exact_at(&mut expected, 2 << 20)?;
+    ensure!(
+        read == expected,
+        "what NBD gave is not what is in the image"
+    );
+    let commands = [
+        "write -P 90 100M 1M",
+        "write -f -P 91 101M 64k",
+        "flush",
+        "write -z 100M 64k",
+        "discard 102M 64k",
+        "read -P 0 100M 64k",
+        "read -P 90 102464k 960k",
+        "read -P 91 101M 64k",
+    ];
+    let mut writer = tool::command("qemu-io");
+    writer.args(["-f", "raw"]);
+    for command in commands {
+        writer.args(["-c", command]);
+    }
+    let said = tool::read(writer.arg(&uri))?;
+    let said = String::from_utf8_lossy(&said);
+    ensure!(!said.contains("failed"), "qemu-io: {said}");
+    Ok(())
+}
+
+/// Looks at the web server and the disk at ports of the host.
+fn judge(web: u16, nbd: u16, image: &Path) -> anyhow::Result<String> {
     let url = format!("http://127.0.0.1:{web}");
     let mut verdict = String::new();
     let list = String::from_utf8(curl(&[&format!("{url}/files/SHA256SUMS")])?)?;
@@ -120,10 +169,17 @@ fn judge(web: u16) -> anyhow::Result<String> {
         .context("curl")?;
     let status = String::from_utf8_lossy(&refused.stdout).into_owned();
     verdict.push_str(&format!("without the token: {status}\n"));
+
+    judge_disk(nbd, image)?;
+    verdict.push_str("a disk over NBD: as it should be, also what was written\n");
     Ok(verdict)
 }
 
-fn sha256(bytes: &[u8]) -> anyhow::Result<String> {
+/// The hash of bytes, by the host's program.
+///
+/// # Errors
+/// When that fails.
+pub fn sha256(bytes: &[u8]) -> anyhow::Result<String> {
     use std::process::Stdio;
     let mut command = Command::new("sha256sum");
     let mut child = command
@@ -141,12 +197,12 @@ fn sha256(bytes: &[u8]) -> anyhow::Result<String> {
 }
 
 /// A judge that waits for calls, and its port. It is gone with this process.
-fn start_judge(web: u16) -> anyhow::Result<u16> {
+fn start_judge(web: u16, nbd: u16, image: PathBuf) -> anyhow::Result<u16> {
     let calls = TcpListener::bind("127.0.0.1:0").context("a port for the judge")?;
     let port = calls.local_addr()?.port();
     thread::spawn(move || {
         for call in calls.incoming().flatten() {
-            let verdict = judge(web).unwrap_or_else(|error| format!("{error:#}\n"));
+            let verdict = judge(web, nbd, &image).unwrap_or_else(|error| format!("{error:#}\n"));
             let mut call = call;
             // The guest that called may be gone: its test tells.
             let _ = call.write_all(verdict.as_bytes());
@@ -156,16 +212,31 @@ fn start_judge(web: u16) -> anyhow::Result<u16> {
 }
 
 pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
-    setup::ensure(&[&[setup::needed("curl", "curl")]])?;
-    // Free now; QEMU takes it a little later.
-    let web = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let judge = start_judge(web)?;
+    setup::ensure(&[&[
+        setup::needed("curl", "curl"),
+        setup::needed("qemu-img", "qemu-utils"),
+    ]])?;
+    // Free now; QEMU takes them a little later.
+    let listeners = [
+        TcpListener::bind("127.0.0.1:0")?,
+        TcpListener::bind("127.0.0.1:0")?,
+    ];
+    let [web, nbd] = &listeners;
+    let (web, nbd) = (web.local_addr()?.port(), nbd.local_addr()?.port());
+    drop(listeners);
+    let judge = start_judge(web, nbd, image::demo()?)?;
     let script = SCRIPT.replace("PORT", &judge.to_string());
-    let network = format!("user,id=net0,hostfwd=tcp:127.0.0.1:{web}-:80");
+    let network =
+        format!("user,id=net0,hostfwd=tcp:127.0.0.1:{web}-:80,hostfwd=tcp:127.0.0.1:{nbd}-:10809");
     let test = SystemTest::new("network-virtio-net", script, check)
         .cpus(2)
-        .disks([Disk::new(image::demo()?, Access::Snapshot)])
+        .command_line("root=disk:/virtio0p1")
+        .disks([
+            Disk::new(image::demo()?, Access::Snapshot),
+            Disk::new(image::demo()?, Access::Snapshot),
+        ])
         .devices(&["-netdev", &network, "-device", "virtio-net-pci,netdev=net0"])
+        .iommu()
         .time_limit(180);
     Ok(vec![test])
 }

@@ -101,13 +101,23 @@ fn check_versions(report: &Report) -> anyhow::Result<()> {
     )
 }
 
-/// Reloads the disk's driver again and again while files are read from it. `DISK` and `PROGRAM` stand for
-/// their names.
+/// Reloads the disk's driver again and again while files are read from it, then suspends it, before a read and in the
+/// middle of one. `DISK` and `PROGRAM` stand for their names.
 const UNDER_LOAD: &str = "\
 echo '== reloads'
 ( for i in 1 2 3 4; do drv reload DISK /boot/bin/PROGRAM; drv reload DISK; done ) &
 for i in 1 2 3; do sha256sum -c /SHA256SUMS | grep -v -c ': OK'; done
 wait
+echo '== suspended'
+drv suspend DISK; echo status $?; drv list | grep DISK
+( sha256sum -c /SHA256SUMS | grep -v -c ': OK' ) &
+sleep 0.5; echo resuming; drv resume DISK; echo status $?
+wait
+( for i in 1 2 3; do drv suspend DISK; sleep 0.1; drv resume DISK; done ) &
+sha256sum -c /SHA256SUMS | grep -v -c ': OK'
+wait
+drv suspend DISK; drv restart DISK; drv suspend DISK; drv stop DISK; drv start DISK
+sha256sum -c /SHA256SUMS | grep -v -c ': OK'
 echo '== list'; drv list; drv --json policy DISK
 true
 ";
@@ -119,6 +129,22 @@ fn check_under_load(report: &Report) -> anyhow::Result<()> {
         reloads.lines().partition(|line| line.contains("serves"));
     ensure!(gaps.len() == 8, "not 8 reloads: {reloads:?}");
     compare("sums", &(sums.join("\n") + "\n"), &"0\n".repeat(3))?;
+    let mut suspended: Vec<&str> = report.section("suspended")?.lines().collect();
+    ensure!(
+        suspended.len() == 7 && suspended[1].contains("suspended"),
+        "suspension: {suspended:?}"
+    );
+    // Nobody reads while it is suspended, and all of it is right afterwards.
+    let mut after = suspended.split_off(3);
+    after.sort_unstable();
+    ensure!(
+        suspended[0] == "status 0" && suspended[2] == "resuming",
+        "suspension: {suspended:?}, then {after:?}"
+    );
+    ensure!(
+        after == ["0", "0", "0", "status 0"],
+        "after the suspension: {after:?}"
+    );
     let list = report.section("list")?;
     ensure!(
         list.contains("running") && list.contains("\"deaths\":0"),
@@ -140,7 +166,8 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
         };
         let script = UNDER_LOAD.replace("DISK", name).replace("PROGRAM", program);
         let test = SystemTest::new(format!("reload-{program}-read"), script, check_under_load);
-        tests.push(test.cpus(2).disks([disk]));
+        let test = test.cpus(2).disks([disk]);
+        tests.push(if bus == Bus::Nvme { test.iommu() } else { test });
     }
     Ok(tests)
 }

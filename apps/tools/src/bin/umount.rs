@@ -11,7 +11,8 @@ unix::program!("umount", HELP, run);
 
 const HELP: &str = "\
 Usage: umount DIRECTORY...
-Unmount what is mounted on each DIRECTORY.
+Unmount what is mounted on each DIRECTORY. With open files it is busy, unless its disk
+is gone; then the number of files that were lost is told.
 ";
 
 fn run(tool: &mut Tool) -> Result<(), Stop> {
@@ -20,9 +21,16 @@ fn run(tool: &mut Tool) -> Result<(), Stop> {
         return Err(Stop::Usage(String::from("bad usage")));
     }
     for target in &operands {
-        if let Err(error) = unix::fs::unmount(target) {
-            tool.fail(format_args!("{target}: {}", tools::unmount_text(error)));
-            tool.status = 32;
+        match unix::fs::unmount(target) {
+            Ok(0) => {}
+            // It is unmounted all the same.
+            Ok(lost) => tool.warn(format_args!(
+                "{target}: the disk is gone; open files lost: {lost}"
+            )),
+            Err(error) => {
+                tool.fail(format_args!("{target}: {}", tools::unmount_text(error)));
+                tool.status = 32;
+            }
         }
     }
     Ok(())

@@ -429,7 +429,7 @@ pub fn mount(
     }
 }
 
-pub fn unmount(target: &str) -> Result<()> {
+pub fn unmount(target: &str) -> Result<u32> {
     let full = absolute(target)?;
     files()?.unmount(BytesRef(full.as_bytes())).map_err(failed)
 }

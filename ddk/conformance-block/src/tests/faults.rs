@@ -185,6 +185,30 @@ pub(super) fn reset_silent(bench: &mut Bench<'_>) -> Result<(), Problem> {
     release(bench, &client)
 }
 
+/// A suspension is noticed by nobody: what the device has is finished before, what comes meanwhile waits.
+pub(super) fn suspension(bench: &mut Bench<'_>) -> Result<(), Problem> {
+    let mut client = prepared(bench)?;
+    for _ in 0..3 {
+        start_reads(bench, &mut client)?;
+        bench.disk.suspend()?;
+        bench.disk.resume()?;
+        let before = end_reads(bench, &mut client)?;
+        bench.disk.suspend()?;
+        start_reads(bench, &mut client)?;
+        let woken = bench.disk.wait(client.session, 50)?;
+        ensure!(woken == Woken::Limit, "while it is suspended: {woken:?}");
+        bench.disk.resume()?;
+        let after = end_reads(bench, &mut client)?;
+        let all = |s: &Vec<Status>| s.iter().all(|s| *s == Status::OK);
+        ensure!(
+            before.as_ref().is_some_and(all) && after.as_ref().is_some_and(all),
+            "requests around a suspension: {before:?}, {after:?}"
+        );
+        works_again(bench, &mut client)?;
+    }
+    release(bench, &client)
+}
+
 /// A device that answers nothing: the requests end with a time-out, not before their time, and the device
 /// works again after its reset.
 pub(super) fn silent(bench: &mut Bench<'_>) -> Result<(), Problem> {

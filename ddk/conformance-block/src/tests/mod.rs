@@ -65,6 +65,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("reset-idle", WRITABLE, faults::reset_idle),
     test("reset-in-flight", WRITABLE, faults::reset_in_flight),
     test("reset-silent", CACHED, faults::reset_silent),
+    test("suspension", WRITABLE, faults::suspension),
     test("silent", &[Plain], faults::silent),
     test("lies", &[Plain], faults::lies),
     test("dead", &[Plain], faults::dead),

@@ -87,6 +87,33 @@ pub fn enumerate(config: &impl ConfigSpace, segment: u16, further_roots: &[u8]) 
     topology
 }
 
+/// The topology that an earlier bus driver found and programmed, for its successor. Drivers use the devices
+/// meanwhile, so nothing is written: each function is asked whether it is there, and left out if it is not, or is
+/// another one by now.
+pub fn take_over(config: &impl ConfigSpace, infos: Vec<PciFunctionInfo>) -> Topology {
+    let bridge_to = |bus: u8| {
+        let leads = |info: &&PciFunctionInfo| info.buses.is_some_and(|(first, _)| first == bus);
+        infos.iter().find(leads).map(|info| info.address)
+    };
+    let is_there = |info: &PciFunctionInfo| {
+        config.read16(info.address, register::VENDOR) == info.vendor
+            && config.read16(info.address, register::DEVICE) == info.device
+    };
+    let mut functions: Vec<Function> = infos
+        .iter()
+        .filter(|info| is_there(info))
+        .map(|info| Function {
+            bridge: bridge_to(info.address.bus).filter(|bridge| *bridge != info.address),
+            info: info.clone(),
+        })
+        .collect();
+    functions.sort_by_key(|f| f.info.address);
+    Topology {
+        functions,
+        problems: Vec::new(),
+    }
+}
+
 /// Adds the functions of a device that was plugged in behind a bridge; gives their addresses. A bridge among
 /// them has no bus number and nothing behind it is found.
 pub fn add_bus(

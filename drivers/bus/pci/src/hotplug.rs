@@ -123,9 +123,13 @@ impl Slot {
         config.write16(self.port, self.at.saturating_add(register), value);
     }
 
-    /// Forgets what happened so far and lets the slot interrupt: at its button and at changes of presence.
-    pub fn arm(&self, config: &impl ConfigSpace) {
+    /// Forgets what happened so far.
+    pub fn forget(&self, config: &impl ConfigSpace) {
         self.write(config, SLOT_STATUS, EVENTS);
+    }
+
+    /// Lets the slot interrupt: at its button and at changes of presence.
+    pub fn arm(&self, config: &impl ConfigSpace) {
         let held = self.read(config, SLOT_CONTROL) & !COMMAND_ENABLE;
         let wanted = BUTTON_ENABLE | PRESENCE_ENABLE | INTERRUPT_ENABLE;
         self.write(config, SLOT_CONTROL, held | wanted);
@@ -161,6 +165,11 @@ impl Slot {
             Power::Off => held | POWER_INDICATOR,
         };
         self.write(config, SLOT_CONTROL, value);
+    }
+
+    /// Whether its power controller keeps it off.
+    pub fn is_off(&self, config: &impl ConfigSpace) -> bool {
+        self.has_power.is_some() && self.read(config, SLOT_CONTROL) & POWER_OFF != 0
     }
 
     /// Closes the windows of the port, so that the next device gets ones of its own size.

@@ -16,7 +16,7 @@ use rt::ipc::{CallError, Server};
 use rt::{AsHandle, Channel, Error, Packet, Port, Signals, Watch};
 
 use crate::access::Access;
-use crate::slots::Slots;
+use crate::slots::{Slots, Start};
 
 const KEY_BUS: u64 = 1;
 pub(crate) const KEY_SLOTS: u64 = 2;
@@ -57,6 +57,8 @@ impl Bus {
         topology: Topology,
         apertures: Vec<Aperture>,
         channel: Channel,
+        events: Option<Channel>,
+        start: Start,
     ) -> Result<Bus, String> {
         let text = |e: Error| format!("port: {e}");
         let port = Port::create().map_err(text)?;
@@ -64,7 +66,7 @@ impl Bus {
         channel
             .wait_async(&port, KEY_BUS, signals, Watch::Persistent)
             .map_err(text)?;
-        let slots = Slots::new(&access, &topology, &port);
+        let slots = Slots::new(&access, &topology, &port, start);
         Ok(Bus {
             access,
             topology,
@@ -72,10 +74,18 @@ impl Bus {
             slots,
             server: PciBusServer::new(channel),
             port,
-            events: None,
+            events: events.map(PciBusEventsClient::new),
             attached: BTreeMap::new(),
             next_key: KEY_DEVICES,
         })
+    }
+
+    /// For the successor of one that died: tells of functions that went meanwhile, and of what slots have to tell.
+    pub fn catch_up(&mut self, gone: &[PciAddress]) {
+        for address in gone {
+            self.tell(|events| events.removed(*address));
+        }
+        self.look_at_slots();
     }
 
     /// Serves until devmgr is gone.
@@ -128,10 +138,6 @@ impl Bus {
                     let all = self.topology.functions.iter().skip(from).take(PAGE);
                     let page: Vec<PciFunctionInfo> = all.map(|f| f.info.clone()).collect();
                     reply.ok(&page)
-                }
-                PciBusRequest::Listen { events, reply } => {
-                    self.events = Some(PciBusEventsClient::new(events));
-                    reply.ok()
                 }
                 PciBusRequest::Attach {
                     ticket,

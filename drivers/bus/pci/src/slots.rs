@@ -31,6 +31,15 @@ struct Held {
     released: BTreeSet<PciAddress>,
 }
 
+/// How a bus driver begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// With an enumeration.
+    First,
+    /// With what one that died knew: slots may have something to tell that nobody heard.
+    Successor,
+}
+
 /// The slots of a bus.
 pub struct Slots {
     held: Vec<Held>,
@@ -40,7 +49,7 @@ pub struct Slots {
 
 impl Slots {
     /// Finds and arms them.
-    pub fn new(access: &Access, topology: &Topology, port: &Port) -> Slots {
+    pub fn new(access: &Access, topology: &Topology, port: &Port, start: Start) -> Slots {
         let slots = hotplug::slots(access, topology);
         let interrupt = startup::take::<Interrupt>("irq0").filter(|_| !slots.is_empty());
         let interrupt = interrupt.filter(|interrupt| {
@@ -54,9 +63,15 @@ impl Slots {
             let mut below = topology.functions.iter();
             let occupied = if below.any(|f| f.bridge == Some(slot.port)) {
                 Occupied::Yes
+            } else if start == Start::Successor && slot.is_off(access) {
+                // To be taken out, or empty: a look tells.
+                Occupied::Off
             } else {
                 Occupied::No
             };
+            if start == Start::First {
+                slot.forget(access);
+            }
             slot.arm(access);
             Held {
                 slot,
@@ -94,6 +109,8 @@ fn bind(
         address: info.address,
         data: info.data,
     };
+    // From the port of a bus driver that died, if there was one.
+    interrupt.unbind().map_err(text)?;
     interrupt
         .bind(port, KEY_SLOTS, AckMode::OnDequeue)
         .map_err(text)?;

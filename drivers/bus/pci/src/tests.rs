@@ -7,7 +7,7 @@ use proto::bus::{
 
 use crate::assign::assign;
 use crate::config::{ConfigSpace, DeviceMemory, Width, command, id, register};
-use crate::enumerate::{self, FUNCTIONS_MAX, enumerate};
+use crate::enumerate::{self, FUNCTIONS_MAX, enumerate, take_over};
 use crate::fake::{FakeFunction, Machine, at, start};
 use crate::{fence, filter, hotplug, message, msi, msix};
 
@@ -139,6 +139,34 @@ fn numbers_bridges_that_the_firmware_left_alone() {
     taken.sort_unstable();
     assert_eq!(taken.len(), 4);
     assert!(taken.windows(2).all(|w| w[0].1 <= w[1].0));
+}
+
+#[test]
+fn a_successor_takes_over_and_writes_nothing() {
+    let machine = Machine::with([
+        (at(0, 0, 0), FakeFunction::device(0x8086, 0x29c0, [6, 0, 0])),
+        (at(0, 1, 0), FakeFunction::bridge(1, 2)),
+        (at(1, 0, 0), FakeFunction::bridge(2, 2)),
+        (at(2, 3, 0), FakeFunction::virtio(0xfeb0_0000, 0xfe00_0000)),
+        (at(0, 4, 0), FakeFunction::virtio(0xfeb1_0000, 0xfe10_0000)),
+    ]);
+    let mut topology = enumerate(&machine, 0, &[]);
+    assign(
+        &machine,
+        &mut topology,
+        &[aperture(0xfe00_0000, 0x100_0000)],
+    );
+    let infos = || topology.functions.iter().map(|f| f.info.clone()).collect();
+    machine.trace.borrow_mut().clear();
+    assert_eq!(take_over(&machine, infos()).functions, topology.functions);
+    assert!(machine.trace.borrow().is_empty());
+    // One was taken out, and another card is in the place of a second one.
+    machine.functions.borrow_mut().remove(&at(2, 3, 0));
+    let other = FakeFunction::device(7, 8, [2, 0, 0]);
+    machine.functions.borrow_mut().insert(at(0, 4, 0), other);
+    let left = take_over(&machine, infos()).functions;
+    let left: Vec<_> = left.iter().map(|f| f.info.address).collect();
+    assert_eq!(left, [at(0, 0, 0), at(0, 1, 0), at(1, 0, 0)]);
 }
 
 #[test]
@@ -582,7 +610,9 @@ fn what_a_slot_tells() {
     slot.arm(&machine);
     slot.set_power(&machine, Power::Off);
     assert_eq!(machine.read16(at(0, 1, 0), 0x50 + 0x18), 0x0729);
+    assert!(slot.is_off(&machine));
     slot.set_power(&machine, Power::On);
+    assert!(!slot.is_off(&machine));
     assert_eq!(machine.read16(at(0, 1, 0), 0x50 + 0x18), 0x0129);
 }
 

@@ -285,8 +285,21 @@ impl Driver for Nvme {
         Ok(driver)
     }
 
+    async fn suspend(&mut self) -> Result<(), DriverError> {
+        self.quiesce().await?;
+        self.controller.disable().await?;
+        self.cx.pci().disable()
+    }
+
+    async fn resume(&mut self) -> Result<(), DriverError> {
+        self.cx.pci().enable()
+    }
+
     async fn stop(mut self, _: StopReason) {
-        if let Err(error) = self.quiesce().await {
+        // One that is suspended is quiet already.
+        if self.controller.state() != State::Disabled
+            && let Err(error) = self.quiesce().await
+        {
             warn!(self.cx, "while stopping: {error}");
         }
         if let Err(error) = self.controller.disable().await {

@@ -161,6 +161,15 @@ impl Driver for VirtioBlk {
         Ok(driver)
     }
 
+    async fn suspend(&mut self) -> Result<(), DriverError> {
+        self.transport.reset().await?;
+        self.cx.pci().disable()
+    }
+
+    async fn resume(&mut self) -> Result<(), DriverError> {
+        self.cx.pci().enable()
+    }
+
     async fn stop(self, _: StopReason) {
         if let Err(error) = self.transport.reset().await {
             warn!(self.cx, "while stopping: {error}");

@@ -1,5 +1,5 @@
-//! Finds the ACPI tables and reads the few that the kernel needs: MADT, HPET and
-//! FADT. Everything else is for user space. Pure: memory is a function.
+//! Finds the ACPI tables and reads the few that the kernel needs: MADT, HPET, FADT
+//! and DMAR. Everything else is for user space. Pure: memory is a function.
 //!
 //! Sections are of the ACPI specification, version 6.5.
 
@@ -225,6 +225,56 @@ pub fn fadt(table: &[u8]) -> Fadt {
     }
 }
 
+/// What the DMAR table tells of DMA remapping (Intel Virtualization Technology for Directed I/O 4.1, chapter 8).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DmarEntry {
+    /// A remapping unit of a PCI segment (8.3).
+    Unit { segment: u16, address: u64 },
+    /// Memory that firmware uses with a device of segment 0: requester ID, first and last byte (8.4).
+    Reserved { device: u16, range: (u64, u64) },
+}
+
+/// Calls `f` with the DMAR's entries; stops at the first malformed one. Reservations for devices behind bridges are left
+/// out: their bus is known only to who has configured the bridge.
+pub fn for_each_dmar_entry(table: &[u8], mut f: impl FnMut(DmarEntry)) {
+    let mut rest = table.get(48..).unwrap_or(&[]);
+    while rest.len() >= 4 {
+        let len = usize::from(word16(rest, 2));
+        let Some(entry) = rest.get(..len).filter(|_| len >= 4) else {
+            return;
+        };
+        rest = rest.get(len..).unwrap_or(&[]);
+        match (word16(entry, 0), len) {
+            (0, 16..) => f(DmarEntry::Unit {
+                segment: word16(entry, 6),
+                address: word64(entry, 8),
+            }),
+            (1, 24..) if word16(entry, 6) == 0 => {
+                let range = (word64(entry, 8), word64(entry, 16));
+                for device in direct_devices(entry.get(24..).unwrap_or(&[])) {
+                    f(DmarEntry::Reserved { device, range });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Requester IDs of the endpoints in a device scope whose path is a single step (8.3.1).
+fn direct_devices(mut scope: &[u8]) -> impl Iterator<Item = u16> + '_ {
+    core::iter::from_fn(move || {
+        loop {
+            let len = usize::from(*scope.get(1)?);
+            let entry = scope.get(..len).filter(|_| len >= 6)?;
+            scope = scope.get(len..)?;
+            if let [1, 8, _, _, _, bus, device, function] = *entry {
+                let low = device & 0x1f;
+                return Some(u16::from(bus) << 8 | u16::from(low << 3 | function & 7));
+            }
+        }
+    })
+}
+
 fn sum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
@@ -318,6 +368,43 @@ mod tests {
         seal(&mut memory, root, 20, 8);
         seal(&mut memory, root, 36, 32);
         memory
+    }
+
+    #[test]
+    fn remapping_units_and_reservations_are_read() {
+        let mut dmar = vec![0; 48];
+        dmar.extend([0, 0, 24, 0, 1, 0, 0, 0, 0, 0, 0xd9, 0xfe, 0, 0, 0, 0]);
+        // A scope of the unit, which is not looked at.
+        dmar.extend([3, 8, 0, 0, 0, 0, 2, 0]);
+        // Of a kind to come.
+        dmar.extend([9, 0, 8, 0, 1, 2, 3, 4]);
+        let mut reserved = vec![1, 0, 42, 0, 0, 0, 0, 0];
+        reserved.extend(0x8000_0000u64.to_le_bytes());
+        reserved.extend(0x8000_ffffu64.to_le_bytes());
+        reserved.extend([1, 8, 0, 0, 0, 0, 0x1d, 2]);
+        // Behind a bridge.
+        reserved.extend([1, 10, 0, 0, 0, 0, 0x1c, 0, 0, 0]);
+        dmar.extend(reserved);
+        let read = |table: &[u8]| {
+            let mut seen = Vec::new();
+            for_each_dmar_entry(table, |entry| seen.push(entry));
+            seen
+        };
+        let unit = DmarEntry::Unit {
+            segment: 0,
+            address: 0xfed9_0000,
+        };
+        let reservation = DmarEntry::Reserved {
+            device: 0x1d << 3 | 2,
+            range: (0x8000_0000, 0x8000_ffff),
+        };
+        assert_eq!(read(&dmar), [unit, reservation]);
+        // An entry that ends beyond the table, or has no length, ends the list.
+        assert_eq!(read(&dmar[..dmar.len() - 1]), [unit]);
+        assert_eq!(read(&[&[0; 48][..], &[0; 16]].concat()), []);
+        for len in 0..dmar.len() {
+            read(&dmar[..len]);
+        }
     }
 
     fn tables(memory: &[u8], hint: u64) -> Vec<[u8; 4]> {

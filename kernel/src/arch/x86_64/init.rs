@@ -9,7 +9,7 @@ use super::acpi::{self, Fadt, MadtEntry};
 use super::boot::{Log, boot_info, physical_memory};
 use super::features::cpu_features;
 use super::port::out8;
-use super::{apic, cpu, io_apic, smp, time};
+use super::{apic, cpu, io_apic, smp, time, vtd};
 
 /// Where the local APIC is if no MADT says otherwise.
 const LOCAL_APIC: u64 = 0xfee0_0000;
@@ -29,10 +29,11 @@ fn for_each_table(f: impl FnMut(acpi::Table<'static>)) {
 
 /// Takes over interrupt controllers and clock, and gives the boot processor its
 /// stacks. Panics if memory runs out: there is no system without.
-pub fn init(_info: &'static BootInfo) {
+pub fn init(info: &'static BootInfo) {
     let mut local_apic = LOCAL_APIC;
     let mut hpet = None;
     let mut fadt = Fadt::default();
+    let mut dmar: &[u8] = &[];
     for_each_table(|table| match &table.signature {
         b"APIC" => {
             for entry in acpi::madt_entries(table.bytes) {
@@ -50,6 +51,7 @@ pub fn init(_info: &'static BootInfo) {
             }
         }
         b"HPET" => hpet = acpi::hpet_address(table.bytes),
+        b"DMAR" => dmar = table.bytes,
         b"FACP" => fadt = acpi::fadt(table.bytes),
         _ => {}
     });
@@ -78,6 +80,10 @@ pub fn init(_info: &'static BootInfo) {
         calibration.apic_timer_hz,
         calibration.reference
     );
+    let is_off = |word| word == "iommu=off";
+    if !info.command_line.split_whitespace().any(is_off) {
+        vtd::init(dmar);
+    }
 }
 
 /// What protects and speeds up the kernel on this processor.

@@ -50,6 +50,8 @@ mod tlb;
 mod trap;
 #[cfg(target_os = "none")]
 mod vectors;
+#[cfg(target_os = "none")]
+mod vtd;
 
 #[cfg(target_os = "none")]
 mod interface {
@@ -69,6 +71,7 @@ mod interface {
     pub use super::tlb::{flush_all, flush_page, poll_shootdown, shootdown};
     pub use super::trap::{enter_first, stop_other_cpus};
     pub use super::vectors::{msi_allocate, msi_free};
+    pub use super::vtd::{IoError, IoSpace};
 }
 #[cfg(target_os = "none")]
 pub use interface::*;

@@ -238,6 +238,22 @@ impl PageTable {
         self.generation += 1;
     }
 
+    /// Pages of a range that are mapped.
+    pub fn count_pages(&self, va: usize, len: usize) -> usize {
+        let start = va.min(USER_MAX);
+        let end = va.saturating_add(len).min(USER_MAX);
+        let leaves = self.leaves.iter().filter(|leaf| leaf.base < end);
+        leaves
+            .map(|leaf| {
+                let (from, to) = (leaf.base.max(start), (leaf.base + LEAF_SPAN).min(end));
+                (from..to)
+                    .step_by(PAGE_SIZE)
+                    .filter(|page| read(leaf.table, index(*page, 1)) & PRESENT != 0)
+                    .count()
+            })
+            .sum()
+    }
+
     /// The frame and rights of the page that contains `va`.
     #[inline]
     pub fn query(&self, va: usize) -> Option<(u64, MapFlags)> {

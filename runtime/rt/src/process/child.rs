@@ -72,10 +72,6 @@ impl fmt::Display for Exited {
 }
 
 impl Child {
-    pub(crate) fn new(process: Process) -> Child {
-        Child { process }
-    }
-
     /// A process that was started before, by whoever this handle comes from.
     pub fn from_process(process: Process) -> Child {
         Child { process }

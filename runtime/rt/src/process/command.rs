@@ -201,7 +201,12 @@ impl<'a> Command<'a> {
     }
 
     /// Starts it.
-    pub fn spawn(mut self) -> Result<Child, SpawnError> {
+    pub fn spawn(self) -> Result<Child, SpawnError> {
+        self.prepare()?.start()
+    }
+
+    /// Makes the process, whose first thread does not run yet.
+    pub fn prepare(mut self) -> Result<Prepared, SpawnError> {
         let image = read_image(self.program)?;
         if !self.env_set {
             self.startup.env = startup::env_all().to_vec();
@@ -230,10 +235,7 @@ impl<'a> Command<'a> {
             priority: self.priority,
             affinity: self.affinity,
         };
-        process
-            .start_thread(start)
-            .map_err(|e| SpawnError::Kernel("start a thread", e))?;
-        Ok(Child::new(process))
+        Ok(Prepared { process, start })
     }
 
     /// Adds the standard streams' handles and kinds.
@@ -263,6 +265,28 @@ impl<'a> Command<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// A process that is all there and does not run yet.
+#[derive(Debug)]
+pub struct Prepared {
+    process: Process,
+    start: ThreadStart<'static>,
+}
+
+impl Prepared {
+    /// The process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Starts its first thread.
+    pub fn start(self) -> Result<Child, SpawnError> {
+        self.process
+            .start_thread(self.start)
+            .map_err(|e| SpawnError::Kernel("start a thread", e))?;
+        Ok(Child::from_process(self.process))
     }
 }
 

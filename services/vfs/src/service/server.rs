@@ -301,8 +301,15 @@ impl Vfs {
         Ok(())
     }
 
-    async fn unmount(&self, target: &[u8]) -> Result<(), FsError> {
-        let (_, canonical) = self.stat(target, LastLink::Follow).await?;
+    /// Gives the number of open files that were lost with a disk that is gone; otherwise a volume with open files is busy.
+    async fn unmount(&self, target: &[u8]) -> Result<u32, FsError> {
+        // By its name first: what is mounted there may not answer any more.
+        let named: Vec<Vec<u8>> = parse(target)?.0.into();
+        let canonical = if self.mounts.borrow().at(&named).is_some() {
+            named
+        } else {
+            self.stat(target, LastLink::Follow).await?.1
+        };
         let (number, service) = {
             let mounts = self.mounts.borrow();
             let mount = mounts.at(&canonical).ok_or(FsError::InvalidArgument)?;
@@ -311,16 +318,22 @@ impl Vfs {
             }
             (mount.number, mount.volume.clone())
         };
+        let gone = self.starter.disk_is_gone(&service).await;
         // A service that is gone has no open files.
-        match service.ask(async |volume| volume.open_files().await).await {
-            Ok(0) | Err(_) => {
-                self.mounts.borrow_mut().remove(number);
-                self.forget(number);
-                service.end();
-                Ok(())
+        let open = match service.present() {
+            None if gone => 0,
+            _ => {
+                let open = service.ask(async |volume| volume.open_files().await);
+                open.await.unwrap_or(0)
             }
-            Ok(_) => Err(FsError::Busy),
+        };
+        if open > 0 && !gone {
+            return Err(FsError::Busy);
         }
+        self.mounts.borrow_mut().remove(number);
+        self.forget(number);
+        service.end();
+        Ok(open)
     }
 
     fn mount_infos(&self) -> Vec<MountInfo> {

@@ -17,7 +17,7 @@ use core::{
 
 use executor::{Caller, Executor, Notify};
 use ipc::{CallError, Channel, Handle, Refusal, sys::AsHandle};
-use proto::devmgr::EndpointNameAsyncClient;
+use proto::devmgr::{DevError, EndpointNameAsyncClient};
 use proto::fs::{FsError, MountError, VolumeAsyncClient, VolumeInfo, WalkStop};
 use rt::process::Child;
 
@@ -25,6 +25,8 @@ use rt::process::Child;
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 /// A driver that died is waited for so long.
 const DISK_TIMEOUT: Duration = Duration::from_secs(60);
+/// A disk whose driver is on its way is there; who asks is not kept waiting.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Successors that one request is given to.
 const ATTEMPTS_MAX: u32 = 16;
 
@@ -339,6 +341,22 @@ impl Starter {
                 self.spawn(program, &disk, service.number).await
             }
         }
+    }
+
+    /// Whether a volume's disk was taken out, or its driver given up: nobody can use its files any more.
+    pub async fn disk_is_gone(&self, service: &Service) -> bool {
+        let Origin::Program { disk_name, .. } = &service.origin else {
+            return false;
+        };
+        let Ok(Ok(caller)) = disk_name.duplicate().map(|own| self.executor.caller(own)) else {
+            return false;
+        };
+        let names = EndpointNameAsyncClient::with_timeout(caller, LOOK_TIMEOUT);
+        let found = names.reopen(0u32).await;
+        matches!(
+            found,
+            Err(CallError::Remote(DevError::NotFound | DevError::NotRunning))
+        )
     }
 
     /// Starts a service on a disk; it ends when its channel is closed.

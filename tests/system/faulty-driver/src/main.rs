@@ -4,7 +4,7 @@
 //! | device | what happens |
 //! |---|---|
 //! | `pci-testdev` | serves until somebody kills it |
-//! | `edu` | panics in service |
+//! | `edu` | has the device read memory that it did not pin, and panics in service |
 //! | `bochs-display` | says that it cannot serve, and exits |
 //! | `virtio-balloon-pci` | serves, and then never lets go of its CPU again |
 #![no_std]
@@ -14,11 +14,13 @@
 extern crate alloc;
 
 use alloc::string::ToString;
+use core::sync::atomic::Ordering::Relaxed;
+use core::time::Duration;
 
 use ddk::manifest::{Class, Manifest, RestartPolicy, dma, memory_bars, pci_device};
 use proto::bus::PciDeviceClient;
 use proto::devmgr::DriverHostClient;
-use rt::{Channel, Deadline, DmaDomain, PinAccess, Vmo, startup, time};
+use rt::{Channel, Deadline, DmaDomain, MapAccess, Mapping, PinAccess, Vmo, startup, time};
 
 struct Faulty;
 
@@ -46,6 +48,25 @@ impl ddk::Described for Faulty {
 }
 
 ddk_backend_os::driver_program!(Faulty, run);
+
+/// Has the device read the first page of the memory, which nobody pins. Without an IOMMU it does.
+///
+/// Registers as in QEMU's `docs/specs/edu.rst`.
+fn reads_what_is_not_pinned() -> rt::Result<()> {
+    let Some(bar) = startup::take::<Vmo>("bar0") else {
+        return Err(rt::Error::NotFound);
+    };
+    let registers = Mapping::map(&bar, 0, 4096, MapAccess::ReadWrite)?;
+    let (source, destination, count, command) = (0x80, 0x88, 0x90, 0x98);
+    registers.atomic_u32(source)?.store(0, Relaxed);
+    registers.atomic_u32(destination)?.store(0x4_0000, Relaxed);
+    registers.atomic_u32(count)?.store(64, Relaxed);
+    registers.atomic_u32(command)?.store(1, Relaxed);
+    while registers.atomic_u32(command)?.load(Relaxed) & 1 != 0 {
+        time::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
 
 /// Ends up in the backtrace, by name.
 #[inline(never)]
@@ -91,6 +112,11 @@ fn run(_manifest: &Manifest) -> i32 {
         BALLOON => loop {
             core::hint::spin_loop();
         },
-        other => lose_its_head(u32::from(other)),
+        other => {
+            if let Err(error) = reads_what_is_not_pinned() {
+                rt::error!("the device's registers: {error}");
+            }
+            lose_its_head(u32::from(other))
+        }
     }
 }

@@ -1,0 +1,283 @@
+//! `cargo xtask judge net`: clients that nobody here wrote use the network's services while the driver of the network
+//! interface is killed over and over, and a decoder looks at every frame afterwards.
+//!
+//! It takes minutes and gigabytes, so it is no level of `cargo xtask test`; the system tests have a short share. A judge whose program
+//! cannot be had is "not run", with the reason.
+
+mod capture;
+mod clients;
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, ExitCode, Stdio};
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+
+use crate::system::headless::System;
+use crate::{build, image, setup};
+
+/// Length of the disk that is exported.
+const SCRATCH_BYTES: u64 = 128 << 20;
+/// Ports of the guest: web server, NBD, iperf3.
+const PORTS: [u16; 3] = [80, 10_809, 5_201];
+
+/// What is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Subject {
+    /// The network: stack, interfaces' drivers, web server, iperf3, NBD.
+    Net,
+}
+
+/// What `cargo xtask judge` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct JudgeArgs {
+    /// What is judged.
+    #[arg(value_enum)]
+    subject: Subject,
+    /// The interface's model; may be given several times. Without it, all.
+    #[arg(long = "nic", value_name = "virtio|e1000|e1000e")]
+    nics: Vec<String>,
+    /// Time of each load that has no end of its own.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    seconds: u32,
+    /// MiB that are fetched from the web server.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    mib: u64,
+    /// Seconds between deaths of the driver; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    kill_every: u32,
+    /// Only judges whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// The verdicts as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of a judge.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Outcome {
+    /// It found nothing wrong.
+    Passed,
+    /// It did.
+    Failed,
+    /// It could not judge.
+    NotRun,
+}
+
+/// What a judge says of an interface.
+#[derive(Clone, Debug, Serialize)]
+struct Verdict {
+    nic: String,
+    judge: &'static str,
+    outcome: Outcome,
+    /// What it saw, or why it failed or did not run.
+    seen: String,
+}
+
+/// What judges work with.
+struct Court<'a> {
+    folder: &'a Path,
+    web: u16,
+    nbd: u16,
+    iperf: u16,
+    seconds: u32,
+    bytes: u64,
+}
+
+/// A program that runs in the guest as long as this.
+struct Running(Child);
+
+impl Running {
+    fn start(system: &System, commands: &str) -> anyhow::Result<Running> {
+        let mut command = system.command(&["sh", commands])?;
+        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Running(quiet.spawn().context("a program in the guest")?))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `cargo xtask judge`.
+///
+/// # Errors
+/// When a system cannot be started; what judges find is counted instead.
+pub fn run(args: &JudgeArgs) -> anyhow::Result<ExitCode> {
+    let Subject::Net = args.subject;
+    let all = ["virtio", "e1000", "e1000e"].map(str::to_owned);
+    let nics = if args.nics.is_empty() {
+        &all[..]
+    } else {
+        &args.nics[..]
+    };
+    let mut verdicts = Vec::new();
+    for nic in nics {
+        judge_interface(args, nic, &mut |verdict: Verdict| {
+            if !args.json {
+                println!("{}", line(&verdict));
+            }
+            verdicts.push(verdict);
+        })?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&verdicts)?);
+    }
+    let failed = verdicts
+        .iter()
+        .any(|verdict| matches!(verdict.outcome, Outcome::Failed));
+    let passed = verdicts
+        .iter()
+        .any(|verdict| matches!(verdict.outcome, Outcome::Passed));
+    Ok(if passed && !failed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn line(verdict: &Verdict) -> String {
+    let outcome = match verdict.outcome {
+        Outcome::Passed => "ok",
+        Outcome::Failed => "FAILED",
+        Outcome::NotRun => "not run",
+    };
+    let Verdict {
+        nic, judge, seen, ..
+    } = verdict;
+    format!("{outcome:<8}{nic:<8}{judge:<16}{seen}")
+}
+
+fn judge_interface(
+    args: &JudgeArgs,
+    nic: &str,
+    tell: &mut dyn FnMut(Verdict),
+) -> anyhow::Result<()> {
+    let folder = tempfile::Builder::new()
+        .prefix("judge-")
+        .tempdir_in(build::target_folder("judge")?)?;
+    let demo = folder.path().join("demo.img");
+    std::fs::copy(image::demo()?, &demo).context("a copy of the demo image")?;
+    let scratch = folder.path().join("scratch.img");
+    File::create(&scratch)?.set_len(SCRATCH_BYTES)?;
+    let capture = folder.path().join("frames.pcap");
+    let forwards = PORTS.map(|port| format!("0:{port}"));
+    let paths = [&demo, &scratch, &capture].map(|path| path.display().to_string());
+    let [demo, scratch, pcap] = &paths;
+    let mut arguments = vec!["--cpus", "2", "--nic", nic, "--capture", pcap];
+    for disk in [demo, scratch] {
+        arguments.extend(["--disk", disk]);
+    }
+    for forward in &forwards {
+        arguments.extend(["--forward", forward]);
+    }
+    let mut system = System::start(&arguments)?;
+    let [web, nbd, iperf] = PORTS.map(|port| system.port(port));
+    let court = Court {
+        folder: folder.path(),
+        web: web?,
+        nbd: nbd?,
+        iperf: iperf?,
+        seconds: args.seconds,
+        bytes: args.mib << 20,
+    };
+    // The boot has found the interface, not yet an address.
+    system.sh("ip wait 30 >/dev/null", 0)?;
+    let _exporter = Running::start(&system, "nbd virtio1")?;
+    let _meter = Running::start(&system, "iperf3 -s")?;
+    let before = memory(&system)?;
+    let killer = (args.kill_every > 0)
+        .then(|| Running::start(&system, &killer(nic, args.kill_every)))
+        .transpose()?;
+    let wanted = |name: &str| args.only.as_ref().is_none_or(|part| name.contains(part));
+    let mut say = |judge, outcome, seen| {
+        tell(Verdict {
+            nic: nic.to_owned(),
+            judge,
+            outcome,
+            seen,
+        });
+    };
+    for judge in clients::ALL.iter().filter(|judge| wanted(judge.name)) {
+        let (outcome, seen) = hear(judge.needs, || (judge.judge)(&court));
+        say(judge.name, outcome, seen);
+    }
+    drop(killer);
+    let deaths = deaths(&system)?;
+    let after = memory(&system)?;
+    let (outcome, seen) = hear(&[], || {
+        ensure!(
+            args.kill_every == 0 || deaths > 0,
+            "the driver was never killed"
+        );
+        Ok(format!(
+            "driver replaced {deaths} times; memory {} MiB before, {} MiB after",
+            before >> 20,
+            after >> 20
+        ))
+    });
+    say("deaths", outcome, seen);
+    system.sh("poweroff", 0)?;
+    system.ended()?;
+    if wanted("tshark") {
+        let (outcome, seen) = hear(capture::NEEDS, || capture::judge(&capture, deaths));
+        say("tshark", outcome, seen);
+    }
+    Ok(())
+}
+
+/// Hears a judge, if its programs can be had.
+fn hear(
+    needs: &[setup::Needed],
+    judge: impl FnOnce() -> anyhow::Result<String>,
+) -> (Outcome, String) {
+    if let Err(error) = setup::ensure(&[needs]) {
+        return (Outcome::NotRun, format!("{error:#}"));
+    }
+    match judge() {
+        Ok(seen) => (Outcome::Passed, seen),
+        Err(error) => (Outcome::Failed, format!("{error:#}")),
+    }
+}
+
+/// Commands of the guest that kill the interface's driver over and over.
+fn killer(nic: &str, every_s: u32) -> String {
+    let driver = match nic {
+        "virtio" => "virtio-net",
+        _ => "e1000",
+    };
+    format!(
+        "drv policy eth0 budget=100000 pause-min-ms=1 pause-max-ms=1; \
+         while sleep {every_s}; do ps | grep {driver} | {{ read pid rest; kill -9 $pid; }}; done"
+    )
+}
+
+fn output(system: &System, commands: &str) -> anyhow::Result<String> {
+    Ok(String::from_utf8(system.sh(commands, 0)?.stdout)?)
+}
+
+/// Bytes that the system uses.
+fn memory(system: &System) -> anyhow::Result<u64> {
+    let text = output(system, "kernstat | grep used-bytes")?;
+    let number = text.split_whitespace().nth(1);
+    Ok(number
+        .with_context(|| format!("no bytes in {text:?}"))?
+        .parse()?)
+}
+
+/// How often the interface's driver was replaced.
+fn deaths(system: &System) -> anyhow::Result<u64> {
+    let text = output(system, "ifconfig eth0")?;
+    let number = text.split("replaced ").nth(1);
+    let number = number.and_then(|rest| rest.split_whitespace().next());
+    Ok(number
+        .with_context(|| format!("no deaths in {text:?}"))?
+        .parse()?)
+}
