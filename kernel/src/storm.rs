@@ -57,8 +57,8 @@ mod tests {
 
     #[test]
     fn one_that_is_served_is_none_however_fast() {
-        assert!(!storms(100 * FIRES, 10, 1));
-        assert!(!storms(100 * FIRES, 10, FIRES - 1));
+        assert!(!storms(3 * FIRES, 10, 1));
+        assert!(!storms(3 * FIRES, 10, FIRES - 1));
     }
 
     #[test]
