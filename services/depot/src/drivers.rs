@@ -1,7 +1,7 @@
 //! Drivers in a folder of the root file system: one that fits a device without a driver is handed to the device manager, which
 //! never waits for a file.
 //!
-//! A file is offered once: who unloads a driver by hand does not get it back unasked.
+//! A file is offered once: who unloads a driver by hand does not get it back unasked, whichever process died since.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -14,6 +14,7 @@ use devmgr::program;
 use proto::bus::PciFunctionInfo;
 use proto::devmgr::{DeviceTreeClient, DriverAdminClient, NodeState, NodeSummary};
 use rt::{Channel, Deadline, HandleList, Vmo, startup};
+use supervision::Supervised;
 use unix::fs::{self, File, Kind};
 
 const FOLDER: &str = "/drivers";
@@ -21,21 +22,26 @@ const FOLDER: &str = "/drivers";
 const PROGRAM_BYTES_MAX: u64 = 64 << 20;
 /// A driver that is started may be waited for.
 const LIMIT: Duration = Duration::from_secs(180);
-/// How long devices have to stay as they are until mounted file systems are looked at again.
+/// Key of the vault: the files that were offered.
+const OFFERED: &str = "offered";
+/// How long devices have to stay as they are until mounted file systems are looked at again, or a device manager that is not
+/// there is.
 const WAIT: Duration = Duration::from_secs(5);
 
 /// Looks for drivers for as long as the system runs.
 ///
 /// # Errors
-/// When a handle is missing or a service does not come back.
-pub fn run() -> Result<(), String> {
+/// When a handle is missing or there are no file systems.
+pub fn run(vault: Option<Supervised>) -> Result<(), String> {
     let channel = |name: &str| {
         startup::take::<Channel>(name).ok_or_else(|| format!("started without the handle {name:?}"))
     };
+    let kept = vault.as_ref().and_then(|vault| vault.get(OFFERED).ok()?);
     let mut finder = Finder {
         tree: DeviceTreeClient::new(channel("dev")?).repeating(),
         admin: DriverAdminClient::new(channel("drv")?).with_timeout(LIMIT),
-        offered: BTreeSet::new(),
+        offered: kept.map_or_else(BTreeSet::new, |(offered, _)| offered),
+        vault,
     };
     let folder = match startup::env("BULKHEAD_DRIVERS") {
         Some("off") => return Ok(()),
@@ -43,14 +49,22 @@ pub fn run() -> Result<(), String> {
         None => FOLDER,
     };
     fs::wait_ready().map_err(|error| format!("file systems: {error}"))?;
+    let mut told = false;
     loop {
-        // Another device manager knows nothing of what was offered to the one before.
-        finder.offered.clear();
-        let settled = finder.tree.wait_settled();
-        settled.map_err(|error| format!("device manager: {error}"))?;
-        let changes = finder.tree.watch();
-        let changes = changes.map_err(|error| format!("device manager: {error}"))?;
-        finder.follow(folder, &changes);
+        let tree = &finder.tree;
+        match tree.wait_settled().and_then(|()| tree.watch()) {
+            Ok(changes) => {
+                told = false;
+                finder.follow(folder, &changes);
+            }
+            // It may be stopped, and started again by hand much later.
+            Err(error) => {
+                if !core::mem::replace(&mut told, true) {
+                    rt::warn!("no drivers of {folder} for now: device manager: {error}");
+                }
+                rt::time::sleep(WAIT);
+            }
+        }
     }
 }
 
@@ -59,6 +73,8 @@ struct Finder {
     admin: DriverAdminClient,
     /// Files that the device manager was offered.
     offered: BTreeSet<String>,
+    /// They are kept there.
+    vault: Option<Supervised>,
 }
 
 impl Finder {
@@ -104,14 +120,14 @@ impl Finder {
                 continue;
             }
             match offer(&self.admin, &path, &devices) {
-                Ok(false) => {}
-                Ok(true) => {
-                    self.offered.insert(path);
-                }
-                Err(why) => {
-                    rt::warn!("{path}: {why}");
-                    self.offered.insert(path);
-                }
+                Ok(false) => continue,
+                Ok(true) => {}
+                Err(why) => rt::warn!("{path}: {why}"),
+            }
+            self.offered.insert(path);
+            let kept = self.vault.as_ref();
+            if let Some(Err(error)) = kept.map(|v| v.put(OFFERED, &self.offered, Vec::new())) {
+                rt::warn!("{error}");
             }
         }
     }

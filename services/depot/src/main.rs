@@ -46,8 +46,10 @@ fn run() -> Result<(), String> {
     let channel = |name: &str| {
         startup::take::<Channel>(name).ok_or_else(|| format!("started without the handle {name:?}"))
     };
+    let vault = Supervised::from_startup();
+    let for_drivers = vault.as_ref().and_then(|vault| vault.duplicate().ok());
     let finder = rt::thread::builder("drivers").spawn(|| {
-        if let Err(why) = drivers::run() {
+        if let Err(why) = drivers::run(for_drivers) {
             // Without this thread the process is of half the use: it starts again.
             rt::error!("drivers: {why}");
             rt::exit(1);
@@ -60,7 +62,6 @@ fn run() -> Result<(), String> {
         area: None,
     };
     // What an incarnation before has saved is not saved again.
-    let vault = Supervised::from_startup();
     let kept = vault
         .as_ref()
         .and_then(|vault| vault.get::<u64>(SEEN).ok()?);

@@ -32,7 +32,12 @@ pub(super) fn garbage_on_the_line() -> anyhow::Result<()> {
         machine.command_line = format!("{} console=off", transport.word());
         let (opened, line) = mpsc::channel();
         machine.control = Some(ControlPort { transport, opened });
-        let host = thread::spawn(move || drive(&line.recv()?, transport));
+        let host = thread::spawn(move || {
+            let line: UnixStream = line.recv()?;
+            drive(&line, transport)?;
+            // Open for as long as the guest runs: QEMU drops what it has not read when it is closed.
+            anyhow::Ok(line)
+        });
         let (mut console, mut log) = (Vec::new(), Vec::new());
         let outcome = guest::run(
             &machine,
@@ -45,8 +50,12 @@ pub(super) fn garbage_on_the_line() -> anyhow::Result<()> {
         )?;
         drop(machine);
         let driven = host.join().ok().context("the host's side panicked")?;
-        driven.with_context(|| format!("{transport:?}, log: {}", String::from_utf8_lossy(&log)))?;
-        ensure!(outcome == Outcome::Exit(0), "{transport:?}: {outcome:?}");
+        let log = String::from_utf8_lossy(&log);
+        driven.with_context(|| format!("{transport:?}, log: {log}"))?;
+        ensure!(
+            outcome == Outcome::Exit(0),
+            "{transport:?}: {outcome:?}, log: {log}"
+        );
     }
     Ok(())
 }

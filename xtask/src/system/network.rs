@@ -6,9 +6,8 @@
 //! its findings, and the guest prints them.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -69,13 +68,11 @@ fn judge_disk(nbd: u16, image: &Path) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let part = folder.path().join("part");
     let [input, output] = [format!("if={uri}"), format!("of={}", part.display())];
-    let raw = [
-        "dd", "-f", "raw", "-O", "raw", "bs=256k", "count=16", "skip=8",
-    ];
+    let raw = ["dd", "-f", "raw", "-O", "raw", "bs=256k", "count=24"];
     tool::read(tool::command("qemu-img").args(raw).args([input, output]))?;
     let read = std::fs::read(&part)?;
-    let mut expected = vec![0; 4 << 20];
-    File::open(image)?.read_exact_at(&mut expected, 2 << 20)?;
+    let mut expected = vec![0; 6 << 20];
+    File::open(image)?.read_exact(&mut expected)?;
     ensure!(
         read == expected,
         "what NBD gave is not what is in the image"
@@ -146,7 +143,7 @@ fn judge(web: u16, nbd: u16, image: &Path) -> anyhow::Result<String> {
     let mut garbage = TcpStream::connect(("127.0.0.1", web))?;
     garbage.write_all(b"\x00\xff\x16\x03 garbage\r\n\r\n")?;
     let mut answer = Vec::new();
-    std::io::Read::read_to_end(&mut garbage, &mut answer)?;
+    garbage.read_to_end(&mut answer)?;
     ensure!(
         answer.starts_with(b"HTTP/1.1 400 "),
         "garbage was answered otherwise"

@@ -382,14 +382,16 @@ fn files(tool: &mut Tool, verb: &str, names: &[String], json: bool) -> Result<()
     let admin: DriverAdminClient = service::connect(tool, "drv")?;
     let admin = admin.with_timeout(LIMIT);
     for name in names {
-        let done = if verb == "unload" {
-            admin.unload(name).map(|()| None).map_err(service::text)
+        let (name, done) = if verb == "unload" {
+            let done = admin.unload(name).map(|()| None).map_err(service::text);
+            (name.clone(), done)
         } else {
             let path = in_folder(name);
-            program(&path).and_then(|(length, vmo)| {
+            let done = program(&path).and_then(|(length, vmo)| {
                 let loaded = admin.load(&path, length, vmo);
                 loaded.map(Some).map_err(service::text)
-            })
+            });
+            (path, done)
         };
         let error = done.as_ref().err();
         if let Some(error) = error {
