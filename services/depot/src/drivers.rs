@@ -24,9 +24,10 @@ const PROGRAM_BYTES_MAX: u64 = 64 << 20;
 const LIMIT: Duration = Duration::from_secs(180);
 /// Key of the vault: the files that were offered.
 const OFFERED: &str = "offered";
-/// How long devices have to stay as they are until mounted file systems are looked at again, or a device manager that is not
-/// there is.
+/// How long devices have to stay as they are until mounted file systems are looked at again.
 const WAIT: Duration = Duration::from_secs(5);
+/// Until a device manager that is stopped is looked for again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Looks for drivers for as long as the system runs.
 ///
@@ -62,7 +63,7 @@ pub fn run(vault: Option<Supervised>) -> Result<(), String> {
                 if !core::mem::replace(&mut told, true) {
                     rt::warn!("no drivers of {folder} for now: device manager: {error}");
                 }
-                rt::time::sleep(WAIT);
+                rt::time::sleep(PAUSE);
             }
         }
     }

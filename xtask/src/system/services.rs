@@ -118,7 +118,7 @@ lsdev | head -n 3
 echo '== away'
 svc stop devmgr
 kill -9 virtio-blk
-svc start devmgr
+/boot/bin/svc start devmgr
 sha256sum -c /SHA256SUMS | grep -c ': OK'
 sleep 0.5
 echo '== counts after'; kernstat -l
