@@ -6,7 +6,9 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use ddk::{Event, PlatformError};
+use core::ops::Range;
+
+use ddk::{Event, PAGE, PlatformError};
 use spin::Mutex;
 
 use crate::probe::{Access, Place, Probe, Waiting, Wanted};
@@ -55,6 +57,15 @@ pub enum Rule {
         /// When.
         when: When,
     },
+    /// A device address that the driver writes to shared memory is another one, outside of all that it was granted: its device is sent
+    /// astray. Not without an IOMMU.
+    Astray {
+        /// Aligned words of 64 bits from the first megabyte up to here are taken for device addresses. Block numbers of a small disk
+        /// lie below, other fields of descriptors above.
+        below: u64,
+        /// When.
+        when: When,
+    },
     /// An interrupt does not arrive.
     LostInterrupt {
         /// When.
@@ -99,6 +110,11 @@ pub enum Rule {
         access_ns: u64,
     },
 }
+
+/// See [`Rule::Astray`].
+const LEAST_ADDRESS: u64 = 1 << 20;
+/// Where a device that is sent astray ends up: what a kernel and its boot archive are loaded to.
+const ASTRAY: Range<u64> = 2 << 20..16 << 20;
 
 /// Most faults that are kept as text.
 const INJECTED_MAX: usize = 10_000;
@@ -357,8 +373,27 @@ impl Probe for Faults {
         }
     }
 
-    fn dma_write(&self, _: u32, _: usize, _: &mut [u8]) {
+    fn dma_write(&self, number: u32, offset: usize, bytes: &mut [u8]) {
         self.step();
+        let mut state = self.state.lock();
+        for (word, at) in bytes.chunks_exact_mut(8).zip((offset..).step_by(8)) {
+            let mut raw = [0; 8];
+            raw.copy_from_slice(word);
+            let address = u64::from_le_bytes(raw);
+            let taken = state.taken(|rule| match rule {
+                Rule::Astray { below, when } if (LEAST_ADDRESS..*below).contains(&address) => {
+                    Some((*when, ()))
+                }
+                _ => None,
+            });
+            if !taken.is_empty() {
+                let page = state.random.u64(ASTRAY) & !(PAGE as u64 - 1);
+                let other = page + address % PAGE as u64;
+                word.copy_from_slice(&other.to_le_bytes());
+                let text = format!("store region{number}+{at:#x}: {address:#x} became {other:#x}");
+                state.note(text);
+            }
+        }
     }
 
     fn dma_read(&self, number: u32, offset: usize, bytes: &mut [u8]) {

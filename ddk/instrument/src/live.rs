@@ -63,6 +63,10 @@ impl Plan {
             11 => Rule::Slow {
                 access_ns: self.parameter,
             },
+            12 => Rule::Astray {
+                below: 1 << 32,
+                when,
+            },
             _ => return None,
         })
     }

@@ -240,6 +240,22 @@ fn interrupts_that_nobody_raised_change_nothing() {
 }
 
 #[test]
+fn a_device_that_is_sent_astray_is_noticed_by_its_home() {
+    // The simulator's addresses begin at 4 GiB.
+    let astray = Rule::Astray {
+        below: 1 << 33,
+        when: When::Always,
+    };
+    let (outcome, faults, violations) = disturb(1, &[astray]);
+    assert_ne!(outcome, Ok(GOOD.to_vec()));
+    assert!(!faults.injected().is_empty());
+    assert!(
+        violations.iter().any(|v| v.ends_with("is not mapped")),
+        "{violations:?}"
+    );
+}
+
+#[test]
 fn a_slow_device_is_waited_for() {
     let slow = Rule::Slow {
         access_ns: 1_000_000,

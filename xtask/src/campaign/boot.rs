@@ -66,6 +66,8 @@ pub enum End {
     Stuck(String),
     /// All its faults are done, and the counts or the image are not what they must be.
     Traces(String),
+    /// The emulator crashed, which is nobody's fault here; by this signal.
+    Emulator(i32),
     /// Somebody wants the campaign to end.
     Interrupted,
 }
@@ -168,6 +170,9 @@ impl Boot<'_> {
         }
         if let Some(error) = error {
             return Err(error.context("injection"));
+        }
+        if let Outcome::Crashed(signal) = outcome {
+            return Ok(End::Emulator(signal));
         }
         let stuck = text.contains("\nresult stuck=1") || text.contains("FAILED");
         if outcome != Outcome::Exit(0) || stuck || current.is_some() {

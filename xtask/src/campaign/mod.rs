@@ -55,18 +55,21 @@ pub enum Class {
     Oom,
     /// The driver tries what it was not granted.
     Grant,
+    /// The device is sent to addresses outside of what was granted. Needs the IOMMU.
+    Astray,
     /// Services, bus drivers and drivers are killed while files are read.
     Services,
 }
 
 /// All classes that are trials.
-const TRIALS: [Class; 10] = [
+const TRIALS: [Class; 11] = [
     Class::Code,
     Class::Hang,
     Class::KillStep,
     Class::KillRecovery,
     Class::Mmio,
     Class::Dma,
+    Class::Astray,
     Class::Interrupt,
     Class::Ipc,
     Class::Oom,
@@ -76,8 +79,8 @@ const TRIALS: [Class; 10] = [
 impl Class {
     /// Whether the driver has to be built with faults in it: its code alone cannot be made to do this.
     fn needs_faults_built_in(self) -> bool {
-        use Class::{Dma, Grant, Interrupt, Ipc, Mmio, Oom};
-        matches!(self, Mmio | Dma | Interrupt | Ipc | Oom | Grant)
+        use Class::{Astray, Dma, Grant, Interrupt, Ipc, Mmio, Oom};
+        matches!(self, Mmio | Dma | Astray | Interrupt | Ipc | Oom | Grant)
     }
 }
 
@@ -159,13 +162,19 @@ pub fn run(args: &CampaignArgs) -> anyhow::Result<ExitCode> {
     }
     if args.all {
         // A code fault after each of the others.
-        let others = TRIALS.iter().filter(|class| **class != Class::Code);
+        let left_out =
+            |class: Class| class == Class::Code || args.no_iommu && class == Class::Astray;
+        let others = TRIALS.iter().filter(|class| !left_out(**class));
         let class = others.flat_map(|class| [Class::Code, *class]).collect();
         let args = CampaignArgs {
             class,
             ..args.clone()
         };
         return trials(&args, &drivers);
+    }
+    if args.no_iommu && args.class.contains(&Class::Astray) {
+        let text = "--class astray: without the IOMMU the kernel would be hit".to_owned();
+        return Err(crate::UsageError(text).into());
     }
     if args.class == [Class::Services] {
         return services::run(args);
@@ -223,6 +232,7 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
     let mut journal = Journal::open(args.resume.as_ref())?;
     let mut boots = 0;
     let mut traces = Vec::new();
+    let (mut crashes, mut barren) = (0, 0);
     let mut variants = Vec::new();
     let copies = tempfile::tempdir_in(&folder)?;
     if args.class.iter().any(|class| class.needs_faults_built_in()) {
@@ -293,6 +303,7 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
                         End::Done => String::new(),
                         End::Interrupted => ", interrupted".to_owned(),
                         End::Stuck(how) | End::Traces(how) => format!("; {how}"),
+                        End::Emulator(signal) => format!("; QEMU crashed (signal {signal})"),
                     }
                 );
                 match ended {
@@ -301,6 +312,13 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
                     // The fault that did it is in the journal; without one it is nobody's, and would come again.
                     End::Stuck(how) if finished == 0 => anyhow::bail!("{}: {how}", driver.0),
                     End::Stuck(_) => {}
+                    // The fault that was in is injected again. One on which QEMU crashes each time ends the campaign.
+                    End::Emulator(signal) => {
+                        barren = if finished == 0 { barren + 1 } else { 0 };
+                        let crash = format!("{}: QEMU crashed (signal {signal})", driver.0);
+                        anyhow::ensure!(barren < 3, crash);
+                        crashes += 1;
+                    }
                     End::Interrupted => break 'runs,
                 }
             }
@@ -329,6 +347,7 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
         for how in &traces {
             println!("{}", json!({ "left_behind": how }));
         }
+        println!("{}", json!({ "emulator_crashes": crashes }));
     } else {
         print!("{}", tally::table(&mut groups));
         for entry in unrecovered {
@@ -336,6 +355,9 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
         }
         for how in &traces {
             println!("left behind: {how}");
+        }
+        if crashes > 0 {
+            println!("QEMU crashed {crashes} times; what was in then was injected again");
         }
     }
     let good = groups.last().is_none_or(|(_, all)| all.is_good());

@@ -75,9 +75,13 @@ pub fn fault(class: Class, code: &Code, seed: u64, number: u64) -> Fault {
                 probe: false,
             }
         }
-        Class::Mmio | Class::Dma | Class::Interrupt | Class::Ipc | Class::Oom | Class::Grant => {
-            built_in(class, &mut random)
-        }
+        Class::Mmio
+        | Class::Dma
+        | Class::Astray
+        | Class::Interrupt
+        | Class::Ipc
+        | Class::Oom
+        | Class::Grant => built_in(class, &mut random),
     }
 }
 
@@ -123,6 +127,12 @@ fn built_in(class: Class, random: &mut Rng) -> Fault {
         Class::Dma => (
             "shared memory: a bit inverted, one load in",
             4,
+            random.u64(1..300),
+            seed,
+        ),
+        Class::Astray => (
+            "device addresses outside of the grant, one in",
+            12,
             random.u64(1..300),
             seed,
         ),

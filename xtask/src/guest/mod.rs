@@ -12,6 +12,7 @@ mod process;
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
@@ -45,6 +46,8 @@ pub enum Outcome {
     TimedOut,
     /// QEMU ended, or the guest stayed on, without a word about how; says what is known.
     Died(String),
+    /// QEMU itself crashed, by this signal.
+    Crashed(i32),
     /// This signal came to xtask.
     Signal(i32),
     /// Nobody reads the console output any more.
@@ -60,7 +63,7 @@ impl Outcome {
             Self::Exit(status) => *status,
             Self::Panic => crate::STATUS_PANIC,
             Self::TimedOut => crate::STATUS_TIMEOUT,
-            Self::StayedOn(_) | Self::Died(_) => crate::STATUS_DIED,
+            Self::StayedOn(_) | Self::Died(_) | Self::Crashed(_) => crate::STATUS_DIED,
             // As a shell reports a signal: 128 + its number.
             Self::Signal(signal) => u8::try_from(signal.saturating_add(128)).unwrap_or(255),
             Self::ConsoleClosed => 141,
@@ -222,7 +225,10 @@ impl Watch {
             None if status.success() => Outcome::Died(
                 "the machine was reset or switched off, and the guest gave no status".to_owned(),
             ),
-            None => Outcome::Died(format!("QEMU ended ({status})")),
+            None => match status.signal() {
+                Some(signal) => Outcome::Crashed(signal),
+                None => Outcome::Died(format!("QEMU ended ({status})")),
+            },
         }
     }
 }

@@ -113,6 +113,7 @@ fn words(outcome: &Outcome) -> String {
         Outcome::Panic => "the kernel panicked".to_owned(),
         Outcome::TimedOut => "its time was up".to_owned(),
         Outcome::Died(reason) => reason.clone(),
+        Outcome::Crashed(signal) => format!("QEMU crashed (signal {signal})"),
         Outcome::Signal(signal) => format!("signal {signal} came"),
         other => format!("status {}", other.status()),
     }

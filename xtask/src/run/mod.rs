@@ -183,6 +183,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     match &outcome {
         Outcome::Died(reason) => eprintln!("xtask: {reason}"),
+        Outcome::Crashed(signal) => eprintln!("xtask: QEMU crashed (signal {signal})"),
         Outcome::StayedOn(status) => {
             eprintln!("xtask: the guest gave status {status}, but did not switch the machine off")
         }
