@@ -472,7 +472,7 @@ mod tests {
     fn a_difference_is_named() {
         compare("x", "a\nb\n", "a\nb\n").unwrap();
         let message = compare("x", "a\nb\n", "a\nc\n").unwrap_err().to_string();
-        assert_eq!(message, "x, line 2: \"b\", expected \"c\"");
+        assert_eq!(message, "x, line 2 of 2: \"b\", expected \"c\" of 2");
         assert!(compare("x", "a\n", "a").is_err());
         assert!(compare("x", "a\n", "a\nb\n").is_err());
     }
