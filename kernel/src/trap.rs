@@ -7,7 +7,7 @@ use crate::arch::{Access, Exception, Frame};
 use crate::lock::{Cell, lock};
 use crate::object::process::Process;
 use crate::object::thread::Thread;
-use crate::{irq, report, sched, syscall};
+use crate::{dma, irq, report, sched, syscall};
 use alloc::sync::Arc;
 
 /// Events since boot.
@@ -95,6 +95,14 @@ pub fn device_interrupt(vector: u8) {
     let _lock = lock();
     sched::count_interrupt();
     irq::dispatch(vector);
+    sched::finish_hook();
+}
+
+/// The IOMMU refused a device something.
+pub fn dma_refused() {
+    let _lock = lock();
+    sched::count_interrupt();
+    dma::refused();
     sched::finish_hook();
 }
 

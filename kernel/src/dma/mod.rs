@@ -1,12 +1,12 @@
 //! DMA domains: what a device may reach. A pin holds pages of a memory object for the device; pins that their owner did
 //! not end itself go into the domain's quarantine, until the device manager has fenced the device.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
-use bulkhead_abi::{DmaInfo, Error, ObjectKind, PAGE_SIZE, Result};
+use bulkhead_abi::{DmaInfo, Error, ObjectKind, PAGE_SIZE, Result, Signals};
 
-use crate::arch::{IoError, IoSpace};
+use crate::arch::{self, IoError, IoSpace};
 use crate::lock::{Cell, Locked};
 use crate::memory::vmo::Vmo;
 use crate::object::Base;
@@ -16,6 +16,22 @@ static PINNED: Cell<u64> = Cell::new(0);
 static QUARANTINED: Cell<u64> = Cell::new(0);
 /// Quarantines of domains whose last handle is gone: nobody can fence their device any more, so the pages never return.
 static LOST: Locked<Vec<Held>> = Locked::new(Vec::new());
+
+/// Domains of contained devices, by device; the newest of a device is the last.
+static CONTAINED: Locked<Vec<(u64, Weak<DmaDomain>)>> = Locked::new(Vec::new());
+
+/// Signals the domains of devices that the IOMMU refused something.
+pub fn refused() {
+    for device in arch::refusals() {
+        let known = CONTAINED.borrow();
+        let newest = known.iter().rev().find(|(d, _)| *d == u64::from(device));
+        let domain = newest.and_then(|(_, domain)| domain.upgrade());
+        drop(known);
+        if let Some(domain) = domain {
+            domain.base.update(Signals::NONE, Signals::SIGNALED);
+        }
+    }
+}
 
 /// Live pins, their pages, pages in quarantine.
 pub fn counts() -> (u64, u64, u64) {
@@ -61,7 +77,7 @@ impl Drop for Held {
 /// What a device may reach.
 ///
 /// Device addresses are physical ones. With an IOMMU the device reaches what is pinned for it and nothing else; without
-/// one its DMA is trusted: `DmaInfo` says so.
+/// one its DMA is trusted: `DmaInfo` says so. A domain signals `SIGNALED` when its device was refused something.
 pub struct DmaDomain {
     pub base: Base,
     device: u64,
@@ -77,15 +93,21 @@ impl DmaDomain {
     /// A domain for a device: until something is pinned, it reaches nothing.
     pub fn new(device: u64) -> Result<Arc<DmaDomain>> {
         let io = IoSpace::attach(device).map_err(error)?;
-        Ok(Arc::new(DmaDomain {
+        let contained = io.is_some();
+        let domain = Arc::new(DmaDomain {
             base: Base::new(ObjectKind::DmaDomain),
             device,
-            contained: io.is_some(),
+            contained,
             io: Locked::new(io),
             pins: Cell::new(0),
             pinned_pages: Cell::new(0),
             quarantine: Locked::new(Vec::new()),
-        }))
+        });
+        if contained {
+            let known = (device, Arc::downgrade(&domain));
+            CONTAINED.borrow_mut().push(known);
+        }
+        Ok(domain)
     }
 
     /// Pins whole pages; `each` gets the device address of every page.
@@ -164,6 +186,9 @@ impl DmaDomain {
         let io = self.io.borrow_mut().take();
         if let Some(io) = io {
             io.detach();
+            let this: *const DmaDomain = self;
+            let mut known = CONTAINED.borrow_mut();
+            known.retain(|(_, domain)| domain.as_ptr() != this);
         }
     }
 

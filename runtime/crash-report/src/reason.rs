@@ -32,6 +32,8 @@ pub enum EndReason {
     BrokeProtocol,
     /// Its device interrupted on and on, and it did not serve that.
     InterruptStorm,
+    /// It sent its device to memory that was not granted, which the IOMMU refused.
+    DmaRefused,
     /// Its device was taken out.
     DeviceGone,
 }
@@ -52,6 +54,7 @@ impl EndReason {
             EndReason::NoAnswer => "no-answer",
             EndReason::BrokeProtocol => "broke-protocol",
             EndReason::InterruptStorm => "interrupt-storm",
+            EndReason::DmaRefused => "dma-refused",
             EndReason::DeviceGone => "device-gone",
         }
     }

@@ -18,7 +18,7 @@ use rt::{
 };
 
 use crate::manager::{Held, Manager, NodeKey};
-use crate::watch::{Heartbeat, watch_interrupts};
+use crate::watch::{Heartbeat, watch_domain, watch_interrupts};
 
 /// Limits of a driver. Payload is its clients'; its own are control structures and sessions.
 const DRIVER_QUOTA: Quota = Quota {
@@ -113,6 +113,8 @@ impl Manager {
             .map_err(text("port"))?;
         let key = Self::node_key(index, epoch, NodeKey::Storm);
         watch_interrupts(&held.interrupts, &self.port, key).map_err(text("port"))?;
+        let key = Self::node_key(index, epoch, NodeKey::Refused);
+        watch_domain(held.domain.as_ref(), &self.port, key).map_err(text("port"))?;
         let failed = |e: SpawnError| format!("{place}: {e}");
         let prepared = command.prepare().map_err(failed)?;
         let process = prepared.process().duplicate().map_err(text("process"))?;

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use supervision::Supervised;
 
 use crate::manager::{Held, Manager, Node, NodeKey, program_of};
-use crate::watch::{Heartbeat, watch_interrupts};
+use crate::watch::{Heartbeat, watch_domain, watch_interrupts};
 
 /// Present once the buses are enumerated.
 const ENUMERATED: &str = "enumerated";
@@ -463,6 +463,8 @@ impl Manager {
         host.wait_async(&self.port, key, Signals::READABLE, Watch::Persistent)?;
         let key = Self::node_key(index, node.epoch, NodeKey::Storm);
         watch_interrupts(&held.interrupts, &self.port, key)?;
+        let key = Self::node_key(index, node.epoch, NodeKey::Refused);
+        watch_domain(held.domain.as_ref(), &self.port, key)?;
         if let Some(child) = &held.child {
             let key = Self::node_key(index, node.epoch, NodeKey::Ended);
             let process = child.process();

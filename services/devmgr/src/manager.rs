@@ -63,6 +63,8 @@ pub enum NodeKey {
     Ended = 1,
     /// One of its interrupts storms.
     Storm = 2,
+    /// Its device was refused memory.
+    Refused = 3,
 }
 
 /// What is held for a driver while it runs, and until its device is fenced.
@@ -379,6 +381,8 @@ impl Manager {
                     self.driver_ended(index, key);
                 } else if about(NodeKey::Storm) {
                     self.interrupt_storms(index);
+                } else if about(NodeKey::Refused) {
+                    self.dma_refused(index);
                 } else {
                     self.serve_driver(index, key);
                 }

@@ -1,13 +1,14 @@
-//! Watching over drivers in service: heartbeats.
+//! Watching over drivers in service: heartbeats, interrupts that storm, devices that go astray.
 
 use alloc::format;
+use alloc::string::String;
 
 use devmgr::binding;
 use devmgr::life::Event;
 use devmgr::restart;
 use proto::crash_report::EndReason;
 use proto::devmgr::DriverPolicy;
-use rt::{AsHandle, Deadline, Error, Interrupt, Port, Signals, Watch};
+use rt::{AsHandle, Deadline, DmaDomain, Error, Interrupt, Port, Signals, Watch};
 
 use crate::manager::{Manager, Node};
 
@@ -71,7 +72,26 @@ pub fn watch_interrupts(interrupts: &[Interrupt], port: &Port, key: u64) -> Resu
     all.try_for_each(|i| i.wait_async(port, key, Signals::SIGNALED, Watch::Once))
 }
 
+/// Has the port tell when the device is refused memory.
+///
+/// # Errors
+/// When the port has no room.
+pub fn watch_domain(domain: Option<&DmaDomain>, port: &Port, key: u64) -> Result<(), Error> {
+    domain.map_or(Ok(()), |domain| {
+        domain.wait_async(port, key, Signals::SIGNALED, Watch::Once)
+    })
+}
+
 impl Manager {
+    /// The IOMMU refused the device memory: its driver has sent it astray, and what it answers from now on is worth nothing.
+    pub fn dma_refused(&mut self, index: usize) {
+        if let Some(node) = self.nodes.get_mut(index) {
+            let why = String::from("its device was refused memory that the driver did not pin");
+            node.ending = Some((EndReason::DmaRefused, why));
+            self.happened(index, Event::Broken);
+        }
+    }
+
     /// An interrupt storms: the driver does not serve its device. The fence masks it.
     pub fn interrupt_storms(&mut self, index: usize) {
         let Some(node) = self.nodes.get_mut(index) else {

@@ -76,13 +76,15 @@ impl Seen {
 
     /// How the system noticed, for the table; `None` if it did not.
     pub fn detected_by(&self) -> Option<&'static str> {
-        const WORDS: [(&str, &str); 11] = [
+        const WORDS: [(&str, &str); 13] = [
             ("panicked", "panic"),
             ("panic", "panic"),
             ("heartbeat", "heartbeat"),
             ("in service after", "start limit"),
             ("client's request in time", "client's deadline"),
             ("protocol with a client", "client's check"),
+            ("refused memory", "IOMMU"),
+            ("interrupt storm", "storm"),
             ("killed", "killed"),
             ("exited", "gave up"),
             ("page fault", "fault"),

@@ -71,7 +71,7 @@ mod interface {
     pub use super::tlb::{flush_all, flush_page, poll_shootdown, shootdown};
     pub use super::trap::{enter_first, stop_other_cpus};
     pub use super::vectors::{msi_allocate, msi_free};
-    pub use super::vtd::{IoError, IoSpace};
+    pub use super::vtd::{IoError, IoSpace, refusals};
 }
 #[cfg(target_os = "none")]
 pub use interface::*;

@@ -338,6 +338,10 @@ extern "C" fn interrupt(vector: u64) {
             apic::end_of_interrupt();
             tlb::poll_shootdown();
         }
+        Purpose::Refusal => {
+            apic::end_of_interrupt();
+            crate::trap::dma_refused();
+        }
         // A spurious interrupt wants no acknowledgement (SDM 3A, 11.9).
         Purpose::Spurious => {}
     }

@@ -14,6 +14,8 @@ const DEVICE_LAST: u8 = 0xef;
 pub const TIMER: u8 = 0xf0;
 pub const RESCHEDULE: u8 = 0xf1;
 pub const SHOOTDOWN: u8 = 0xf2;
+/// The IOMMU refused a device something.
+pub const REFUSAL: u8 = 0xf3;
 pub const SPURIOUS: u8 = 0xff;
 
 /// Where a device writes to interrupt the processor with local APIC ID 0 (SDM 3A,
@@ -26,6 +28,7 @@ pub enum Purpose {
     Timer,
     Reschedule,
     Shootdown,
+    Refusal,
     Spurious,
 }
 
@@ -37,6 +40,7 @@ pub fn purpose(vector: u8) -> Purpose {
         TIMER => Purpose::Timer,
         RESCHEDULE => Purpose::Reschedule,
         SHOOTDOWN => Purpose::Shootdown,
+        REFUSAL => Purpose::Refusal,
         _ => Purpose::Spurious,
     }
 }
@@ -78,6 +82,13 @@ pub fn before_device_interrupt(vector: u8) {
     {
         io_apic::line_mask(gsi);
     }
+}
+
+/// Address of a message to the processor that runs this. `None` if it cannot be named in one.
+pub fn message_address() -> Option<u64> {
+    let id = cpu::this().apic_id.load(Ordering::Acquire);
+    let id = u8::try_from(id).ok()?;
+    Some(MSI_ADDRESS | u64::from(id) << 12)
 }
 
 /// Allocates a message-signalled interrupt to processor `cpu`. `None` if that is

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::acpi::{DmarEntry, for_each_dmar_entry};
 use super::layout::{PAGE_SIZE, phys_to_virt};
-use super::{kernel_map, time};
+use super::{kernel_map, time, vectors};
 use crate::arch::NoMemory;
 use crate::lock::Locked;
 use crate::memory::frames;
@@ -26,6 +26,8 @@ mod register {
     pub const CONTEXT: usize = 0x28;
     pub const FAULT_STATUS: usize = 0x34;
     pub const FAULT_CONTROL: usize = 0x38;
+    pub const FAULT_DATA: usize = 0x3c;
+    pub const FAULT_ADDRESS: usize = 0x40;
     pub const PROTECTED: usize = 0x64;
 }
 
@@ -50,6 +52,8 @@ const FAULT_READ: u64 = 1 << 62;
 
 /// In root and context entries (9.1, 9.3).
 const PRESENT: u64 = 1;
+/// In context entries (9.3): no further fault of this device is recorded.
+const QUIET: u64 = 1 << 1;
 /// In second-stage entries (9.8).
 const READ: u64 = 1;
 const WRITE: u64 = 2;
@@ -63,8 +67,6 @@ const UNITS_MAX: usize = 16;
 const DOMAINS_MAX: usize = 256;
 /// The hardware answers a command within microseconds.
 const ANSWER_NS: u64 = 1_000_000_000;
-/// Faults that are told in one go.
-const FAULTS_TOLD_MAX: usize = 4;
 
 /// Why a device cannot be given a page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -184,33 +186,42 @@ impl Unit {
         self.capability & 1 << 7 != 0
     }
 
-    fn tell_faults(&self) {
+    /// Has it interrupt this processor when it refuses something; without an address it keeps quiet (11.4.7).
+    fn report_faults(&self) {
+        let Some(address) = vectors::message_address() else {
+            return;
+        };
+        self.write32(register::FAULT_DATA, vectors::REFUSAL.into());
+        self.write32(register::FAULT_ADDRESS, address as u32);
+        self.write32(register::FAULT_ADDRESS + 4, (address >> 32) as u32);
+        self.write32(register::FAULT_CONTROL, 0);
+    }
+
+    /// Takes the records of what it refused: logs each, and adds its device to `devices`.
+    fn take_faults(&self, devices: &mut Vec<u16>) {
         if self.read32(register::FAULT_STATUS) & 0b11 == 0 {
             return;
         }
-        let mut told = 0;
         for record in 0..self.faults.1 {
             let at = self.faults.0 + record * 16;
             let what = self.read64(at + 8);
             if what & FAULT == 0 {
                 continue;
             }
-            if told < FAULTS_TOLD_MAX {
-                log!(
-                    "IOMMU: device {:02x}:{:02x}.{} was refused to {} {:#x} (reason {:#x})",
-                    what >> 8 & 0xff,
-                    what >> 3 & 0x1f,
-                    what & 7,
-                    if what & FAULT_READ != 0 {
-                        "read"
-                    } else {
-                        "write"
-                    },
-                    self.read64(at) & !0xfff,
-                    what >> 32 & 0xff
-                );
-                told += 1;
-            }
+            log!(
+                "IOMMU: device {:02x}:{:02x}.{} was refused to {} {:#x} (reason {:#x})",
+                what >> 8 & 0xff,
+                what >> 3 & 0x1f,
+                what & 7,
+                if what & FAULT_READ != 0 {
+                    "read"
+                } else {
+                    "write"
+                },
+                self.read64(at) & !0xfff,
+                what >> 32 & 0xff
+            );
+            devices.push(what as u16);
             self.write64(at + 8, FAULT);
         }
         // Overflow: more faults than records.
@@ -306,13 +317,12 @@ impl Remapping {
     fn start(&self) {
         flush(self.root, PAGE_SIZE, self.is_coherent());
         for unit in &self.units {
-            // Masked: faults are read when a driver is gone.
-            unit.write32(register::FAULT_CONTROL, 1 << 31);
             unit.flush_writes();
             unit.write64(register::ROOT, self.root);
             unit.command(SET_ROOT, "take its root table");
             unit.forget_contexts();
             unit.forget_translations(OF_ALL);
+            unit.report_faults();
             unit.command(ENABLE, "start");
             // Areas that firmware had closed to all devices are covered by the tables now (11.4.8).
             if unit.capability & 0b110_0000 != 0 {
@@ -413,6 +423,15 @@ impl Remapping {
         Ok(())
     }
 
+    /// Records no further fault of a device until it is attached anew: one that goes on and on would keep a processor busy.
+    fn quiet(&mut self, device: u16) {
+        if let Some(at) = self.context(device, true) {
+            let low = entry(at & ADDRESS, (at & 0xfff) as usize / 8);
+            low.fetch_or(QUIET, Ordering::Release);
+            flush(at, 8, self.is_coherent());
+        }
+    }
+
     fn forget(&self, which: u64) {
         fence(Ordering::SeqCst);
         for unit in &self.units {
@@ -506,6 +525,19 @@ fn free_tables(table: u64, level: u32) {
     frames::free(table);
 }
 
+/// The devices that were refused something since the last call. Each is told once, until it is attached anew.
+pub fn refusals() -> Vec<u16> {
+    let mut devices = Vec::new();
+    if let Some(remapping) = REMAPPING.borrow_mut().as_mut() {
+        for unit in &remapping.units {
+            unit.take_faults(&mut devices);
+        }
+        devices.iter().for_each(|device| remapping.quiet(*device));
+        remapping.forget(OF_ALL);
+    }
+    devices
+}
+
 impl IoSpace {
     /// An empty space for a device (segment in bits 16 and up, requester ID below); `None` when nothing contains it.
     ///
@@ -565,15 +597,12 @@ impl IoSpace {
         }
     }
 
-    /// The device reaches nothing of this space any more; the log has what it was refused.
+    /// The device reaches nothing of this space any more.
     pub fn detach(self) {
         let mut remapping = REMAPPING.borrow_mut();
         let Some(remapping) = remapping.as_mut() else {
             return;
         };
-        for unit in &remapping.units {
-            unit.tell_faults();
-        }
         let ours = remapping.context(self.device, false).is_some_and(|at| {
             let low = entry(at & ADDRESS, (at & 0xfff) as usize / 8);
             low.load(Ordering::Relaxed) & ADDRESS == self.space.table
