@@ -114,7 +114,9 @@ fn check(report: &Report) -> anyhow::Result<()> {
         let lines = text.lines().filter(|line| line.contains("faulty"));
         Ok(lines.filter(|line| line.contains(state)).count())
     };
-    ensure!(states("before", "running")? == 1, "not one in service");
+    // One that serves in peace, and perhaps one that is about to be noticed.
+    let before = states("before", "running")?;
+    ensure!((1..=2).contains(&before), "{before} in service");
     ensure!(states("after", "failed")? == 3, "not three failed");
     ensure!(
         states("after", "quarantined")? == 1,
