@@ -51,7 +51,6 @@ mod record;
 mod replay;
 #[cfg(not(target_os = "none"))]
 mod thread;
-#[cfg(not(target_os = "none"))]
 mod trace;
 
 #[cfg(not(target_os = "none"))]
@@ -62,6 +61,5 @@ pub use platform::instrument;
 pub use probe::{Access, Place, Probe, Waiting, Wanted};
 pub use record::{BadRecording, Entry, Outcome, Record, Recording, Refusal};
 #[cfg(not(target_os = "none"))]
-pub use replay::{Deviation, Replay};
-#[cfg(not(target_os = "none"))]
-pub use trace::Trace;
+pub use replay::{Deviation, Replay, Step};
+pub use trace::{Sink, Trace};
