@@ -59,7 +59,7 @@ pub use faults::{Change, Faults, Rule, When};
 pub use live::{Live, Plan, PlanReader};
 pub use platform::instrument;
 pub use probe::{Access, Place, Probe, Waiting, Wanted};
-pub use record::{BadRecording, Entry, Outcome, Record, Recording, Refusal};
+pub use record::{BadRecording, Entry, Outcome, Record, Recording, Refusal, Restored};
 #[cfg(not(target_os = "none"))]
 pub use replay::{Deviation, Replay, Step};
 pub use trace::{Sink, Trace};

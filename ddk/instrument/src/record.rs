@@ -201,13 +201,16 @@ pub enum Record {
         /// The line.
         text: String,
     },
-    /// The state of the version before: schema, and numbers and contents of fields.
-    Restored(Option<(u32, Vec<(u32, Vec<u8>)>)>),
+    /// The state of the version before was asked for.
+    Restored(Option<Restored>),
     /// The class layer asks the driver for something, in a form of its own.
     Call(Vec<u8>),
     /// The driver's answer to what its thread was asked last.
     Answer(String),
 }
+
+/// A driver's saved state: schema, and numbers and contents of fields.
+pub type Restored = (u32, Vec<(u32, Vec<u8>)>);
 
 struct Answer<'a, T>(&'a Outcome<T>);
 
@@ -399,7 +402,7 @@ impl Recording {
         bytes
     }
 
-    /// From the compact form.
+    /// From the compact form. Of an open recording the last record may be cut off: it is left out.
     ///
     /// # Errors
     /// When it is none, or damaged.
@@ -409,10 +412,15 @@ impl Recording {
             postcard::take_from_bytes(rest).map_err(|_| BadRecording::Header)?;
         let mut entries = Vec::new();
         while !rest.is_empty() {
-            let entry;
-            (entry, rest) = postcard::take_from_bytes(rest)
-                .map_err(|_| BadRecording::Record(entries.len() as u64))?;
-            entries.push(entry);
+            match postcard::take_from_bytes(rest) {
+                Ok((entry, later)) => {
+                    entries.push(entry);
+                    rest = later;
+                }
+                // Its end was cut off somewhere.
+                Err(postcard::Error::DeserializeUnexpectedEnd) if open => break,
+                Err(_) => return Err(BadRecording::Record(entries.len() as u64)),
+            }
         }
         Ok(Recording {
             skipped,
