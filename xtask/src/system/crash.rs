@@ -11,7 +11,7 @@ use elf::endian::AnyEndian;
 
 use super::host_side::xtask;
 use super::{Report, SystemTest, compare};
-use crate::build::{self, Built};
+use crate::build::{self, Built, Profile};
 use crate::guest::disk::{Access, Disk};
 use crate::image;
 
@@ -34,32 +34,33 @@ while ! log | grep -q 'crash report 1 is saved'; do sleep 0.1; done
 ";
 
 /// The driver with a fault where it answers its first request.
-fn faulty(built: &Built) -> anyhow::Result<Vec<u8>> {
-    let program = built.programs.iter().find(|p| p.name == "virtio-blk");
-    let file = &program.context("no virtio-blk")?.stripped;
+fn faulty(file: &Path) -> anyhow::Result<Vec<u8>> {
     let mut elf = ElfStream::<AnyEndian, _>::open_stream(fs::File::open(file)?)?;
     let segments = elf.segments().to_vec();
     let (symbols, names) = elf.symbol_table()?.context("no symbols")?;
-    let mut address = None;
+    let mut addresses = Vec::new();
     for symbol in symbols.iter() {
         let name = format!(
             "{:#}",
             rustc_demangle::demangle(names.get(symbol.st_name as usize)?)
         );
         if name.contains(ANSWER[0]) && name.ends_with(ANSWER[1]) {
-            address = Some(symbol.st_value);
+            addresses.push(symbol.st_value);
         }
     }
-    let address = address.with_context(|| format!("no function {ANSWER:?}"))?;
-    let segment = segments
-        .iter()
-        .find(|s| (s.p_vaddr..s.p_vaddr + s.p_filesz).contains(&address));
-    let segment = segment.context("the function is in no segment")?;
-    let at = usize::try_from(segment.p_offset + (address - segment.p_vaddr))?;
+    // With and without a trace are two.
+    ensure!(!addresses.is_empty(), "no function {ANSWER:?}");
     let mut bytes = fs::read(file)?;
-    let code = bytes.get_mut(at..at + FAULT.len());
-    code.context("the function's place")?
-        .copy_from_slice(&FAULT);
+    for address in addresses {
+        let segment = segments
+            .iter()
+            .find(|s| (s.p_vaddr..s.p_vaddr + s.p_filesz).contains(&address));
+        let segment = segment.context("the function is in no segment")?;
+        let at = usize::try_from(segment.p_offset + (address - segment.p_vaddr))?;
+        let code = bytes.get_mut(at..at + FAULT.len());
+        code.context("the function's place")?
+            .copy_from_slice(&FAULT);
+    }
     Ok(bytes)
 }
 
@@ -68,13 +69,113 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
     fs::File::create(&area)?.set_len(1 << 20)?;
     let image = area.clone();
     let test = SystemTest::new("crash-report", SCRIPT, move |report| check(report, &image));
-    let files = |built: &Built| Ok(vec![("faulty/virtio-blk".to_owned(), faulty(built)?)]);
+    let files = |built: &Built| {
+        let program = built.programs.iter().find(|p| p.name == "virtio-blk");
+        let program = faulty(&program.context("no virtio-blk")?.stripped)?;
+        Ok(vec![("faulty/virtio-blk".to_owned(), program)])
+    };
     let disks = [
         Disk::new(image::demo()?, Access::Snapshot),
         Disk::new(&area, Access::ReadWrite),
     ];
     let test = test.command_line("crash=disk:/virtio1");
-    Ok(vec![test.files(files).disks(disks)])
+    Ok(vec![test.files(files).disks(disks), traced()?])
+}
+
+/// The driver records, faults, and its successor does so from the start on.
+const TRACED: &str = "\
+drv policy virtio0 trace=on
+( sha256sum -c /SHA256SUMS | grep -v -c ': OK' ) &
+drv reload virtio0 /boot/faulty/virtio-blk >/dev/null
+wait
+echo '== policy'; drv policy virtio0
+echo '== crash'; drv crash virtio0
+while ! log | grep -q 'is saved: virtio-blk'; do sleep 0.1; done
+";
+
+/// The same fault in a driver that records. What is left is followed on the host by the driver without the fault.
+fn traced() -> anyhow::Result<SystemTest> {
+    let area = build::target_folder("system")?.join("crash-trace.img");
+    fs::File::create(&area)?.set_len(4 << 20)?;
+    let image = area.clone();
+    let test = SystemTest::new("crash-trace", TRACED, move |report| {
+        check_traced(report, &image)
+    });
+    let files = |_: &Built| {
+        let program = build::build_program_with(Profile::Release, "virtio-blk", build::TRACE)?;
+        let program = faulty(&program.stripped)?;
+        Ok(vec![("faulty/virtio-blk".to_owned(), program)])
+    };
+    let disks = [
+        Disk::new(image::demo()?, Access::Snapshot),
+        Disk::new(&area, Access::ReadWrite),
+    ];
+    let test = test.command_line("crash=disk:/virtio1");
+    Ok(test.files(files).disks(disks))
+}
+
+fn check_traced(report: &Report, disk: &Path) -> anyhow::Result<()> {
+    report.expect_status(0)?;
+    ensure!(
+        report.section("policy")?.contains(" trace=on;"),
+        "the policy has no trace"
+    );
+    let told = report.section("crash")?;
+    ensure!(
+        told.contains("records are kept, the last:")
+            && told.contains(": call queue ")
+            && told.contains(": Reap"),
+        "{told}"
+    );
+    let bytes = fs::read(disk)?;
+    let saved = area::reports(&bytes);
+    let [(crash, Some(recording))] = saved.as_slice() else {
+        anyhow::bail!("not one report with a trace");
+    };
+    let crash: Crash = serde_json::from_slice(crash)?;
+    let note = crash.trace.context("no trace in the report")?;
+    ensure!(
+        note.bytes == recording.len() as u64 && note.records == note.recorded,
+        "{} bytes of {note:?}",
+        recording.len()
+    );
+
+    let out = disk.with_extension("recording");
+    let mut writes = xtask(&["crash"])?;
+    let written = writes.arg(disk).arg("--trace").arg(&out).output()?;
+    ensure!(written.status.success(), "xtask crash: {}", written.status);
+    ensure!(fs::read(&out)? == *recording, "another recording");
+    let followed = xtask(&["replay"])?.arg(&out).output()?;
+    let text = String::from_utf8_lossy(&followed.stdout);
+    let expected = format!(
+        "virtio-blk followed to the end: {} records, ",
+        note.recorded
+    );
+    ensure!(
+        followed.status.success() && text.starts_with(&expected),
+        "xtask replay: {}: {text}, {}",
+        followed.status,
+        String::from_utf8_lossy(&followed.stderr)
+    );
+    // Another block that was asked for is another access. A request is the record Call (25) of some length, in it the call Queue
+    // (11), the queue's number, Push (1), token, disk, operation, two flags, and the block, its lowest bits first.
+    let is_request =
+        |bytes: &[u8]| matches!(bytes, [25, _, 11, 0..8, 1, _, 0, 1..=5, 0..2, 0..2, _]);
+    let place = recording.windows(11).rposition(is_request);
+    let mut other = recording.clone();
+    let place = place.context("no request in the recording")?;
+    other[place + 10] ^= 1;
+    fs::write(&out, other)?;
+    let followed = xtask(&["replay"])?.arg(&out).output()?;
+    let text = String::from_utf8_lossy(&followed.stderr);
+    ensure!(
+        followed.status.code() == Some(1) && text.contains("deviated: expected store region"),
+        "xtask replay of another request: {}: {text}",
+        followed.status
+    );
+    fs::remove_file(&out)?;
+    fs::remove_file(disk)?;
+    Ok(())
 }
 
 fn check(report: &Report, disk: &Path) -> anyhow::Result<()> {
