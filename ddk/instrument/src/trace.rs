@@ -1,7 +1,9 @@
 //! Recording what passes.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
+#[cfg(not(target_os = "none"))]
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -11,11 +13,14 @@ use ddk::{Event, PlatformError};
 use spin::Mutex;
 
 use crate::probe::{Access, Probe, Waiting};
-use crate::record::{Entry, Record, Recording};
+#[cfg(not(target_os = "none"))]
+use crate::record::Recording;
+use crate::record::{Entry, Record};
 
 /// Where records go that outlive the driver's process.
 pub trait Sink: Send {
-    /// Takes a record: as [`Recording::from_bytes`] wants it after [`Recording::OPEN_HEAD`], and for people.
+    /// Takes a record: as [`Recording::from_bytes`](crate::Recording::from_bytes) wants it after
+    /// [`Recording::OPEN_HEAD`](crate::Recording::OPEN_HEAD), and for people.
     fn record(&mut self, entry: &[u8], text: fmt::Arguments<'_>);
 }
 
@@ -33,6 +38,7 @@ struct State {
 }
 
 enum Store {
+    #[cfg(not(target_os = "none"))]
     Memory {
         /// Most records kept; `None`: all.
         limit: Option<usize>,
@@ -77,6 +83,7 @@ impl Trace {
     }
 
     /// What was recorded so far; nothing where records go elsewhere.
+    #[cfg(not(target_os = "none"))]
     pub fn recording(&self) -> Recording {
         match &self.state.lock().store {
             Store::Memory {
@@ -111,6 +118,7 @@ impl Trace {
         let thread = threads.get(&identity).copied().unwrap_or(0);
         let entry = Entry { thread, record };
         match store {
+            #[cfg(not(target_os = "none"))]
             Store::Memory {
                 limit,
                 skipped,

@@ -6,13 +6,14 @@ use ddk_class_block::BlockDevice;
 use ddk_instrument::Recording;
 use ddk_trace_block::{Followed, NotFollowed, driver_of, replay};
 
-/// Drivers by the names in their manifests.
-const DRIVERS: [(&str, fn(Recording) -> Result<Followed, NotFollowed>); 2] =
-    [driver::<nvme::Nvme>(), driver::<virtio_blk::VirtioBlk>()];
+type Follow = fn(Recording) -> Result<Followed, NotFollowed>;
 
-const fn driver<D: BlockDevice>() -> (&'static str, fn(Recording) -> Result<Followed, NotFollowed>)
-{
-    (D::MANIFEST.name(), replay::<D>)
+/// The drivers here, by the names in their manifests.
+fn drivers() -> [(String, Follow); 2] {
+    fn driver<D: BlockDevice>() -> (String, Follow) {
+        (D::MANIFEST.name().to_owned(), replay::<D>)
+    }
+    [driver::<nvme::Nvme>(), driver::<virtio_blk::VirtioBlk>()]
 }
 
 fn main() -> ExitCode {
@@ -36,7 +37,7 @@ fn run(file: &str) -> Result<String, String> {
     let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
     let recording = Recording::from_bytes(&bytes).map_err(|error| error.to_string())?;
     let name = driver_of(&recording).ok_or("no class layer asked a driver for anything")?;
-    let driver = DRIVERS.iter().find(|(known, _)| *known == name);
+    let driver = drivers().into_iter().find(|(known, _)| *known == name);
     let (_, follow) = driver.ok_or_else(|| format!("no driver {name} here"))?;
     let followed = follow(recording).map_err(|error| format!("{name} {error}"))?;
     Ok(format!("{name} {followed}"))

@@ -1,11 +1,12 @@
 //! Calls of the class layer as they are recorded.
 
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use ddk::{DeviceAccess, PAGE, PinnedBuffer, StopReason};
+use ddk::StopReason;
+#[cfg(not(target_os = "none"))]
+use ddk::{DeviceAccess, PAGE, PinnedBuffer};
 use ddk_class_block::{Operation, Request};
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +113,7 @@ impl Pushed {
     }
 
     /// A buffer at the same device addresses.
+    #[cfg(not(target_os = "none"))]
     pub(crate) fn buffer(&self) -> Option<PinnedBuffer> {
         let page = PAGE as u64;
         let mut pages = Vec::new();
@@ -120,11 +122,12 @@ impl Pushed {
             let first = address - address % page;
             pages.extend((first..end).step_by(PAGE));
         }
-        let guard = Box::new(());
+        let guard = alloc::boxed::Box::new(());
         Some(PinnedBuffer::new(pages.into(), DeviceAccess::Both, guard))
     }
 
     /// The request again; `None` if there is no such operation.
+    #[cfg(not(target_os = "none"))]
     pub(crate) fn request<'a>(&self, buffer: Option<&'a PinnedBuffer>) -> Option<Request<'a>> {
         let first = self.data.as_ref().and_then(|data| data.first());
         Some(Request {
@@ -168,6 +171,7 @@ impl fmt::Display for Call {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::boxed::Box;
 
     #[test]
     fn a_request_comes_back_with_the_same_addresses() {

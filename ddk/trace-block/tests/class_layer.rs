@@ -74,7 +74,7 @@ impl Client {
                 id: self.next,
                 operation: operation as u8,
                 length,
-                lba: 8 * self.next,
+                lba: if length > 0 { 8 * self.next } else { 0 },
                 ..Default::default()
             };
             self.submissions.push(&submission).unwrap();
@@ -109,7 +109,9 @@ fn record<D: BlockDevice + 'static>(
     assert_eq!(queues, 2);
     for (index, mut worker) in workers.into_iter().enumerate() {
         // Until the simulator sees that nothing comes any more.
-        let serve = move || drop(worker.run());
+        let serve = move || {
+            let _ = worker.run();
+        };
         let name = format!("queue {index}");
         cx.spawn(&name, Some(index), Box::new(serve)).unwrap();
     }

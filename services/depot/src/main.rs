@@ -219,9 +219,11 @@ impl Area {
             let Some(bytes) = bytes.get_mut(..left as usize) else {
                 break;
             };
-            trace
-                .read(at.saturating_add(trace::RECORDING_AT as u64), bytes)
-                .map_err(|error| format!("trace: {error}"))?;
+            if let Err(error) = trace.read(at.saturating_add(trace::RECORDING_AT as u64), bytes) {
+                // The report without its trace rather than none.
+                rt::warn!("a trace is not saved: {error}");
+                break;
+            }
             self.write(&area::part(part as u32, parts as u32, bytes))?;
         }
         Ok(())
