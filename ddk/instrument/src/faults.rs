@@ -113,8 +113,8 @@ pub enum Rule {
 
 /// See [`Rule::Astray`].
 const LEAST_ADDRESS: u64 = 1 << 20;
-/// Where a device that is sent astray ends up: what a kernel and its boot archive are loaded to.
-const ASTRAY: Range<u64> = 2 << 20..16 << 20;
+/// Where a device that is sent astray ends up: code and data of the kernel, which begins at 2 MiB (`kernel/src/arch/x86_64/kernel.ld`).
+const ASTRAY: Range<u64> = 2 << 20..(2 << 20) + (768 << 10);
 
 /// Most faults that are kept as text.
 const INJECTED_MAX: usize = 10_000;

@@ -10,21 +10,22 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{STATUS_TIMEOUT, STATUS_USAGE};
 
-/// A test of the host's side: its name and its body.
-type HostTest = (&'static str, fn() -> anyhow::Result<()>);
+/// The body of a test of the host's side.
+pub(super) type Check = fn() -> anyhow::Result<()>;
 
-pub(super) const TESTS: &[HostTest] = &[
-    ("run-bad-requests", bad_requests),
-    ("run-output-and-status", output_and_status),
+/// Tests of the host's side, the longest first.
+pub(super) const TESTS: &[(&str, Check)] = &[
     ("campaign-share", super::injected::share),
+    ("tutorial", super::tutorial::commands_of_the_book),
     ("run-time-out", time_out),
-    ("run-signals", signals),
+    ("headless", super::headless::a_running_system),
     (
         "control-line-garbage",
         super::control_line::garbage_on_the_line,
     ),
-    ("headless", super::headless::a_running_system),
-    ("tutorial", super::tutorial::commands_of_the_book),
+    ("run-signals", signals),
+    ("run-bad-requests", bad_requests),
+    ("run-output-and-status", output_and_status),
 ];
 
 pub(super) fn xtask(arguments: &[&str]) -> anyhow::Result<Command> {

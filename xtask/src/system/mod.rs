@@ -367,6 +367,12 @@ fn compare(what: &str, found: &str, expected: &str) -> anyhow::Result<()> {
     bail!("{what} differs in the line feed at its end")
 }
 
+/// A test whose turn it is.
+enum Turn<'a> {
+    Host(host_side::Check),
+    Guest(&'a SystemTest),
+}
+
 /// Runs the system tests whose name contains `filter`.
 ///
 /// # Errors
@@ -396,30 +402,30 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
     let mut tests = tests?;
     let folder = build::target_folder("system")?;
     tests.retain(|test| wanted(&test.name));
-    let (queue, counted) = (Mutex::new(tests.iter()), Mutex::new(&mut tally));
+    // The longest are among those of the host's side, and come first.
+    let hosts = host_side::TESTS.iter().filter(|(name, _)| wanted(name));
+    let hosts = hosts.map(|(name, check)| (*name, Turn::Host(*check)));
+    let guests = tests.iter().map(|t| (t.name.as_str(), Turn::Guest(t)));
+    let (queue, counted) = (Mutex::new(hosts.chain(guests)), Mutex::new(&mut tally));
     std::thread::scope(|scope| {
         for _ in 0..GUESTS {
             scope.spawn(|| {
                 loop {
-                    let Some(test) = queue.lock().unwrap_or_else(PoisonError::into_inner).next()
-                    else {
-                        break;
-                    };
+                    let turn = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((name, turn)) = turn else { break };
                     let started = Instant::now();
-                    let result = test.run(&built, &folder);
+                    let result = match turn {
+                        Turn::Host(check) => check(),
+                        Turn::Guest(test) => test.run(&built, &folder),
+                    };
                     counted
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
-                        .record(&test.name, started.elapsed(), result);
+                        .record(name, started.elapsed(), result);
                 }
             });
         }
     });
-    for (name, check) in host_side::TESTS {
-        if wanted(name) {
-            tally.check(name, check);
-        }
-    }
     if filter.is_some() && tally.passed + tally.failures.len() <= 1 {
         bail!(
             "no system test has {:?} in its name",
@@ -472,7 +478,7 @@ mod tests {
     fn a_difference_is_named() {
         compare("x", "a\nb\n", "a\nb\n").unwrap();
         let message = compare("x", "a\nb\n", "a\nc\n").unwrap_err().to_string();
-        assert_eq!(message, "x, line 2: \"b\", expected \"c\"");
+        assert_eq!(message, "x, line 2 of 2: \"b\", expected \"c\" of 2");
         assert!(compare("x", "a\n", "a").is_err());
         assert!(compare("x", "a\n", "a\nb\n").is_err());
     }
