@@ -1,7 +1,7 @@
 //! The memory into which a driver writes its trace, and which outlives it: a recording from the driver's start on, until there is no
 //! more room, and the last records as text. Here is its layout and nothing of what is recorded.
 //!
-//! First [`HEAD_BYTES`]: magic (8 bytes), records so far (8), records of the recording (8), its length in bytes (8);
+//! First a head of 32 bytes: magic (8 bytes), records so far (8), records of the recording (8), its length in bytes (8);
 //! little-endian. Then [`LINES`] places of [`LINE_BYTES`] for the last records, in turn: number of the record from 1 on (8, 0: empty),
 //! length (8), text. From [`RECORDING_AT`] on the recording.
 //!
