@@ -12,7 +12,7 @@ use elf::endian::AnyEndian;
 use super::host_side::xtask;
 use super::{Report, SystemTest, compare};
 use crate::build::{self, Built, Profile};
-use crate::guest::disk::{Access, Disk};
+use crate::guest::disk::{Access, Bus, Disk};
 use crate::image;
 
 /// A read of address 0: `xor eax, eax; mov rax, [rax]`.
@@ -79,43 +79,70 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
         Disk::new(&area, Access::ReadWrite),
     ];
     let test = test.command_line("crash=disk:/virtio1");
-    Ok(vec![test.files(files).disks(disks), traced()?])
+    Ok(vec![
+        test.files(files).disks(disks),
+        traced("virtio-blk", "virtio0", Bus::Virtio)?,
+        traced("nvme", "nvme0n1", Bus::Nvme)?,
+    ])
 }
 
-/// The driver records, faults, and its successor does so from the start on.
+/// A driver records. It is killed after its device manager was, and its successor faults. `DISK` and `DRIVER` stand for names.
 const TRACED: &str = "\
-drv policy virtio0 trace=on
+drv policy DISK trace=on
+drv reload DISK /boot/traced/DRIVER >/dev/null
+echo '== read'; sha256sum -c /SHA256SUMS | grep -v -c ': OK'
+kill -9 devmgr
+while ! drv list >/dev/null 2>&1; do sleep 0.1; done
+kill -9 DRIVER
+while ! drv crash DISK 2>/dev/null | grep -q 'records are kept'; do sleep 0.1; done
+echo '== killed'; drv crash DISK
 ( sha256sum -c /SHA256SUMS | grep -v -c ': OK' ) &
-drv reload virtio0 /boot/faulty/virtio-blk >/dev/null
+drv reload DISK /boot/faulty/DRIVER >/dev/null
 wait
-echo '== policy'; drv policy virtio0
-echo '== crash'; drv crash virtio0
-while ! log | grep -q 'is saved: virtio-blk'; do sleep 0.1; done
+echo '== policy'; drv policy DISK
+while ! log | grep -q 'is saved: DRIVER'; do sleep 0.1; done
+echo '== crash'; drv crash DISK
 ";
 
-/// The same fault in a driver that records. What is left is followed on the host by the driver without the fault.
-fn traced() -> anyhow::Result<SystemTest> {
-    let area = build::target_folder("system")?.join("crash-trace.img");
+/// What is left of a driver that records is followed on the host by the driver as it is.
+fn traced(driver: &'static str, disk: &str, bus: Bus) -> anyhow::Result<SystemTest> {
+    let name = format!("crash-trace-{driver}");
+    let area = build::target_folder("system")?.join(format!("{name}.img"));
     fs::File::create(&area)?.set_len(4 << 20)?;
     let image = area.clone();
-    let test = SystemTest::new("crash-trace", TRACED, move |report| {
-        check_traced(report, &image)
+    let script = TRACED.replace("DISK", disk).replace("DRIVER", driver);
+    let test = SystemTest::new(name, script, move |report| {
+        check_traced(report, driver, &image)
     });
-    let files = |_: &Built| {
-        let program = build::build_program_with(Profile::Release, "virtio-blk", build::TRACE)?;
-        let program = faulty(&program.stripped)?;
-        Ok(vec![("faulty/virtio-blk".to_owned(), program)])
+    let files = move |_: &Built| {
+        let traced = build::build_program_with(Profile::Release, driver, build::TRACE)?.stripped;
+        Ok(vec![
+            (format!("traced/{driver}"), fs::read(&traced)?),
+            (format!("faulty/{driver}"), faulty(&traced)?),
+        ])
     };
     let disks = [
-        Disk::new(image::demo()?, Access::Snapshot),
+        Disk {
+            bus,
+            ..Disk::new(image::demo()?, Access::Snapshot)
+        },
         Disk::new(&area, Access::ReadWrite),
     ];
-    let test = test.command_line("crash=disk:/virtio1");
-    Ok(test.files(files).disks(disks))
+    let saves_to = match bus {
+        Bus::Virtio => "crash=disk:/virtio1",
+        _ => "crash=disk:/virtio0",
+    };
+    Ok(test.command_line(saves_to).files(files).disks(disks))
 }
 
-fn check_traced(report: &Report, disk: &Path) -> anyhow::Result<()> {
+fn check_traced(report: &Report, driver: &str, disk: &Path) -> anyhow::Result<()> {
     report.expect_status(0)?;
+    compare("read", report.section("read")?, "0\n")?;
+    let killed = report.section("killed")?;
+    ensure!(
+        killed.contains("reason   killed") && killed.contains(" thread 0: "),
+        "after the device manager's death: {killed}"
+    );
     ensure!(
         report.section("policy")?.contains(" trace=on;"),
         "the policy has no trace"
@@ -147,10 +174,7 @@ fn check_traced(report: &Report, disk: &Path) -> anyhow::Result<()> {
     ensure!(fs::read(&out)? == *recording, "another recording");
     let followed = xtask(&["replay"])?.arg(&out).output()?;
     let text = String::from_utf8_lossy(&followed.stdout);
-    let expected = format!(
-        "virtio-blk followed to the end: {} records, ",
-        note.recorded
-    );
+    let expected = format!("{driver} followed to the end: {} records, ", note.recorded);
     ensure!(
         followed.status.success() && text.starts_with(&expected),
         "xtask replay: {}: {text}, {}",
@@ -158,9 +182,9 @@ fn check_traced(report: &Report, disk: &Path) -> anyhow::Result<()> {
         String::from_utf8_lossy(&followed.stderr)
     );
     // Another block that was asked for is another access. A request is the record Call (25) of some length, in it the call Queue
-    // (11), the queue's number, Push (1), token, disk, operation, two flags, and the block, its lowest bits first.
+    // (11), the queue's number, Push (1), token, disk (below 2), operation, two flags, and the block, its lowest bits first.
     let is_request =
-        |bytes: &[u8]| matches!(bytes, [25, _, 11, 0..8, 1, _, 0, 1..=5, 0..2, 0..2, _]);
+        |bytes: &[u8]| matches!(bytes, [25, _, 11, 0..8, 1, _, 0..2, 1..=5, 0..2, 0..2, _]);
     let place = recording.windows(11).rposition(is_request);
     let mut other = recording.clone();
     let place = place.context("no request in the recording")?;
