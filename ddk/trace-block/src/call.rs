@@ -10,6 +10,10 @@ use ddk::{DeviceAccess, PAGE, PinnedBuffer};
 use ddk_class_block::{Operation, Request};
 use serde::{Deserialize, Serialize};
 
+/// Most pages of a request: of 4 GiB.
+#[cfg(not(target_os = "none"))]
+const PAGES_MAX: usize = 1 << 20;
+
 /// A call. Queues have numbers from 0 on, in the order in which the driver gave them out.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Call {
@@ -112,7 +116,7 @@ impl Pushed {
         }
     }
 
-    /// A buffer at the same device addresses.
+    /// A buffer at the same device addresses. A recording may be anybody's: what no client can register is cut.
     #[cfg(not(target_os = "none"))]
     pub(crate) fn buffer(&self) -> Option<PinnedBuffer> {
         let page = PAGE as u64;
@@ -120,7 +124,8 @@ impl Pushed {
         for (address, len) in self.data.as_ref()? {
             let end = address.saturating_add(u64::from(*len));
             let first = address - address % page;
-            pages.extend((first..end).step_by(PAGE));
+            let room = PAGES_MAX.saturating_sub(pages.len());
+            pages.extend((first..end).step_by(PAGE).take(room));
         }
         let guard = alloc::boxed::Box::new(());
         Some(PinnedBuffer::new(pages.into(), DeviceAccess::Both, guard))

@@ -192,6 +192,21 @@ fn whatever_differs_is_told() {
 }
 
 #[test]
+fn a_damaged_recording_comes_to_an_end() {
+    let bytes = record::<VirtioBlk>(virtio()).to_bytes();
+    let (mut damaged, mut deviated) = (0, 0);
+    for at in (6..bytes.len()).step_by(3) {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1 << (at % 8);
+        match Recording::from_bytes(&bytes) {
+            Err(_) => damaged += 1,
+            Ok(recording) => deviated += usize::from(replay::<VirtioBlk>(recording).is_err()),
+        }
+    }
+    assert!(damaged > 100 && deviated > 1000, "{damaged} and {deviated}");
+}
+
+#[test]
 fn another_driver_is_told_at_its_first_access() {
     let recording = record::<VirtioBlk>(virtio());
     let Err(NotFollowed::Deviated(deviation)) = replay::<Nvme>(recording) else {
