@@ -34,7 +34,9 @@
 //! replay.finish().unwrap();
 //! ```
 //!
-//! In a driver process of the running system only faults are at hand: [`Live`] takes them from outside while it runs.
+//! In a driver process of the running system faults and traces are at hand: [`Live`] takes its plan from outside while it runs, and
+//! [`Trace::to`] sends records to a [`Sink`] that outlives the process. What the class layer asks of a driver is noted and
+//! replayed by `ddk-trace-block`.
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 
