@@ -140,7 +140,7 @@ fn check_traced(report: &Report, driver: &str, disk: &Path) -> anyhow::Result<()
     compare("read", report.section("read")?, "0\n")?;
     let killed = report.section("killed")?;
     ensure!(
-        killed.contains("reason   killed") && killed.contains(" thread 0: "),
+        killed.contains("reason   killed") && killed.contains("records are kept, the last:"),
         "after the device manager's death: {killed}"
     );
     ensure!(
