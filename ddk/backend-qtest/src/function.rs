@@ -135,10 +135,7 @@ impl Function {
         self.decodes.store(true, Ordering::Relaxed);
         match interrupts {
             Interrupts::Messages => {
-                // By MSI the one vector is the function, and is let out when it is bound.
-                if self.info.msix.is_none() {
-                    return Ok(());
-                }
+                // By MSI the one vector is the function: a message that comes before it is bound stays in its word.
                 message::set_function(&access, &self.info, VectorState::Unmasked)
                     .map_err(bus_refused)
             }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ddk::{Deadline, Event, EventQueue, Interrupt, PlatformError};
@@ -102,6 +102,8 @@ pub struct SimInterrupt {
     kind: Kind,
     line: Mutex<Line>,
     target: Mutex<Option<(SimQueue, u64)>>,
+    /// It was told while it was not bound.
+    pending: AtomicBool,
     wire: Mutex<Option<Box<dyn Fn() + Send>>>,
     fired: AtomicU64,
 }
@@ -148,9 +150,12 @@ impl SimInterrupt {
 
     fn tell(&self) {
         self.fired.fetch_add(1, Ordering::Relaxed);
-        if let Some((queue, key)) = &*self.target.lock().unwrap() {
-            queue.push(*key);
+        let target = self.target.lock().unwrap();
+        match &*target {
+            Some((queue, key)) => queue.push(*key),
+            None => self.pending.store(true, Ordering::Relaxed),
         }
+        drop(target);
         if let Some(handler) = &*self.wire.lock().unwrap() {
             handler();
         }
@@ -168,7 +173,11 @@ impl Interrupt for SimInterrupt {
             .as_any()
             .downcast_ref::<SimQueue>()
             .ok_or(PlatformError::Invalid)?;
-        *self.target.lock().unwrap() = Some((queue.clone(), key));
+        let mut target = self.target.lock().unwrap();
+        if self.pending.swap(false, Ordering::Relaxed) {
+            queue.push(key);
+        }
+        *target = Some((queue.clone(), key));
         Ok(())
     }
 
@@ -183,5 +192,34 @@ impl Interrupt for SimInterrupt {
             drop(line);
             self.tell();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ddk::{DeviceContext, PlatformError, block_on};
+
+    use super::SimInterrupt;
+    use crate::Sim;
+
+    #[test]
+    fn what_fired_before_it_was_bound_is_heard() {
+        let interrupt = Arc::new(SimInterrupt::default());
+        let interrupts = vec![interrupt.clone()];
+        let platform = Sim::new(1).platform().interrupts(interrupts).build();
+        let cx = DeviceContext::new(platform).unwrap();
+        let mut irq = cx.interrupt(0).unwrap();
+        let mut wait = || {
+            let deadline = cx.deadline_in_ms(1);
+            block_on(&cx, irq.wait(deadline)).unwrap()
+        };
+        interrupt.fire();
+        interrupt.fire();
+        assert_eq!(wait(), Ok(1));
+        assert_eq!(wait(), Err(PlatformError::TimedOut));
+        interrupt.fire();
+        assert_eq!(wait(), Ok(1));
     }
 }

@@ -9,7 +9,8 @@ use crate::{Deadline, DeviceContext, EventQueue, PlatformError};
 
 /// An interrupt as a backend gives it.
 pub trait Interrupt: Send + Sync {
-    /// Sends an event with `key` to `queue` whenever it fires. Bound to one queue at a time.
+    /// Sends an event with `key` to `queue` whenever it fires, and if it fired before it was bound, for a device may be
+    /// faster than its driver. Bound to one queue at a time.
     ///
     /// # Errors
     /// When the queue is another backend's or the system refuses.

@@ -12,10 +12,13 @@ use core::net::IpAddr;
 
 use proto::inet::{Configuration, InterfaceState, NetworkError, Origin};
 use smoltcp::iface::{Config, PollIngressSingleResult, PollResult, Route, SocketHandle, SocketSet};
+use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::{dhcpv4, dns};
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
-    EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Address, Ipv6Address, Ipv6Cidr,
+    EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, HardwareAddress,
+    IPV6_LINK_LOCAL_ALL_NODES, Icmpv6Packet, Icmpv6Repr, IpAddress, IpCidr, IpProtocol,
+    Ipv4Address, Ipv6Address, Ipv6Cidr, Ipv6Packet, Ipv6Repr, NdiscRepr, NdiscRouterFlags,
 };
 
 use crate::device::{Device, Recorder};
@@ -43,6 +46,8 @@ pub struct Interface {
     /// Addresses that were set by hand, or come with the interface.
     fixed: Vec<IpCidr>,
     enabled: bool,
+    /// When it last did what was due.
+    polled: Instant,
 }
 
 /// Frames that are received in a row before others get their turn.
@@ -75,6 +80,7 @@ impl Interface {
             leased: None,
             fixed: Vec::new(),
             enabled: true,
+            polled: now,
         };
         if let Medium::Ethernet(mac) = interface.device.properties.medium {
             // The only address that can always be had (RFC 4291, 2.5.6 and appendix A).
@@ -306,6 +312,7 @@ impl Interface {
             == PollResult::SocketStateChanged
         {}
         self.device.link.flush();
+        self.polled = now;
     }
 
     /// When it wants to be looked at again.
@@ -313,7 +320,58 @@ impl Interface {
         if !self.enabled || !self.device.link.is_up() {
             return None;
         }
-        self.iface.poll_at(now, &self.sockets)
+        let next = self.iface.poll_at(now, &self.sockets)?;
+        // Sockets that want to be looked at now say 0. Any other time that has passed is that of smoltcp's last question for
+        // a router, which it never gives up by itself.
+        if next > Instant::ZERO && next <= self.polled {
+            self.give_up_routers(now);
+            return self.iface.poll_at(now, &self.sockets);
+        }
+        Some(next)
+    }
+
+    /// Ends the search for a router (RFC 4861, 6.3.7): an advertisement of a router that leads nowhere, from ourselves. Those of
+    /// others are heard all the same.
+    fn give_up_routers(&mut self, now: Instant) {
+        let (Medium::Ethernet(mac), false) = (self.device.properties.medium, self.device.staged)
+        else {
+            return;
+        };
+        let advertisement = Icmpv6Repr::Ndisc(NdiscRepr::RouterAdvert {
+            hop_limit: 0,
+            flags: NdiscRouterFlags::empty(),
+            router_lifetime: Duration::ZERO,
+            reachable_time: Duration::ZERO,
+            retrans_time: Duration::ZERO,
+            lladdr: None,
+            mtu: None,
+            prefix_info: None,
+        });
+        let ip = Ipv6Repr {
+            src_addr: link_local(mac),
+            dst_addr: IPV6_LINK_LOCAL_ALL_NODES,
+            next_header: IpProtocol::Icmpv6,
+            payload_len: advertisement.buffer_len(),
+            hop_limit: 255,
+        };
+        let ethernet = EthernetRepr {
+            src_addr: EthernetAddress(mac),
+            dst_addr: EthernetAddress(mac),
+            ethertype: EthernetProtocol::Ipv6,
+        };
+        let len = ethernet.buffer_len() + ip.buffer_len() + advertisement.buffer_len();
+        self.device.received.clear();
+        self.device.received.resize(len, 0);
+        let mut frame = EthernetFrame::new_unchecked(self.device.received.as_mut_slice());
+        ethernet.emit(&mut frame);
+        let mut packet = Ipv6Packet::new_unchecked(frame.payload_mut());
+        ip.emit(&mut packet);
+        let mut message = Icmpv6Packet::new_unchecked(packet.payload_mut());
+        let checksums = ChecksumCapabilities::default();
+        advertisement.emit(&ip.src_addr, &ip.dst_addr, &mut message, &checksums);
+        self.device.staged = true;
+        self.iface
+            .poll_ingress_single(now, &mut self.device, &mut self.sockets);
     }
 
     /// Takes in what DHCP found out since the last time; `None` without news.

@@ -267,3 +267,24 @@ proptest! {
         prop_assert!(stack.tcp_sockets() <= 4);
     }
 }
+
+#[test]
+fn a_wire_without_routers_is_left_in_peace() {
+    let mut pair = Pair::new(Faults::default(), 1);
+    // Something to wait for; and long enough for all questions for a router to stay without an answer.
+    for stack in &mut pair.stacks {
+        stack.connect(at(9, 80), None).unwrap();
+    }
+    while pair.now < Instant::from_secs(60) {
+        pair.step();
+        for stack in &mut pair.stacks {
+            while stack.poll(pair.now) {}
+            assert_ne!(
+                stack.delay(pair.now),
+                Some(Duration::ZERO),
+                "at {}",
+                pair.now
+            );
+        }
+    }
+}
