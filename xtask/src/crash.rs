@@ -17,6 +17,9 @@ pub struct CrashArgs {
     /// The image or device that a system saved its reports to, or a file with what `drv --json crash` printed there.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Write the newest trace of a driver to this file, for `cargo xtask replay`.
+    #[arg(long, value_name = "OUT")]
+    trace: Option<PathBuf>,
 }
 
 /// Prints reports.
@@ -24,7 +27,9 @@ pub struct CrashArgs {
 /// # Errors
 /// When the file cannot be read or is none.
 pub fn run(args: &CrashArgs) -> anyhow::Result<()> {
-    for mut report in read(&args.file)? {
+    let mut trace = None;
+    for (mut report, its_trace) in read(&args.file)? {
+        trace = its_trace.or(trace);
         let name = report.subject.name.clone();
         let mut note = None;
         if let Some(fault) = &mut report.fault {
@@ -38,28 +43,31 @@ pub fn run(args: &CrashArgs) -> anyhow::Result<()> {
             eprintln!("xtask: {note}");
         }
     }
+    if let Some(out) = &args.trace {
+        let what = || format!("{}: no report with its trace", args.file.display());
+        let trace = trace.ok_or_else(|| UsageError(what()))?;
+        fs::write(out, trace).with_context(|| format!("cannot write {}", out.display()))?;
+    }
     Ok(())
 }
 
-/// The reports of a file: an area of a disk, or JSON.
-fn read(file: &Path) -> anyhow::Result<Vec<Report>> {
+/// The reports of a file with the recordings of their traces: an area of a disk, or JSON, which has none.
+fn read(file: &Path) -> anyhow::Result<Vec<(Report, Option<Vec<u8>>)>> {
     let bytes =
         fs::read(file).map_err(|error| UsageError(format!("{}: {error}", file.display())))?;
     let what = || format!("{} holds no crash reports", file.display());
-    let reports: Vec<Report> = if area::is_ours(&bytes) {
-        let slots = bytes
-            .chunks(area::SLOT_BYTES)
-            .take(area::SLOTS_MAX as usize);
-        let mut found: Vec<(u64, &[u8])> = slots.filter_map(area::decode).collect();
-        found.sort_unstable();
-        let parse = |(_, body)| serde_json::from_slice(body);
-        found.into_iter().map(parse).collect::<Result<_, _>>()?
+    let reports: Vec<(Report, Option<Vec<u8>>)> = if area::is_ours(&bytes) {
+        let parse = |(body, trace)| Ok((serde_json::from_slice(body)?, trace));
+        let reports = area::reports(&bytes).into_iter().map(parse);
+        reports.collect::<serde_json::Result<_>>()?
     } else if bytes.trim_ascii_start().starts_with(b"[") {
-        serde_json::from_slice(&bytes).with_context(what)?
+        let reports: Vec<Report> = serde_json::from_slice(&bytes).with_context(what)?;
+        reports.into_iter().map(|report| (report, None)).collect()
     } else {
-        vec![serde_json::from_slice(&bytes).with_context(what)?]
+        vec![(serde_json::from_slice(&bytes).with_context(what)?, None)]
     };
-    if let Some(other) = reports.iter().find(|report| report.format != FORMAT) {
+    let other = reports.iter().find(|(report, _)| report.format != FORMAT);
+    if let Some((other, _)) = other {
         let seen = other.format;
         let text = format!(
             "{}: reports of format {seen}, expected {FORMAT}",

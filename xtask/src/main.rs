@@ -19,6 +19,7 @@ mod levels;
 mod linux;
 mod mutations;
 mod new;
+mod replay;
 mod run;
 mod setup;
 mod symbols;
@@ -62,6 +63,8 @@ enum Command {
     Push(control::PushArgs),
     /// Print the crash reports that a system saved, with the lines of the sources.
     Crash(crash::CrashArgs),
+    /// Have a driver follow the trace of a crash report on this machine, with no device.
+    Replay(replay::ReplayArgs),
     /// Build the kernel, all programs and the boot archive.
     Build(build::BuildArgs),
     /// Make the demo disk image, or one of the tests', and print its path.
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Sh(args) => control::sh(&args),
         Command::Push(args) => control::push(&args),
         Command::Crash(args) => crash::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Replay(args) => replay::run(&args),
         Command::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => levels::run(&args),

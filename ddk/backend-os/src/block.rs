@@ -71,7 +71,22 @@ struct Service<D: BlockDevice> {
 /// The life of a block driver's process.
 pub fn run_block<D: BlockDevice + 'static>(manifest: &'static Manifest) -> i32 {
     let host = Host::from_startup();
-    let (platform, cx, driver) = start::<D>(&host, manifest);
+    #[cfg(feature = "trace")]
+    if let Some(trace) = crate::trace::wanted() {
+        use ddk_trace_block::Traced;
+        let wrap = |platform| ddk_instrument::instrument(platform, trace.clone());
+        let start = |cx| Traced::<D>::start_with(trace.clone(), cx);
+        let started = crate::entry::start_with(&host, manifest, wrap, start);
+        return serve(started, host, manifest);
+    }
+    serve(start::<D>(&host, manifest), host, manifest)
+}
+
+fn serve<D: BlockDevice + 'static>(
+    (platform, cx, driver): (Arc<OsPlatform>, DeviceContext, D),
+    host: Host,
+    manifest: &'static Manifest,
+) -> i32 {
     match Service::new(platform, cx, host, driver, manifest.name()) {
         Ok(mut service) => service.run(),
         Err((host, error)) => host.give_up(&error),

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use ddk::manifest::Manifest;
-use ddk::{DeviceContext, Driver, DriverError, SavedState, StopReason, block_on};
+use ddk::{DeviceContext, Driver, DriverError, Platform, SavedState, StopReason, block_on};
 use proto::devmgr::{Class, DriverHostClient, SAVED_BYTES_MAX, SAVED_FIELDS_MAX};
 use rt::{AsHandle, Channel, startup};
 
@@ -109,12 +109,32 @@ pub(crate) fn start<D: Driver>(
     host: &Host,
     manifest: &Manifest,
 ) -> (Arc<OsPlatform>, DeviceContext, D) {
+    // Classes whose calls nobody notes have at least what is done to the device.
+    #[cfg(feature = "trace")]
+    if let Some(trace) = crate::trace::wanted() {
+        let wrap = |platform| ddk_instrument::instrument(platform, trace);
+        return start_with(host, manifest, wrap, D::start);
+    }
+    start_with(host, manifest, |platform| platform, D::start)
+}
+
+/// Starts the driver by `start`, on what was granted with `wrap` around it.
+pub(crate) fn start_with<D, F>(
+    host: &Host,
+    manifest: &Manifest,
+    wrap: impl FnOnce(Arc<dyn Platform>) -> Arc<dyn Platform>,
+    start: impl FnOnce(DeviceContext) -> F,
+) -> (Arc<OsPlatform>, DeviceContext, D)
+where
+    F: Future<Output = Result<D, DriverError>>,
+{
     let result = OsPlatform::from_startup().and_then(|platform| {
         let platform = Arc::new(platform);
         #[cfg(feature = "faults")]
-        let cx = DeviceContext::new(crate::faults::wrap(platform.clone()))?;
+        let seen = crate::faults::wrap(platform.clone());
         #[cfg(not(feature = "faults"))]
-        let cx = DeviceContext::new(platform.clone())?;
+        let seen = platform.clone();
+        let cx = DeviceContext::new(wrap(seen))?;
         Ok((platform, cx))
     });
     let (platform, cx) = match result {
@@ -123,7 +143,7 @@ pub(crate) fn start<D: Driver>(
     };
     let [major, minor, patch] = manifest.version;
     rt::debug!("{} {major}.{minor}.{patch}", manifest.name());
-    match block_on(&cx, D::start(cx.clone())) {
+    match block_on(&cx, start(cx.clone())) {
         Ok(Ok(driver)) => (platform, cx, driver),
         Ok(Err(error)) => host.give_up(&error),
         Err(error) => host.give_up(&DriverError::platform("events", error)),

@@ -22,6 +22,8 @@ mod queue;
 mod raw;
 mod serial;
 mod session;
+#[cfg(feature = "trace")]
+mod trace;
 
 pub use block::run_block;
 pub use control::{Control, Order};

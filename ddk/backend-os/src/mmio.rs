@@ -15,7 +15,7 @@ pub(crate) fn map(vmo: &Vmo) -> Result<Mmio, PlatformError> {
     Ok(from_mapping(SharedMapping::new(mapping), len))
 }
 
-#[cfg(all(target_os = "none", not(feature = "faults")))]
+#[cfg(all(target_os = "none", not(feature = "bus")))]
 fn from_mapping(mapping: SharedMapping, len: usize) -> Mmio {
     let base = ring::Memory::base(&mapping);
     // SAFETY: the mapping is page-aligned, at least `len` bytes, readable and writable, of device memory to
@@ -23,9 +23,9 @@ fn from_mapping(mapping: SharedMapping, len: usize) -> Mmio {
     unsafe { Mmio::from_mapping(base, len, Arc::new(mapping)) }
 }
 
-/// Where this crate only has to compile, and where accesses can be disturbed, an access goes through the mapping's
+/// Where this crate only has to compile, and where accesses can be wrapped, an access goes through the mapping's
 /// atomics: as plain loads and stores, since a device sees the difference.
-#[cfg(any(not(target_os = "none"), feature = "faults"))]
+#[cfg(any(not(target_os = "none"), feature = "bus"))]
 fn from_mapping(mapping: SharedMapping, len: usize) -> Mmio {
     use core::sync::atomic::Ordering::{Acquire, Release};
     use ddk::Width;

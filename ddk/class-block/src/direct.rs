@@ -67,7 +67,15 @@ impl<D: BlockDevice> DirectDisks<D> {
     /// The driver's.
     pub fn start(platform: Arc<dyn Platform>) -> Result<DirectDisks<D>, DriverError> {
         let cx = DeviceContext::new(platform).map_err(of_platform)?;
-        let mut driver = block_on(&cx, D::start(cx.clone())).map_err(of_platform)??;
+        let driver = block_on(&cx, D::start(cx.clone())).map_err(of_platform)??;
+        DirectDisks::with(cx, driver)
+    }
+
+    /// Takes a driver that was started with this context.
+    ///
+    /// # Errors
+    /// When its interrupts cannot be bound.
+    pub fn with(cx: DeviceContext, mut driver: D) -> Result<DirectDisks<D>, DriverError> {
         let events = cx.event_queue()?;
         let queues = with_tokens(driver.take_queues());
         driver

@@ -34,7 +34,9 @@
 //! replay.finish().unwrap();
 //! ```
 //!
-//! In a driver process of the running system only faults are at hand: [`Live`] takes them from outside while it runs.
+//! In a driver process of the running system faults and traces are at hand: [`Live`] takes its plan from outside while it runs, and
+//! [`Trace::to`] sends records to a [`Sink`] that outlives the process. What the class layer asks of a driver is noted and
+//! replayed by `ddk-trace-block`.
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 
@@ -51,7 +53,6 @@ mod record;
 mod replay;
 #[cfg(not(target_os = "none"))]
 mod thread;
-#[cfg(not(target_os = "none"))]
 mod trace;
 
 #[cfg(not(target_os = "none"))]
@@ -60,8 +61,7 @@ pub use faults::{Change, Faults, Rule, When};
 pub use live::{Live, Plan, PlanReader};
 pub use platform::instrument;
 pub use probe::{Access, Place, Probe, Waiting, Wanted};
-pub use record::{BadRecording, Entry, Outcome, Record, Recording, Refusal};
+pub use record::{BadRecording, Entry, Outcome, Record, Recording, Refusal, Restored};
 #[cfg(not(target_os = "none"))]
-pub use replay::{Deviation, Replay};
-#[cfg(not(target_os = "none"))]
-pub use trace::Trace;
+pub use replay::{Deviation, Replay, Step};
+pub use trace::{Sink, Trace};

@@ -102,8 +102,11 @@ impl Platform for Instrumented {
 
     fn spawn(&self, name: &str, cpu: Option<usize>, work: Work) -> Result<(), PlatformError> {
         let thread = self.next_thread.fetch_add(1, Ordering::Relaxed);
-        #[cfg(not(target_os = "none"))]
-        let work = crate::thread::numbered(thread, work);
+        let probe = self.shared.probe.clone();
+        let work = Box::new(move || {
+            probe.began(thread);
+            work();
+        });
         let done = match self.shared.probe.want(Wanted::Thread) {
             Ok(()) => self.platform.spawn(name, cpu, work),
             Err(error) => Err(error),
@@ -124,7 +127,10 @@ impl Platform for Instrumented {
     }
 
     fn restored(&self) -> Option<ddk::SavedState> {
-        self.platform.restored()
+        let state = self.platform.restored();
+        let fields = state.as_ref().map(|s| (s.schema, s.fields.clone()));
+        self.shared.probe.note(Record::Restored(fields));
+        state
     }
 
     fn bar(&self, index: u8) -> Result<Vec<(u64, Mmio)>, PlatformError> {

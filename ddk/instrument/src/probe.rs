@@ -134,6 +134,11 @@ pub trait Probe: Send + Sync + 'static {
         inner()
     }
 
+    /// A thread that the driver started, with this number, begins; called on it.
+    fn began(&self, thread: u16) {
+        let _ = thread;
+    }
+
     /// Anything else that passed.
     fn note(&self, record: Record) {
         let _ = record;

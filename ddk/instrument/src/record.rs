@@ -201,7 +201,16 @@ pub enum Record {
         /// The line.
         text: String,
     },
+    /// The state of the version before was asked for.
+    Restored(Option<Restored>),
+    /// The class layer asks the driver for something, in a form of its own.
+    Call(Vec<u8>),
+    /// The driver's answer to what its thread was asked last.
+    Answer(String),
 }
+
+/// A driver's saved state: schema, and numbers and contents of fields.
+pub type Restored = (u32, Vec<(u32, Vec<u8>)>);
 
 struct Answer<'a, T>(&'a Outcome<T>);
 
@@ -321,6 +330,12 @@ impl fmt::Display for Record {
                 Answer(outcome)
             ),
             Record::Log { level, text } => write!(f, "log {level}: {text}"),
+            Record::Restored(Some((schema, fields))) => {
+                write!(f, "restored -> schema {schema}: {fields:x?}")
+            }
+            Record::Restored(None) => f.write_str("restored -> nothing"),
+            Record::Call(call) => write!(f, "call{}", Hex(call)),
+            Record::Answer(answer) => write!(f, "answer {answer}"),
         }
     }
 }
@@ -339,12 +354,14 @@ pub struct Entry {
 pub struct Recording {
     /// Records before the first of these, which are lost.
     pub skipped: u64,
+    /// It ends in the middle: the driver died, or there was no more room. What a thread does after its last record is not told.
+    pub open: bool,
     /// The records.
     pub entries: Vec<Entry>,
 }
 
 /// First bytes of a recording; the last of them is the version of the format.
-const MAGIC: [u8; 4] = *b"BHT\x01";
+const MAGIC: [u8; 4] = *b"BHT\x02";
 
 /// Why bytes are not a recording.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -371,33 +388,45 @@ impl fmt::Display for BadRecording {
 impl core::error::Error for BadRecording {}
 
 impl Recording {
+    /// What the compact form of an open recording from the start begins with; entries follow, one by one.
+    pub const OPEN_HEAD: [u8; 6] = [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], 0, 1];
+
     /// The compact form: a header, then each record as postcard writes it (numbers in as few bytes as they need).
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         let mut put = |part: postcard::Result<Vec<u8>>| bytes.extend(part.unwrap_or_default());
-        put(postcard::to_allocvec(&self.skipped));
+        put(postcard::to_allocvec(&(self.skipped, self.open)));
         for entry in &self.entries {
             put(postcard::to_allocvec(entry));
         }
         bytes
     }
 
-    /// From the compact form.
+    /// From the compact form. Of an open recording the last record may be cut off: it is left out.
     ///
     /// # Errors
     /// When it is none, or damaged.
     pub fn from_bytes(bytes: &[u8]) -> Result<Recording, BadRecording> {
         let rest = bytes.strip_prefix(&MAGIC).ok_or(BadRecording::Header)?;
-        let (skipped, mut rest) =
+        let ((skipped, open), mut rest) =
             postcard::take_from_bytes(rest).map_err(|_| BadRecording::Header)?;
         let mut entries = Vec::new();
         while !rest.is_empty() {
-            let entry;
-            (entry, rest) = postcard::take_from_bytes(rest)
-                .map_err(|_| BadRecording::Record(entries.len() as u64))?;
-            entries.push(entry);
+            match postcard::take_from_bytes(rest) {
+                Ok((entry, later)) => {
+                    entries.push(entry);
+                    rest = later;
+                }
+                // Its end was cut off somewhere.
+                Err(postcard::Error::DeserializeUnexpectedEnd) if open => break,
+                Err(_) => return Err(BadRecording::Record(entries.len() as u64)),
+            }
         }
-        Ok(Recording { skipped, entries })
+        Ok(Recording {
+            skipped,
+            open,
+            entries,
+        })
     }
 }
 

@@ -1,14 +1,14 @@
 //! A home without a device, that answers as a recording says.
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use ddk::{
     Bus, Deadline, DmaMemory, DmaRegion, Event, EventQueue, Interrupt, LogLevel, Mmio, Platform,
-    PlatformError, PortBus, PortIo, Width, Work,
+    PlatformError, PortBus, PortIo, SavedState, Width, Work,
 };
 
 use crate::probe::{Access, Place};
@@ -62,11 +62,27 @@ pub struct Replay {
     next_thread: AtomicU16,
 }
 
+/// What a class layer did with a driver that was recorded; see [`Replay::step`].
+pub enum Step {
+    /// It asked the driver for something.
+    Call {
+        /// On this thread.
+        thread: u16,
+        /// In its own form.
+        call: Vec<u8>,
+    },
+    /// It made a queue with this number.
+    Queue(u32, Box<dyn EventQueue>),
+}
+
 #[derive(Default)]
 struct Script {
     /// Records to come, with their numbers, by thread.
     threads: BTreeMap<u16, VecDeque<(u64, Record)>>,
+    /// Threads that the driver started itself.
+    own: BTreeSet<u16>,
     last: u64,
+    open: bool,
     deviation: Option<Deviation>,
 }
 
@@ -81,6 +97,7 @@ impl Replay {
     pub fn new(recording: Recording) -> Arc<Replay> {
         let mut script = Script {
             last: recording.skipped + recording.entries.len() as u64,
+            open: recording.open,
             ..Script::default()
         };
         for (Entry { thread, record }, number) in
@@ -125,6 +142,90 @@ impl Replay {
         }
     }
 
+    /// The next thing that the class layer did with the driver, in the order of the recording, whichever thread it was on.
+    /// What was between them and concerned the class layer alone is passed over. `None` at the end, and after a deviation.
+    pub fn step(&self) -> Option<Step> {
+        let mut script = self.script.lock().unwrap();
+        loop {
+            if script.deviation.is_some() {
+                return None;
+            }
+            let Script { threads, own, .. } = &mut *script;
+            let heads = threads
+                .iter_mut()
+                .filter(|(thread, _)| !own.contains(thread));
+            let heads = heads.filter_map(|(thread, records)| {
+                let number = records.front()?.0;
+                Some((number, *thread, records))
+            });
+            let (number, thread, records) = heads.min_by_key(|(number, ..)| *number)?;
+            match records.pop_front()?.1 {
+                Record::Call(call) => return Some(Step::Call { thread, call }),
+                Record::Queue(outcome) => {
+                    let queue = self.next_queue.fetch_add(1, Ordering::Relaxed);
+                    if outcome.is_ok() {
+                        return Some(Step::Queue(queue, self.add_queue(queue)?));
+                    }
+                }
+                Record::Spawn { .. } => {
+                    self.next_thread.fetch_add(1, Ordering::Relaxed);
+                }
+                Record::Region { .. } => {
+                    self.next_region.fetch_add(1, Ordering::Relaxed);
+                }
+                record @ Record::Answer(_) => {
+                    script.deviation = Some(Deviation {
+                        record: number,
+                        thread,
+                        expected: Some(record),
+                        seen: Some("no call before it".into()),
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Does what a step asks for, as the thread that did it.
+    pub fn within<R>(&self, thread: u16, work: impl FnOnce() -> R) -> R {
+        thread::within(thread, work)
+    }
+
+    /// What the driver answered to a step of this thread.
+    pub fn answered(&self, thread: u16, answer: String) {
+        self.within(thread, || self.exactly(Record::Answer(answer)));
+    }
+
+    /// The queue to which the driver binds an interrupt before its next answer on this thread.
+    pub fn queue_to_bind(&self, thread: u16) -> Option<u32> {
+        let script = self.script.lock().unwrap();
+        let records = script
+            .threads
+            .get(&thread)?
+            .iter()
+            .map(|(_, record)| record);
+        let mut records = records.take_while(|record| !matches!(record, Record::Answer(_)));
+        records.find_map(|record| match record {
+            Record::Bind { queue, .. } => *queue,
+            _ => None,
+        })
+    }
+
+    /// Records that nobody has followed yet.
+    pub fn left(&self) -> usize {
+        let script = self.script.lock().unwrap();
+        script.threads.values().map(VecDeque::len).sum()
+    }
+
+    /// A queue of this number.
+    fn add_queue(&self, number: u32) -> Option<Box<dyn EventQueue>> {
+        let replay = self.me.upgrade()?;
+        let queue = Box::new(ReplayedQueue { number, replay });
+        let address = std::ptr::from_ref(queue.as_any()).cast::<()>().addr();
+        self.queues.lock().unwrap().insert(address, number);
+        Some(queue)
+    }
+
     /// The answer of the next record if it is about what the driver does now.
     fn next<T>(
         &self,
@@ -136,8 +237,12 @@ impl Replay {
         if script.deviation.is_some() {
             return None;
         }
+        let open = script.open;
         let records = script.threads.entry(thread).or_default();
         let next = records.front();
+        if next.is_none() && open {
+            return None;
+        }
         if let Some(answer) = next.and_then(|(_, record)| answer(record)) {
             records.pop_front();
             return Some(answer);
@@ -227,11 +332,7 @@ impl Platform for Replay {
     fn event_queue(&self) -> Result<Box<dyn EventQueue>, PlatformError> {
         let number = self.next_queue.fetch_add(1, Ordering::Relaxed);
         result(answered!(self, Record::Queue(outcome) => outcome, "event queue"))?;
-        let replay = self.me.upgrade().ok_or(ASTRAY)?;
-        let queue = Box::new(ReplayedQueue { number, replay });
-        let address = std::ptr::from_ref(queue.as_any()).cast::<()>().addr();
-        self.queues.lock().unwrap().insert(address, number);
-        Ok(queue)
+        self.add_queue(number).ok_or(ASTRAY)
     }
 
     fn cpu_count(&self) -> usize {
@@ -247,6 +348,7 @@ impl Platform for Replay {
                 if (*t, n.as_str(), *c) == (thread, name, cpu) => outcome,
             "thread {thread} {name} on CPU {cpu:?}"
         ))?;
+        self.script.lock().unwrap().own.insert(thread);
         let work = thread::numbered(thread, work);
         let thread = std::thread::Builder::new().name(name.into());
         thread.spawn(work).map_err(|_| PlatformError::NoMemory)?;
@@ -255,6 +357,12 @@ impl Platform for Replay {
 
     fn epoch(&self) -> u32 {
         answered!(self, Record::Epoch(epoch) => epoch, "epoch").unwrap_or(1)
+    }
+
+    fn restored(&self) -> Option<SavedState> {
+        let (schema, fields) =
+            answered!(self, Record::Restored(state) => state, "the state before").flatten()?;
+        Some(SavedState { schema, fields })
     }
 
     fn bar(&self, index: u8) -> Result<Vec<(u64, Mmio)>, PlatformError> {

@@ -10,6 +10,7 @@ extern crate alloc;
 
 pub mod area;
 mod reason;
+pub mod trace;
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -19,6 +20,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use reason::EndReason;
+use trace::TraceNote;
 
 /// Version of the record in files; one with another number may have other fields.
 pub const FORMAT: u32 = 1;
@@ -141,6 +143,9 @@ pub struct Report {
     pub events: Vec<Event>,
     /// The last lines that it wrote to the log, oldest first.
     pub log: Vec<String>,
+    /// Its trace, if one was wanted and there is one.
+    #[serde(default)]
+    pub trace: Option<TraceNote>,
 }
 
 impl Report {
@@ -157,6 +162,7 @@ impl Report {
             grants: Vec::new(),
             events: Vec::new(),
             log: Vec::new(),
+            trace: None,
         }
     }
 
@@ -179,6 +185,12 @@ impl Report {
         let lists = self.log.iter_mut().chain(&mut self.grants);
         for text in texts.chain(lists).chain(&mut self.subject.known_as) {
             *text = cut(text);
+        }
+        if let Some(trace) = &mut self.trace {
+            last(&mut trace.last);
+            for text in &mut trace.last {
+                *text = cut(text);
+            }
         }
         if let Some(fault) = &mut self.fault {
             fault.registers.truncate(64);
@@ -268,7 +280,21 @@ impl fmt::Display for Report {
         let events = self.events.iter();
         let mut events = events.map(|e| alloc::format!("{} {}", Time(e.time_ns), e.text));
         part(f, "events", &mut events)?;
-        part(f, "log", &mut self.log.iter().cloned())
+        part(f, "log", &mut self.log.iter().cloned())?;
+        let Some(trace) = &self.trace else {
+            return Ok(());
+        };
+        let TraceNote {
+            records, recorded, ..
+        } = trace;
+        let kept = match records.checked_sub(*recorded) {
+            Some(0) | None => alloc::format!("all {records} records are kept, the last:"),
+            Some(_) => {
+                alloc::format!("the first {recorded} of {records} records are kept, the last:")
+            }
+        };
+        let lines = trace.last.iter().cloned();
+        part(f, "trace", &mut core::iter::once(kept).chain(lines))
     }
 }
 
@@ -335,6 +361,12 @@ mod tests {
         });
         report.grants = vec!["BAR 0".into()];
         report.log = vec!["one".into(), "two".into()];
+        report.trace = Some(TraceNote {
+            records: 9,
+            recorded: 9,
+            bytes: 100,
+            last: vec!["8 thread 0: clock -> 7 ns".into()],
+        });
         report
     }
 
@@ -359,7 +391,9 @@ mod tests {
              \x20 0x401000 queue::push+0x10\n\
              grants   BAR 0\n\
              log      one\n\
-             \x20        two\n"
+             \x20        two\n\
+             trace    all 9 records are kept, the last:\n\
+             \x20        8 thread 0: clock -> 7 ns\n"
         );
     }
 

@@ -225,6 +225,8 @@ pub struct DriverPolicy {
     pub start_ms: u32,
     /// One that was asked to stop, to suspend or to make room and has not after this time is ended.
     pub stop_ms: u32,
+    /// Whether its next incarnations record what passes between them and their device, if they were built for it.
+    pub trace: bool,
 }
 
 /// State that a driver leaves to the next version: numbered fields under a version of its schema.

@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crash_report::Report;
+use ipc::Vmo;
 use serde::{Deserialize, Serialize};
 
 /// How a process is doing.
@@ -122,6 +123,8 @@ ipc::protocol! {
         5 = system() -> (system: SystemSummary);
         /// The first crash report with a number above `after`, as soon as there is one.
         6 = next_crash(after: u64) -> (crash: Report);
+        /// The area with the trace of a crash report ([`crash_report::trace`]), read-only. Init keeps those of the last few.
+        7 = crash_trace(number: u64) -> (; area: Vmo);
     }
 }
 
@@ -130,6 +133,8 @@ ipc::protocol! {
     pub protocol CrashReports("crash-reports", version = 1, error = ProcError) {
         /// Adds a report to what `crashes` lists.
         1 = report(crash: Report);
+        /// The same with the area of a trace, which nobody writes any more.
+        2 = report_traced(crash: Report; area: Vmo);
     }
 }
 

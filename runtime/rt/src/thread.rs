@@ -65,6 +65,11 @@ impl Builder {
     }
 }
 
+/// A number that no other living thread of this process has.
+pub fn own() -> usize {
+    start::own()
+}
+
 /// A thread that was started. Dropped, it goes on by itself.
 pub struct JoinHandle<T> {
     running: Option<start::Running>,
@@ -104,6 +109,7 @@ impl<T> Drop for JoinHandle<T> {
 mod start {
     use alloc::boxed::Box;
     use alloc::vec::Vec;
+    use core::ops::Range;
 
     use sys::{AsHandle, Deadline, Error, Mutex, PrivateMemory, Result, Signals, Thread};
 
@@ -120,6 +126,18 @@ mod start {
     /// Threads that nobody joins; their stacks are freed when the next thread starts.
     static DETACHED: Mutex<Vec<Running>> = Mutex::new(Vec::new());
 
+    /// Where the stacks of the threads are that were started.
+    static STACKS: Mutex<Vec<Range<usize>>> = Mutex::new(Vec::new());
+
+    /// The end of the stack that the caller runs on: that of the first thread is not in the list.
+    pub(super) fn own() -> usize {
+        let on_stack = 0u8;
+        let here = core::ptr::from_ref(core::hint::black_box(&on_stack)).addr();
+        let stacks = STACKS.lock();
+        let stack = stacks.iter().find(|stack| stack.contains(&here));
+        stack.map_or(0, |stack| stack.end)
+    }
+
     extern "C" fn run(_handle: u64, arg: usize) -> ! {
         // SAFETY: `start` passes a box of a body, to this thread alone.
         let body = unsafe { Box::from_raw(arg as *mut Body) };
@@ -131,7 +149,10 @@ mod start {
         DETACHED.lock().retain(|running| !running.has_ended());
         let mut stack = PrivateMemory::new(builder.stack_bytes)?;
         // As after a call: 8 below a multiple of 16.
-        let top = stack.as_mut_slice().as_mut_ptr_range().end as usize - 8;
+        let range = stack.as_mut_slice().as_mut_ptr_range();
+        let range = range.start.addr()..range.end.addr();
+        let top = range.end - 8;
+        STACKS.lock().push(range.clone());
         let arg = Box::into_raw(Box::new(body));
         let entry = run as extern "C" fn(u64, usize) -> ! as usize;
         let Builder {
@@ -147,6 +168,7 @@ mod start {
             Err(error) => {
                 // SAFETY: no thread was started, so the box is still ours.
                 drop(unsafe { Box::from_raw(arg) });
+                STACKS.lock().retain(|stack| *stack != range);
                 Err(error)
             }
         }
@@ -178,7 +200,8 @@ mod start {
     impl Drop for Running {
         fn drop(&mut self) {
             debug_assert!(self.has_ended(), "a stack is freed after its thread");
-            let _ = &self.stack;
+            let end = self.stack.as_mut_slice().as_mut_ptr_range().end.addr();
+            STACKS.lock().retain(|stack| stack.end != end);
         }
     }
 }
@@ -192,6 +215,15 @@ mod start {
     use super::Builder;
 
     pub(super) struct Running(std::thread::JoinHandle<()>);
+
+    std::thread_local! {
+        static PLACE: u8 = const { 0 };
+    }
+
+    /// The place of a variable that each thread has.
+    pub(super) fn own() -> usize {
+        PLACE.with(|place| core::ptr::from_ref(place).addr())
+    }
 
     pub(super) fn start(builder: Builder, body: Box<dyn FnOnce() + Send>) -> Result<Running> {
         std::thread::Builder::new()

@@ -57,6 +57,7 @@ pub const DEFAULT_POLICY: DriverPolicy = DriverPolicy {
     silence_ms: 10_000,
     start_ms: 30_000,
     stop_ms: 5_000,
+    trace: false,
 };
 
 /// Most deaths that are remembered, and so the largest budget that counts.

@@ -1,6 +1,6 @@
 //! The process `depot`: waits for disks in the place of those who must not.
 //!
-//! Crash reports, which init keeps in memory, go to a disk or partition of their own
+//! Crash reports and their traces, which init keeps in memory, go to a disk or partition of their own
 //! ([`proto::crash_report::area`]): the one that `BULKHEAD_CRASH` names (`disk:/NAME`), or the partition with the name `bulkhead-crash` in
 //! its table. Drivers in `/drivers`, or the folder that `BULKHEAD_DRIVERS` names, go to the device manager ([`drivers`]). Start-up
 //! handles: `proc`, `disk`, `file`, `dev`, `drv`.
@@ -17,11 +17,11 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use block_client::{Disk, DiskReader, SessionError};
-use proto::crash_report::{Report, area};
+use proto::crash_report::{Report, area, trace};
 use proto::devmgr::EndpointsClient;
 use proto::proc::ProcessesClient;
 use rt::ipc::CallError;
-use rt::{Channel, startup};
+use rt::{Channel, Vmo, startup};
 use supervision::Supervised;
 
 rt::entry!(main);
@@ -85,7 +85,12 @@ fn run() -> Result<(), String> {
             seen = report.number;
             continue;
         }
-        match saver.save(&report) {
+        let area = match &report.trace {
+            // Init may have let go of it.
+            Some(_) => proc.crash_trace(report.number).ok(),
+            None => None,
+        };
+        match saver.save(&report, area.as_ref()) {
             Ok(Some(sequence)) => {
                 rt::info!("crash report {sequence} is saved: {}", report.title());
                 seen = report.number;
@@ -172,24 +177,56 @@ impl Saver {
         }))
     }
 
-    /// Saves a report; gives its sequence number, or `None` without a disk for it.
-    fn save(&mut self, report: &Report) -> Result<Option<u64>, String> {
+    /// Saves a report and its trace; gives its sequence number, or `None` without a disk for it.
+    fn save(&mut self, report: &Report, trace: Option<&Vmo>) -> Result<Option<u64>, String> {
         if self.area.is_none() {
             self.area = self.open()?;
         }
         let Some(area) = &mut self.area else {
             return Ok(None);
         };
+        if let (Some(note), Some(vmo)) = (&report.trace, trace) {
+            area.write_trace(note.bytes, vmo)?;
+        }
         let body = serde_json::to_vec(report).map_err(|error| error.to_string())?;
-        let (sequence, slot) = area.newest;
-        let sequence = sequence.saturating_add(1);
-        let slot = slot.saturating_add(1).checked_rem(area.slots).unwrap_or(0);
-        let bytes = area::encode(sequence, &body);
-        let bytes = bytes.ok_or_else(|| format!("{} bytes are too much", body.len()))?;
-        area.disk.write_at(place(slot), &bytes).map_err(text)?;
+        area.write(&body)?;
         area.disk.flush().map_err(text)?;
-        area.newest = (sequence, slot);
-        Ok(Some(sequence))
+        Ok(Some(area.newest.0))
+    }
+}
+
+impl Area {
+    /// Writes the next slot.
+    fn write(&mut self, body: &[u8]) -> Result<(), String> {
+        let (sequence, slot) = self.newest;
+        let sequence = sequence.saturating_add(1);
+        let slot = slot.saturating_add(1).checked_rem(self.slots).unwrap_or(0);
+        let bytes = area::encode(sequence, body);
+        let bytes = bytes.ok_or_else(|| format!("{} bytes are too much", body.len()))?;
+        self.disk.write_at(place(slot), &bytes).map_err(text)?;
+        self.newest = (sequence, slot);
+        Ok(())
+    }
+
+    /// Writes the recording of a trace into the next slots, or as much of its beginning as it may take up.
+    fn write_trace(&mut self, len: u64, trace: &Vmo) -> Result<(), String> {
+        let len = len.min(area::trace_bytes_max(self.slots));
+        let parts = len.div_ceil(area::PART_BYTES as u64);
+        let mut bytes: Vec<u8> = alloc::vec![0; area::PART_BYTES];
+        for part in 0..parts {
+            let at = part.saturating_mul(area::PART_BYTES as u64);
+            let left = len.saturating_sub(at).min(area::PART_BYTES as u64);
+            let Some(bytes) = bytes.get_mut(..left as usize) else {
+                break;
+            };
+            if let Err(error) = trace.read(at.saturating_add(trace::RECORDING_AT as u64), bytes) {
+                // The report without its trace rather than none.
+                rt::warn!("a trace is not saved: {error}");
+                break;
+            }
+            self.write(&area::part(part as u32, parts as u32, bytes))?;
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use devmgr::grants::{self, Grants};
 use devmgr::life::{Event, Program};
 use devmgr::node::Device;
 use proto::bus::Message;
-use proto::crash_report::EndReason;
+use proto::crash_report::{EndReason, trace};
 use proto::devmgr::{DriverControlClient, DriverHostServer};
 use rt::abi::{PRIORITY_DRIVER, Quota, ResourceKind};
 use rt::process::{Child, Command, SpawnError, Stdio};
@@ -69,6 +69,7 @@ impl Manager {
             Device::Pci(info) => Some(info.address),
             _ => None,
         };
+        let wants_trace = node.policy(&self.drivers).trace;
         // Held from here on, so that a failure below finds what is to be taken back.
         let held = node.held.insert(Held {
             child: None,
@@ -78,6 +79,7 @@ impl Manager {
             interrupts: Vec::new(),
             resources: Vec::new(),
             domain: None,
+            trace: None,
         });
         let mut command = Command::new(&image, &name)
             .env(alloc::vec![
@@ -94,6 +96,13 @@ impl Manager {
             .handle("control", control_server);
         if let Some(log) = startup::handle::<Resource>("log") {
             command = command.handle("log", log.duplicate().map_err(text("log"))?);
+        }
+        if wants_trace {
+            let area = Vmo::create(trace::AREA_BYTES).map_err(text("trace"))?;
+            // No right to hand it on: nobody writes it after the driver's end.
+            let granted = area.duplicate_with(Rights::WRITE | Rights::TRANSFER);
+            command = command.handle("trace", granted.map_err(text("trace"))?);
+            held.trace = Some(area);
         }
         let device_id = address.map(|a| a.device_id());
         let (mut command, messages) = grant(command, &grants, held, &self.authority, device_id)?;

@@ -57,11 +57,12 @@ pub struct Kept {
 struct HeldRecord {
     has_child: bool,
     has_domain: bool,
+    has_trace: bool,
     interrupts: usize,
     resources: usize,
 }
 
-/// A node as it is kept. Its handles are host, control, interrupts, resources, domain, process.
+/// A node as it is kept. Its handles are host, control, interrupts, resources, domain, trace, process.
 #[derive(Serialize, Deserialize)]
 struct NodeRecord {
     path: String,
@@ -172,6 +173,7 @@ fn handles_of(held: &Held) -> Vec<&Handle> {
     handles.extend(held.interrupts.iter().map(AsHandle::as_handle));
     handles.extend(held.resources.iter().map(AsHandle::as_handle));
     handles.extend(held.domain.iter().map(AsHandle::as_handle));
+    handles.extend(held.trace.iter().map(AsHandle::as_handle));
     handles.extend(held.child.iter().map(|child| child.process().as_handle()));
     handles
 }
@@ -181,6 +183,7 @@ impl HeldRecord {
         HeldRecord {
             has_child: held.child.is_some(),
             has_domain: held.domain.is_some(),
+            has_trace: held.trace.is_some(),
             interrupts: held.interrupts.len(),
             resources: held.resources.len(),
         }
@@ -198,6 +201,10 @@ impl HeldRecord {
             true => Some(handles.next()?.into_type()),
             false => None,
         };
+        let trace = match self.has_trace {
+            true => Some(handles.next()?.into_type()),
+            false => None,
+        };
         let process = match self.has_child {
             true => Some(handles.next()?.into_type::<Process>()),
             false => None,
@@ -210,6 +217,7 @@ impl HeldRecord {
             interrupts,
             resources,
             domain,
+            trace,
         })
     }
 }

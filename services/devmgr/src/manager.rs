@@ -78,6 +78,8 @@ pub struct Held {
     /// What BARs and ports were made from.
     pub resources: Vec<Resource>,
     pub domain: Option<DmaDomain>,
+    /// Where it writes its trace.
+    pub trace: Option<Vmo>,
 }
 
 /// A reload that is to be answered.

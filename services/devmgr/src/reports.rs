@@ -4,8 +4,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use devmgr::grants;
-use proto::crash_report::{EndReason, Kind, Report, Subject};
+use proto::crash_report::{EndReason, Kind, Report, Subject, trace};
 use rt::process::{Child, ExitReason};
+use rt::{AsHandle, Rights, Vmo};
 
 use crate::buses::{BUS_DRIVER, BUS_PROGRAM, Bus};
 use crate::manager::{Manager, Node};
@@ -49,13 +50,24 @@ impl Manager {
         });
         let mut lines = planned.map(|plan| plan.lines()).unwrap_or_default();
         lines.extend(contained.map(String::from));
-        self.keep_report(Report {
+        let mut events = node.events.clone();
+        let area = node.held.as_ref().and_then(|held| held.trace.as_ref());
+        let trace =
+            area.and_then(|area| trace::read(|at, buffer| area.read(at as u64, buffer).is_ok()));
+        if area.is_some() && trace.is_none() {
+            let why = "no trace: the program was not built for one";
+            events.push(report.time_ns, String::from(why));
+        }
+        let area = area.filter(|_| trace.is_some());
+        let report = Report {
             reason: ended.0,
             text: ended.1.clone(),
             grants: lines,
-            events: node.events.list(),
+            events: events.list(),
+            trace,
             ..report
-        });
+        };
+        self.keep_report(report, area);
         ended
     }
 
@@ -76,7 +88,7 @@ impl Manager {
         match self.autopsy(&bus.child, subject, image) {
             Ok(report) => {
                 let text = report.text.clone();
-                self.keep_report(report);
+                self.keep_report(report, None);
                 text
             }
             Err(why) => why,
@@ -109,11 +121,19 @@ impl Manager {
     }
 
     /// A message without an answer: init never keeps devmgr waiting.
-    fn keep_report(&self, mut report: Report) {
+    fn keep_report(&self, mut report: Report, area: Option<&Vmo>) {
         report.bound();
-        if let Some(reports) = &self.crash_reports
-            && let Err(error) = reports.report(&report)
-        {
+        let Some(reports) = &self.crash_reports else {
+            return;
+        };
+        let rights = Rights::READ | Rights::TRANSFER | Rights::DUPLICATE | Rights::INSPECT;
+        // Without the trace rather than not at all.
+        let area = area.and_then(|area| area.duplicate_with(rights).ok());
+        let kept = match area {
+            Some(area) => reports.report_traced(&report, area),
+            None => reports.report(&report),
+        };
+        if let Err(error) = kept {
             rt::warn!("the crash report is not kept: {error}");
         }
     }

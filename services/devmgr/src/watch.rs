@@ -56,8 +56,12 @@ impl Node {
             Some(m) if m.restart == ddk_manifest::RestartPolicy::NEVER => restart::NEVER,
             _ => restart::DEFAULT_RULES,
         };
-        self.policy.unwrap_or(DriverPolicy {
+        self.policy.unwrap_or_else(|| DriverPolicy {
             restart,
+            trace: rt::startup::env("BULKHEAD_TRACE").is_some_and(|names| {
+                let mut names = names.split(',');
+                names.any(|name| name == self.path || manifest.is_some_and(|m| m.name() == name))
+            }),
             ..restart::DEFAULT_POLICY
         })
     }

@@ -19,6 +19,7 @@ pub const KEYS: &[&str] = &[
     "console",
     "crash",
     "drivers",
+    "trace",
     "dashboard-token",
 ];
 

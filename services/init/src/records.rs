@@ -12,6 +12,8 @@ use proto::proc::{ProcessState, ProcessSummary, SystemSummary};
 pub const CRASHES_MAX: usize = 24;
 /// Crash reports that are kept of one driver or service.
 pub const CRASHES_OF_ONE_MAX: usize = 4;
+/// Traces of crash reports that are kept in all.
+pub const TRACES_MAX: usize = 4;
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// A zero-filled name as text.
@@ -96,8 +98,8 @@ pub struct Crashes {
 }
 
 impl Crashes {
-    /// Adds a report and gives it its number. The oldest of the same subject goes, or of all.
-    pub fn add(&mut self, mut report: Report) {
+    /// Adds a report; gives its number. The oldest of the same subject goes, or of all.
+    pub fn add(&mut self, mut report: Report) -> u64 {
         report.bound();
         self.last = self.last.saturating_add(1);
         report.number = self.last;
@@ -110,6 +112,7 @@ impl Crashes {
             self.list.pop_front();
         }
         self.list.push_back(report);
+        self.last
     }
 
     /// The first one above this number.
@@ -142,7 +145,9 @@ fn size(report: &Report) -> usize {
         fault.registers.len() * 32 + functions.sum::<usize>()
     });
     let events = report.events.iter().map(|event| event.text.len() + 16);
-    let lists = texts(&report.log) + texts(&report.grants) + texts(&report.subject.known_as);
+    let trace = report.trace.as_ref().map_or(0, |trace| texts(&trace.last));
+    let lists =
+        texts(&report.log) + texts(&report.grants) + texts(&report.subject.known_as) + trace;
     2048 + fault + lists + events.sum::<usize>()
 }
 

@@ -121,6 +121,8 @@ impl Supervisor {
         let crash = crash.map(|disk| ("BULKHEAD_CRASH", disk));
         let drivers = self.config.get("drivers");
         let drivers = drivers.map(|folder| ("BULKHEAD_DRIVERS", folder));
+        let trace = self.config.get("trace");
+        let trace = trace.map(|drivers| ("BULKHEAD_TRACE", drivers));
         let restart = services::RESTARTED_BY_OTHERS.iter().filter_map(|name| {
             let words = self.config.get(&format!("restart.{name}"))?;
             Some((environment_name(name), words.to_string()))
@@ -135,6 +137,7 @@ impl Supervisor {
         .chain(root)
         .chain(crash)
         .chain(drivers)
+        .chain(trace)
         .chain(token)
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .chain(restart)

@@ -20,7 +20,9 @@ use rt::abi::ResourceKind;
 use rt::ipc::Server;
 use rt::process::Stdio;
 use rt::startup::{AcpiTableVmo, InitStart};
-use rt::{AsHandle, Channel, Deadline, Error, Packet, Port, Resource, Signals, Watch, thread};
+use rt::{
+    AsHandle, Channel, Deadline, Error, Packet, Port, Resource, Rights, Signals, Vmo, Watch, thread,
+};
 
 use crate::ending::{self, Way};
 use crate::shell;
@@ -65,6 +67,8 @@ pub struct Supervisor {
     services: ServicesServer,
     pub slots: Vec<Slot>,
     crashes: Crashes,
+    /// Areas of traces, by the numbers of their reports.
+    traces: VecDeque<(u64, Vmo)>,
     /// Who waits for a report above a number.
     crash_waiters: VecDeque<(u64, ProcessesNextCrashReply)>,
     console: Option<thread::JoinHandle<Result<shell::Streams, String>>>,
@@ -136,6 +140,7 @@ impl Supervisor {
             schemes,
             providers,
             crashes: Crashes::default(),
+            traces: VecDeque::new(),
             crash_waiters: VecDeque::new(),
             console: None,
             ending: false,
@@ -182,10 +187,17 @@ impl Supervisor {
             KEY_PROC => self.drain(self.processes.clone(), key, Self::serve_process),
             KEY_POWER => self.drain(self.power.clone(), key, Self::serve_power),
             KEY_SERVICES => self.drain(self.services.clone(), key, Self::serve_services),
-            KEY_CRASHES => self.drain(self.crash_reports.clone(), key, |init, request| {
-                let CrashReportsRequest::Report { crash } = request;
-                init.keep_report(crash);
-            }),
+            KEY_CRASHES => self.drain(
+                self.crash_reports.clone(),
+                key,
+                |init, request| match request {
+                    CrashReportsRequest::Report { crash } => drop(init.keep_report(crash)),
+                    CrashReportsRequest::ReportTraced { crash, area } => {
+                        let number = init.keep_report(crash);
+                        init.keep_trace(number, area);
+                    }
+                },
+            ),
             KEY_CONSOLE => {
                 if let Err(why) = self.start_shell() {
                     self.no_shell(&why);
@@ -292,11 +304,11 @@ impl Supervisor {
         };
     }
 
-    /// Adds the process's last words to a report, keeps it, and tells those who wait for one.
-    pub fn keep_report(&mut self, mut report: Report) {
+    /// Adds the process's last words to a report, keeps it, and tells those who wait for one. Gives its number.
+    pub fn keep_report(&mut self, mut report: Report) -> u64 {
         report.log =
             rt::log::last_lines(&self.log, report.subject.pid, LOG_LINES).unwrap_or_default();
-        self.crashes.add(report);
+        let number = self.crashes.add(report);
         for (after, reply) in core::mem::take(&mut self.crash_waiters) {
             match self.crashes.next(after) {
                 // Who waited may be gone.
@@ -304,6 +316,24 @@ impl Supervisor {
                 None => self.crash_waiters.push_back((after, reply)),
             }
         }
+        number
+    }
+
+    /// Keeps the trace of a report; the oldest goes.
+    fn keep_trace(&mut self, number: u64, area: Vmo) {
+        if self.traces.len() >= records::TRACES_MAX {
+            self.traces.pop_front();
+        }
+        self.traces.push_back((number, area));
+    }
+
+    /// The trace of a report, to be read.
+    fn trace(&self, number: u64) -> Result<Vmo, ProcError> {
+        let found = self.traces.iter().find(|(of, _)| *of == number);
+        let (_, area) = found.ok_or(ProcError::NotFound)?;
+        let rights = Rights::READ | Rights::TRANSFER | Rights::INSPECT;
+        let area = area.duplicate_with(rights);
+        area.map_err(|error| ProcError::Kernel(error as i32))
     }
 
     fn wait_for_crash(&mut self, after: u64, reply: ProcessesNextCrashReply) {
@@ -350,6 +380,7 @@ impl Supervisor {
                     Ok(())
                 }
             },
+            ProcessesRequest::CrashTrace { number, reply } => reply.send(self.trace(number)),
             ProcessesRequest::System { reply } => {
                 match (self.system.kernel_stats(), self.system.cpus()) {
                     (Ok(stats), Ok(cpus)) => reply.ok(records::system(&stats, &cpus)),

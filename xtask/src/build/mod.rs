@@ -205,6 +205,21 @@ pub fn build_program(profile: Profile, name: &str) -> anyhow::Result<Program> {
     cargo::build_program(&Toolchain::ensure()?, profile, name)
 }
 
+/// Feature of drivers' programs that can record what passes between them and their device.
+pub const TRACE: &str = "ddk-backend-os/trace";
+
+/// Builds one program by its package's name, with a feature that no shipped program has.
+///
+/// # Errors
+///
+/// As [`build_program`].
+pub fn build_program_with(profile: Profile, name: &str, feature: &str) -> anyhow::Result<Program> {
+    let programs = cargo::build_with_feature(&Toolchain::ensure()?, profile, &[name], feature)?;
+    let mut programs = programs.into_iter();
+    let program = programs.find(|program| program.name == name);
+    program.with_context(|| format!("package {name} has no program of its name"))
+}
+
 /// Programs of that name that were built before and are still there, whatever for.
 ///
 /// # Errors

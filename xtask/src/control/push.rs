@@ -38,6 +38,9 @@ pub struct PushArgs {
     program: Option<PathBuf>,
     #[command(flatten)]
     profile: ProfileArgs,
+    /// Build it so that it records what passes between it and its device, where `drv policy NODE trace=on` says so.
+    #[arg(long, conflicts_with = "program")]
+    traced: bool,
     /// Give up after so many seconds. What has been handed over by then is swapped all the same.
     #[arg(long, value_name = "N")]
     timeout_s: Option<u64>,
@@ -58,6 +61,10 @@ pub fn push(args: &PushArgs) -> anyhow::Result<ExitCode> {
             return Err(UsageError(format!("there is no file {}", file.display())).into());
         }
         Some(file) => file.clone(),
+        None if args.traced => {
+            let profile = args.profile.profile();
+            build::build_program_with(profile, &args.name, build::TRACE)?.stripped
+        }
         None => build::build_program(args.profile.profile(), &args.name)?.stripped,
     };
     let manifest = manifest(&file)?.ok_or_else(|| {

@@ -29,7 +29,7 @@ Usage: drv [--json] list
        drv [--json] reload NODE [FILE]
        drv [--json] log [-n COUNT] NODE
        drv [--json] crash [NAME]...
-       drv [--json] policy NODE [RULE=N]...
+       drv [--json] policy NODE [RULE=N | trace=on|off]...
        drv [--json] load|unload FILE...
        drv [--json] programs
 Show and control the drivers of devices. NODE is a path as `lsdev` prints it, its end, the name of
@@ -48,12 +48,14 @@ an endpoint (virtio0), also while it has none, or of a driver (all nodes that it
   log      what it wrote to the log, the last COUNT lines (20)
   crash    the last ends of drivers and services that nobody had asked for: a line each, or all that is
            known of those of NAME (a driver, service, node or endpoint): reason, registers, backtrace,
-           grants, what had happened to it, its last lines in the log. A system with a disk for them
+           grants, what had happened to it, its last lines in the log, the end of its trace. A system with a disk for them
            saves them too; `cargo xtask crash` reads that disk
   policy   show or set how the driver is watched over. Restarts when it dies unasked: budget in
            window-ms, pauses from pause-min-ms to pause-max-ms. Hangs: a heartbeat every
            heartbeat-ms, an answer within silence-ms, in service within start-ms, stopped within
-           stop-ms. A new version is proven after probation-ms.
+           stop-ms. A new version is proven after probation-ms. With trace=on it records what passes
+           between it and its device from its next start on, if it was built for that
+           (`cargo xtask push NAME --traced`); crash reports have the record
   load     make the driver in FILE (a name without a folder: of /drivers) known, and start it where it
            is the best match
   unload   stop it everywhere and forget it
@@ -520,22 +522,31 @@ fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Resul
     let (mut policy, deaths) = service::answer(tool, path, admin.policy(path))?;
     for setting in settings {
         let number = setting.split_once('=').and_then(|(name, value)| {
+            if name == "trace" {
+                policy.trace = match value {
+                    "on" => true,
+                    "off" => false,
+                    _ => return None,
+                };
+                return Some(());
+            }
             let (_, field) = fields(&mut policy).into_iter().find(|(n, _)| *n == name)?;
             *field = value.parse().ok()?;
             Some(())
         });
         if number.is_none() {
             return Err(Stop::Usage(format!(
-                "'{setting}': not NAME=NUMBER of a rule"
+                "'{setting}': neither NAME=NUMBER of a rule nor trace=on or trace=off"
             )));
         }
     }
     if !settings.is_empty() {
         service::answer(tool, path, admin.set_policy(path, policy))?;
     }
+    let trace = policy.trace;
     let rules = fields(&mut policy);
     if json {
-        let mut value = json!({ "path": path, "deaths": deaths });
+        let mut value = json!({ "path": path, "deaths": deaths, "trace": trace });
         for (name, number) in rules {
             value[name.replace('-', "_")] = json!(*number);
         }
@@ -544,8 +555,9 @@ fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Resul
     let rules: Vec<String> = rules.map(|(name, n)| format!("{name}={n}")).to_vec();
     writeln!(
         tool.out,
-        "{path}: {}; deaths in the window: {deaths}",
-        rules.join(" ")
+        "{path}: {} trace={}; deaths in the window: {deaths}",
+        rules.join(" "),
+        if trace { "on" } else { "off" }
     )
 }
 
@@ -564,6 +576,7 @@ fn fields(policy: &mut DriverPolicy) -> [(&'static str, &mut u32); 9] {
         silence_ms,
         start_ms,
         stop_ms,
+        trace: _,
     } = policy;
     [
         ("budget", budget),
