@@ -9,6 +9,8 @@ use std::sync::mpsc::Sender;
 use super::disk::{self, Disk};
 use crate::tool;
 
+const QEMU: &str = "qemu-system-x86_64";
+
 /// Flags that make a run repeat bit by bit: the guest's time is the number of
 /// instructions that it executed.
 const DETERMINISTIC: &[&str] = &[
@@ -20,15 +22,23 @@ const DETERMINISTIC: &[&str] = &[
     "1",
 ];
 
+/// QEMU's version, major and minor; none when it does not say.
+pub fn version() -> Option<(u32, u32)> {
+    let said = tool::read(tool::command(QEMU).arg("--version")).ok()?;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let number = said.split("version ").nth(1)?;
+    let mut parts = number.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
 /// How the emulator runs several processors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Processors {
     /// Each on a thread of the host.
     #[default]
     AtOnce,
-    /// In turns of 100 ms on one thread. For runs under a plugin in which drivers die over and over: switching bus
-    /// mastering changes QEMU's maps of memory, and a processor that reads a register at that moment takes QEMU 7.2 down
-    /// with it (a null memory region); a plugin makes that moment long enough to be met.
+    /// In turns of 100 ms on one thread. For runs under a plugin in which drivers die over and over: it makes the
+    /// moment of [`met_known_fault`](super::met_known_fault) long.
     InTurn,
 }
 
@@ -138,7 +148,7 @@ impl Machine {
     /// QEMU's command line, with the log on COM1, the console on COM2 and the
     /// outcome on port 0xe9. QEMU has to inherit the sockets under their numbers.
     pub fn command(&self, ends: &GuestEnds) -> Command {
-        let mut command = tool::command("qemu-system-x86_64");
+        let mut command = tool::command(QEMU);
         command
             .args(["-M", "q35", "-cpu", "max,-erms", "-m", &self.memory])
             .args(["-smp", &self.cpus.to_string()])
