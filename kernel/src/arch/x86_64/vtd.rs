@@ -224,7 +224,8 @@ impl Unit {
             devices.push(what as u16);
             self.write64(at + 8, FAULT);
         }
-        // Overflow: more faults than records.
+        // Overflow: more faults than records. Whose the others were is lost (PFO); such a device is refused all the
+        // same, and is told of at its next stray access.
         self.write32(register::FAULT_STATUS, 1);
     }
 }
