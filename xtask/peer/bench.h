@@ -39,6 +39,8 @@ enum section {
     SECTION_NVME_WRITE_4K_QD32,
     SECTION_NVME_SEQ_128K,
     SECTION_NVME_SEQ_1M,
+    /* The first of the loads from outside; both systems number them alike. */
+    SECTION_NET = 40,
 };
 
 /*
@@ -83,5 +85,8 @@ void bench_irq(void);
 void bench_raw(void);
 void bench_nvme(void);
 void bench_ext4(void);
+
+/* Serves what the host's load of the network talks to, until it is told to end. */
+void bench_net(void);
 
 #endif

@@ -171,6 +171,11 @@ int main(void)
 
     read_command_line();
     use_fixed_priority();
+    if (!strcmp(rows, "net")) {
+        load_modules();
+        bench_net();
+        power_off(0);
+    }
     bench_ipc();
     bench_process();
     load_modules();

@@ -182,20 +182,41 @@ pub fn count(
     plugin: &Path,
     profile: Option<&Path>,
 ) -> anyhow::Result<Vec<(Pass, Count)>> {
-    let file = tempfile::NamedTempFile::new_in(build::target_folder("bench")?)?;
-    let path = file.path().to_str().context("path is not UTF-8")?;
-    let plugin = plugin.to_str().context("path is not UTF-8")?;
-    let mut options = format!("{},out={}", quoted(plugin), quoted(path));
-    if let Some(profile) = profile {
-        let profile = profile.to_str().context("path is not UTF-8")?;
-        options.push_str(&format!(",profile={}", quoted(profile)));
-    }
-    let arguments = ["-plugin".to_owned(), options];
+    let file = counter_file()?;
+    let arguments = plugin_arguments(plugin, file.path(), profile)?;
     let run = boot(system, devices, &arguments)?;
-    passes::join(
-        run.passes,
-        &passes::read_counts(&std::fs::read_to_string(path)?)?,
-    )
+    let text = std::fs::read_to_string(file.path())?;
+    passes::join(run.passes, &passes::read_counts(&text)?)
+}
+
+/// A file for the counter.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub fn counter_file() -> anyhow::Result<tempfile::NamedTempFile> {
+    Ok(tempfile::NamedTempFile::new_in(build::target_folder(
+        "bench",
+    )?)?)
+}
+
+/// QEMU's arguments for the counter that writes to `out`, and a profile to the file `profile`.
+///
+/// # Errors
+///
+/// When a path is not UTF-8.
+pub fn plugin_arguments(
+    plugin: &Path,
+    out: &Path,
+    profile: Option<&Path>,
+) -> anyhow::Result<[String; 2]> {
+    let text =
+        |path: &Path| Ok::<_, anyhow::Error>(quoted(path.to_str().context("path is not UTF-8")?));
+    let mut options = format!("{},out={}", text(plugin)?, text(out)?);
+    if let Some(profile) = profile {
+        options.push_str(&format!(",profile={}", text(profile)?));
+    }
+    Ok(["-plugin".to_owned(), options])
 }
 
 /// Boots `system` once without the plugin. The row of the boot has the time from the

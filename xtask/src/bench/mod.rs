@@ -13,14 +13,17 @@ mod peer;
 mod profile;
 mod rows;
 mod table;
+mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::guest::nic::Model;
 use crate::{UsageError, build, setup};
 use measure::{Devices, Results, System};
 use peer::{Linux, Tuning};
+use rows::Row;
 use table::{Samples, Table};
 
 /// Boots for the time of each row; the two systems take turns.
@@ -84,49 +87,154 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         return Err(UsageError(text).into());
     }
     setup::ensure(&[setup::MACHINE, setup::IMAGES, setup::COMPILER])?;
+    let plugin = measure::plugin()?;
+    let mut samples = [Samples::default(), Samples::default()];
+    let (network, inside): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.nic.is_some());
+    if !network.is_empty() {
+        measure_network(&args, &network, &plugin, &mut samples)?;
+    }
+    if !inside.is_empty() && measure_inside(&args, &inside, &plugin, &mut samples)? == Printed::Yes
+    {
+        return Ok(());
+    }
+    tell(&args, rows, samples)
+}
+
+/// Whether all that was asked for is printed.
+#[derive(PartialEq, Eq)]
+enum Printed {
+    Yes,
+    No,
+}
+
+/// The rows that a guest measures by itself.
+fn measure_inside(
+    args: &BenchArgs,
+    rows: &[&Row],
+    plugin: &Path,
+    samples: &mut [Samples; 2],
+) -> anyhow::Result<Printed> {
     let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
     let ours = match args.peer_only {
         true => None,
-        false => Some(ours::prepare(&rows)?),
+        false => Some(ours::prepare(rows)?),
     };
     let peer = args
         .peer
         .map(|peer| prepare_peer(peer, &names))
         .transpose()?;
     let devices = Devices::prepare()?;
-    let plugin = measure::plugin()?;
     measure::stay_on_one_processor()?;
 
     if let (true, Some(ours)) = (args.profile, &ours) {
         let file = tempfile::NamedTempFile::new_in(build::target_folder("bench")?)?;
-        let passes = measure::count(&ours.system, &devices, &plugin, Some(file.path()))?;
+        let passes = measure::count(&ours.system, &devices, plugin, Some(file.path()))?;
         let measured = passes.iter().filter(|(pass, _)| pass.row != rows::BOOT);
         let operations = measured.map(|(pass, _)| pass.operations).sum();
         let profile = std::fs::read_to_string(file.path())?;
         print!("{}", profile::report(&profile, &ours.built, operations)?);
-        return Ok(());
+        return Ok(Printed::Yes);
     }
+    in_turns(
+        args,
+        "",
+        [ours.as_ref().map(|ours| &ours.system), peer.as_ref()],
+        samples,
+        |system, samples| {
+            samples.add_counts(&measure::count(system, &devices, plugin, None)?);
+            Ok(())
+        },
+        |system, samples| {
+            samples.add_times(&measure::time(system, &devices)?);
+            Ok(())
+        },
+    )?;
+    Ok(Printed::No)
+}
 
-    let mut samples = [Samples::default(), Samples::default()];
-    let mut systems: Vec<(&System, &mut Samples)> =
-        [ours.as_ref().map(|ours| &ours.system), peer.as_ref()]
-            .into_iter()
-            .zip(&mut samples)
-            .filter_map(|(system, samples)| Some((system?, samples)))
+/// The rows for which the host is the load, one interface after the other.
+fn measure_network(
+    args: &BenchArgs,
+    rows: &[&Row],
+    plugin: &Path,
+    samples: &mut [Samples; 2],
+) -> anyhow::Result<()> {
+    if args.profile {
+        let text = "--profile is not for rows of the network".to_owned();
+        return Err(UsageError(text).into());
+    }
+    let ours = match args.peer_only {
+        true => None,
+        false => Some(ours::prepare_server()?),
+    };
+    let peer = args.peer.map(prepare_serving_peer).transpose()?;
+    let systems = [ours.as_ref().map(|ours| &ours.system), peer.as_ref()];
+    for (name, model) in [("virtio-net", Model::Virtio), ("e1000", Model::E1000)] {
+        let rows: Vec<&Row> = rows
+            .iter()
+            .filter(|row| row.nic == Some(model))
+            .copied()
             .collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let page = |system: &System| match system.results {
+            Results::Console => ours::PAGE,
+            Results::Log => peer::PAGE,
+        };
+        in_turns(
+            args,
+            name,
+            systems,
+            samples,
+            |system, samples| {
+                let page = page(system);
+                samples.add_counts(&wire::count(system, model, &rows, page, plugin)?);
+                Ok(())
+            },
+            |system, samples| {
+                samples.add_times(&wire::time(system, model, &rows, page(system))?);
+                Ok(())
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// Counts both systems, and times them in turns.
+fn in_turns(
+    args: &BenchArgs,
+    what: &str,
+    systems: [Option<&System>; 2],
+    samples: &mut [Samples; 2],
+    count: impl Fn(&System, &mut Samples) -> anyhow::Result<()>,
+    time: impl Fn(&System, &mut Samples) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut systems: Vec<(&System, &mut Samples)> = systems
+        .into_iter()
+        .zip(samples)
+        .filter_map(|(system, samples)| Some((system?, samples)))
+        .collect();
     for (system, samples) in &mut systems {
-        eprintln!("xtask: counting instructions: {}", system.name);
-        samples.add_counts(&measure::count(system, &devices, &plugin, None)?);
+        eprintln!("xtask: counting instructions: {} {what}", system.name);
+        count(system, samples)?;
     }
     for boot in 1..=args.boots {
         for (system, samples) in &mut systems {
-            eprintln!("xtask: timing {boot} of {}: {}", args.boots, system.name);
-            samples.add_times(&measure::time(system, &devices)?);
+            eprintln!(
+                "xtask: timing {boot} of {}: {} {what}",
+                args.boots, system.name
+            );
+            time(system, samples)?;
         }
     }
+    Ok(())
+}
 
+/// Prints and writes the table, and compares it with the baseline.
+fn tell(args: &BenchArgs, rows: Vec<&'static Row>, samples: [Samples; 2]) -> anyhow::Result<()> {
     let [ours, linux] = samples;
-    let linux = peer.is_some().then_some(linux);
+    let linux = args.peer.is_some().then_some(linux);
     let table = Table { rows, ours, linux };
     print!("{}", table.text());
     if let Some(file) = &args.json {
@@ -144,17 +252,30 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+impl Peer {
+    fn name_and_tuning(self) -> (&'static str, Tuning) {
+        match self {
+            Peer::Linux => ("Linux", Tuning::Fast),
+            Peer::LinuxDefault => ("Linux, Debian's defaults", Tuning::Default),
+        }
+    }
+}
+
 fn prepare_peer(peer: Peer, rows: &[&str]) -> anyhow::Result<System> {
-    let (name, tuning) = match peer {
-        Peer::Linux => ("Linux", Tuning::Fast),
-        Peer::LinuxDefault => ("Linux, Debian's defaults", Tuning::Default),
-    };
-    let linux = Linux::prepare()?;
-    Ok(System {
+    Ok(peer_system(peer, Linux::prepare()?, rows))
+}
+
+fn prepare_serving_peer(peer: Peer) -> anyhow::Result<System> {
+    Ok(peer_system(peer, Linux::prepare_server()?, &["net"]))
+}
+
+fn peer_system(peer: Peer, linux: Linux, rows: &[&str]) -> System {
+    let (name, tuning) = peer.name_and_tuning();
+    System {
         name,
         kernel: linux.kernel,
         initrd: linux.initrd,
         command_line: Linux::command_line(tuning, rows),
         results: Results::Log,
-    })
+    }
 }

@@ -3,6 +3,9 @@
 //! Both guests print a row's name with each pass and choose the section number of
 //! the marker themselves, so nothing but the name is shared with them.
 
+use super::wire::SEGMENT;
+use crate::guest::nic::Model;
+
 /// On which systems a row exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
@@ -10,6 +13,19 @@ pub enum On {
     Both,
     /// Only the peer has the mechanism; shown for comparison.
     Peer,
+}
+
+/// What the host does to a guest that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Datagrams that come back, so many at a time.
+    Echo { window: u32, count: u32 },
+    /// A stream into the guest.
+    ToGuest,
+    /// A stream from the guest.
+    FromGuest,
+    /// Requests of a page over several connections.
+    Web,
 }
 
 /// One row.
@@ -25,6 +41,10 @@ pub struct Row {
     pub tolerance_percent: f64,
     /// On which systems it exists.
     pub on: On,
+    /// For a row of the network: the load, and its number for the markers.
+    pub load: Option<(Load, u8)>,
+    /// The interface of such a row.
+    pub nic: Option<Model>,
 }
 
 const fn row(name: &'static str, label: &'static str, bytes: u64) -> Row {
@@ -34,6 +54,18 @@ const fn row(name: &'static str, label: &'static str, bytes: u64) -> Row {
         bytes,
         tolerance_percent: 3.0,
         on: On::Both,
+        load: None,
+        nic: None,
+    }
+}
+
+/// How much comes and goes in one wake-up depends on the host's scheduler too.
+const fn net(nic: Model, load: Load, number: u8, row: Row) -> Row {
+    Row {
+        tolerance_percent: 15.0,
+        load: Some((load, number)),
+        nic: Some(nic),
+        ..row
     }
 }
 
@@ -59,6 +91,15 @@ pub const BOOT: &str = "boot";
 const SMALL: u64 = 4 << 10;
 const MEDIUM: u64 = 128 << 10;
 const LARGE: u64 = 1 << 20;
+
+const ECHO_1: Load = Load::Echo {
+    window: 1,
+    count: 1_000,
+};
+const ECHO_32: Load = Load::Echo {
+    window: 32,
+    count: 10_000,
+};
 
 /// All rows, in the order of the table.
 #[rustfmt::skip]
@@ -88,6 +129,16 @@ pub const ROWS: &[Row] = &[
     depth_1(row("ext4-seq-read-128k", "128 KiB sequential read, ext4", MEDIUM)),
     depth_1(row("ext4-seq-read-1m", "1 MiB sequential read, ext4", LARGE)),
     row("ext4-cached-4k", "4 KiB random read, ext4, cached", SMALL),
+    net(Model::Virtio, ECHO_1, 0, row("net-virtio-echo-1", "UDP echo, one at a time, virtio-net", 0)),
+    net(Model::Virtio, ECHO_32, 1, row("net-virtio-echo-32", "UDP echo, 32 at a time, virtio-net", 0)),
+    net(Model::Virtio, Load::ToGuest, 2, row("net-virtio-tcp-in", "1,460 bytes of TCP into the guest, virtio-net", SEGMENT)),
+    net(Model::Virtio, Load::FromGuest, 3, row("net-virtio-tcp-out", "1,460 bytes of TCP from the guest, virtio-net", SEGMENT)),
+    net(Model::Virtio, Load::Web, 4, row("net-virtio-http", "HTTP GET of 1 KiB, 8 connections, virtio-net", 0)),
+    net(Model::E1000, ECHO_1, 0, row("net-e1000-echo-1", "UDP echo, one at a time, e1000", 0)),
+    net(Model::E1000, ECHO_32, 1, row("net-e1000-echo-32", "UDP echo, 32 at a time, e1000", 0)),
+    net(Model::E1000, Load::ToGuest, 2, row("net-e1000-tcp-in", "1,460 bytes of TCP into the guest, e1000", SEGMENT)),
+    net(Model::E1000, Load::FromGuest, 3, row("net-e1000-tcp-out", "1,460 bytes of TCP from the guest, e1000", SEGMENT)),
+    net(Model::E1000, Load::Web, 4, row("net-e1000-http", "HTTP GET of 1 KiB, 8 connections, e1000", 0)),
     row(BOOT, "boot to the first program (ours: of the shell)", 0),
 ];
 

@@ -3,10 +3,15 @@
 //! QEMU starts the ELF file at its PVH entry at once, without the real-mode setup and
 //! the decompression, which would count as part of Linux's boot.
 //!
-//! Format: Linux, Documentation/arch/x86/boot.rst. Only LZ4 is supported, which is
-//! what Debian's cloud kernel uses.
+//! Format: Linux, Documentation/arch/x86/boot.rst. LZ4, which is what Debian's cloud kernel uses, and
+//! XZ, as its generic one.
+
+use std::io::Write;
 
 use anyhow::{Context, bail};
+
+use crate::setup::{self, needed};
+use crate::tool;
 
 /// Offset of the number of setup sectors, and of "HdrS", `payload_offset` and
 /// `payload_length` in the setup header.
@@ -20,6 +25,8 @@ const SECTOR: usize = 512;
 const LZ4_LEGACY: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 const LZ4_BLOCK: usize = 8 << 20;
 
+const XZ: &[u8] = b"\xfd7zXZ\0";
+
 fn u32_at(bytes: &[u8], at: usize) -> anyhow::Result<usize> {
     let field = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>());
     let field = field.context("the boot image is cut off")?;
@@ -30,7 +37,7 @@ fn u32_at(bytes: &[u8], at: usize) -> anyhow::Result<usize> {
 ///
 /// # Errors
 ///
-/// When `image` is not a boot image with an LZ4 payload.
+/// When `image` is not a boot image with such a payload.
 pub fn unpack(image: &[u8]) -> anyhow::Result<Vec<u8>> {
     if image.get(MAGIC..MAGIC + 4) != Some(b"HdrS") {
         bail!("not a Linux boot image");
@@ -44,7 +51,11 @@ pub fn unpack(image: &[u8]) -> anyhow::Result<Vec<u8>> {
     let payload = image
         .get(start..start + u32_at(image, PAYLOAD_LENGTH)?)
         .context("the boot image is cut off")?;
-    let elf = unpack_lz4_legacy(payload)?;
+    let elf = match payload {
+        lz4 if lz4.starts_with(&LZ4_LEGACY) => unpack_lz4_legacy(lz4)?,
+        xz if xz.starts_with(XZ) => unpack_xz(xz)?,
+        _ => bail!("the kernel is compressed with neither LZ4 nor XZ"),
+    };
     if !elf.starts_with(b"\x7fELF") {
         bail!("no ELF file in the boot image");
     }
@@ -53,9 +64,6 @@ pub fn unpack(image: &[u8]) -> anyhow::Result<Vec<u8>> {
 
 /// Unpacks blocks until the end, which Linux's build marks with the size of the whole.
 fn unpack_lz4_legacy(payload: &[u8]) -> anyhow::Result<Vec<u8>> {
-    if !payload.starts_with(&LZ4_LEGACY) {
-        bail!("the kernel is not compressed with LZ4");
-    }
     let mut whole = Vec::new();
     let mut block = vec![0; LZ4_BLOCK];
     let mut at = LZ4_LEGACY.len();
@@ -70,6 +78,20 @@ fn unpack_lz4_legacy(payload: &[u8]) -> anyhow::Result<Vec<u8>> {
         at += 4 + len;
     }
     let size = u32_at(payload, at)?;
+    if size != whole.len() {
+        bail!("{} bytes unpacked, {size} promised", whole.len());
+    }
+    Ok(whole)
+}
+
+/// Unpacks by the program `xz` what stands before the size of the whole.
+fn unpack_xz(payload: &[u8]) -> anyhow::Result<Vec<u8>> {
+    setup::ensure(&[&[needed("xz", "xz-utils")]])?;
+    let end = payload.len().saturating_sub(4);
+    let mut packed = tempfile::NamedTempFile::new()?;
+    packed.write_all(payload.get(..end).unwrap_or_default())?;
+    let whole = tool::read(tool::command("xz").args(["-d", "-c"]).arg(packed.path()))?;
+    let size = u32_at(payload, end)?;
     if size != whole.len() {
         bail!("{} bytes unpacked, {size} promised", whole.len());
     }

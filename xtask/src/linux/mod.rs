@@ -15,8 +15,32 @@ use anyhow::{Context, bail};
 use crate::build;
 use crate::tool::{self, Output};
 
-/// The package that always depends on the newest kernel for virtual machines.
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// Which of Debian's kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// The one for virtual machines: it has the drivers of paravirtual devices and NVMe.
+    Cloud,
+    /// The one for every machine.
+    Generic,
+}
+
+impl Flavour {
+    /// The package that always depends on the newest kernel.
+    fn package(self) -> &'static str {
+        match self {
+            Flavour::Cloud => "linux-image-cloud-amd64",
+            Flavour::Generic => "linux-image-amd64",
+        }
+    }
+
+    /// The folder below `target/`.
+    fn folder(self) -> &'static str {
+        match self {
+            Flavour::Cloud => "linux",
+            Flavour::Generic => "linux-generic",
+        }
+    }
+}
 
 /// A kernel, and the modules that belong to it.
 #[derive(Clone, Debug)]
@@ -33,9 +57,9 @@ impl Kernel {
     /// # Errors
     ///
     /// When the package cannot be had.
-    pub fn prepare() -> anyhow::Result<Self> {
-        let folder = build::target_folder("linux")?;
-        let tree = kernel_package(&folder)?;
+    pub fn prepare(flavour: Flavour) -> anyhow::Result<Self> {
+        let folder = build::target_folder(flavour.folder())?;
+        let tree = kernel_package(flavour, &folder)?;
         let release = only_entry(&tree.join("lib/modules"))?;
         let image = folder.join("vmlinux");
         if !image.is_file() {
@@ -73,28 +97,42 @@ impl Kernel {
 }
 
 /// The folder where the kernel's package is unpacked.
-fn kernel_package(folder: &Path) -> anyhow::Result<PathBuf> {
+fn kernel_package(flavour: Flavour, folder: &Path) -> anyhow::Result<PathBuf> {
     let tree = folder.join("package");
     if tree.join("lib/modules").is_dir() {
         return Ok(tree);
     }
-    if tool::find("apt-get").is_none() || tool::find("dpkg-deb").is_none() {
-        bail!("this needs Debian's package {META_PACKAGE}, and this system has no apt");
-    }
-    let depends = tool::read(tool::command("apt-cache").args(["depends", META_PACKAGE]));
+    let meta = flavour.package();
+    let depends = tool::read(tool::command("apt-cache").args(["depends", meta]));
     let package = depends
         .ok()
         .and_then(|text| package_in(&String::from_utf8_lossy(&text)))
         .with_context(|| {
-            format!(
-                "package {META_PACKAGE} is not known; is this Debian, and was `apt-get update` run?"
-            )
+            format!("package {meta} is not known; is this Debian, and was `apt-get update` run?")
         })?;
+    let tree = unpacked(&package, folder)?;
+    let _ = fs::remove_file(folder.join("vmlinux"));
+    Ok(tree)
+}
+
+/// The folder with the files of a package of Debian's, which is fetched if it is not there and not installed.
+///
+/// # Errors
+///
+/// When it cannot be had.
+pub fn unpacked(package: &str, folder: &Path) -> anyhow::Result<PathBuf> {
+    let tree = folder.join("package");
+    if tree.is_dir() {
+        return Ok(tree);
+    }
+    if tool::find("apt-get").is_none() || tool::find("dpkg-deb").is_none() {
+        bail!("this needs Debian's package {package}, and this system has no apt");
+    }
     eprintln!("xtask: downloading {package} (as a guest; not installed)");
     let download = tempfile::tempdir_in(folder)?;
     tool::run(
         tool::command("apt-get")
-            .args(["download", "-q", &package])
+            .args(["download", "-q", package])
             .current_dir(download.path()),
         Output::OnFailure,
     )?;
@@ -105,7 +143,6 @@ fn kernel_package(folder: &Path) -> anyhow::Result<PathBuf> {
         tool::command("dpkg-deb").arg("-x").arg(&deb).arg(&partial),
         Output::OnFailure,
     )?;
-    let _ = fs::remove_file(folder.join("vmlinux"));
     fs::rename(&partial, &tree)?;
     Ok(tree)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::Kernel;
+use super::{Flavour, Kernel};
 use crate::build;
 use crate::guest::{self, Machine, Outcome, Streams};
 use crate::setup;
@@ -65,7 +65,7 @@ pub fn obstacle() -> Option<String> {
         Ok(_) => return Some("this QEMU has no intel-iommu".to_owned()),
         Err(error) => return Some(format!("{error:#}")),
     }
-    let kernel = Kernel::prepare();
+    let kernel = Kernel::prepare(Flavour::Cloud);
     kernel
         .err()
         .map(|error| format!("no Linux to boot: {error:#}"))
@@ -95,7 +95,7 @@ pub fn build_static(packages: &[&str]) -> anyhow::Result<BTreeMap<String, PathBu
 ///
 /// When the guest cannot be made or started. What becomes of the program is in the report.
 pub fn run(task: &Task, folder: &Path) -> anyhow::Result<Report> {
-    let kernel = Kernel::prepare()?;
+    let kernel = Kernel::prepare(Flavour::Cloud)?;
     let init = build_static(&["linux-init"])?;
     let init = init.get("linux-init").context("linux-init was not built")?;
     let read =
