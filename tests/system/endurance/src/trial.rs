@@ -30,8 +30,8 @@ const PAUSE_NS: u64 = 10_000_000;
 const STALLED_LIMIT_S: u64 = 8;
 /// A driver that is not back after this time, with the load going on, will not come back by itself.
 const BACK_LIMIT_S: u64 = 30;
-/// Answers that show that the load goes on.
-const ANSWERS: u64 = 40;
+/// Turns of the load, of up to as many answers as it has requests in flight, that show that it goes on.
+const TURNS: u64 = 8;
 
 /// Between the load and the injector.
 #[derive(Default)]
@@ -256,7 +256,7 @@ impl Injector {
             if node.state == NodeState::Running && node.epoch > epoch {
                 match seen {
                     Some((epoch, since)) if epoch == node.epoch => {
-                        if completed.saturating_sub(since) >= ANSWERS {
+                        if completed.saturating_sub(since) >= TURNS {
                             return Some(node);
                         }
                     }
