@@ -13,6 +13,7 @@ mod copy;
 mod crash;
 mod fuzz;
 mod guest;
+mod hostile;
 mod image;
 mod judge;
 mod levels;

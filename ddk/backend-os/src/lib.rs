@@ -24,6 +24,7 @@ mod serial;
 mod session;
 #[cfg(feature = "trace")]
 mod trace;
+mod wire;
 
 pub use block::run_block;
 pub use control::{Control, Order};

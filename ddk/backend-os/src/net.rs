@@ -13,6 +13,7 @@ use ddk::{DeviceContext, DriverError, Event, EventQueue, PAGE, StopReason};
 use ddk_class_net::{
     Command, FRAGMENTS_MAX, NetDevice, RingOffsets, Session, SessionId, Supervisor, Verdict,
 };
+use ddk_wire_net::Wired;
 use ipc::Server;
 use proto::devmgr::Class;
 use proto::net::{
@@ -27,6 +28,7 @@ use crate::entry::{Host, start};
 use crate::platform::OsPlatform;
 use crate::queue::OsQueue;
 use crate::session::{RegisterError, Slots, doorbell_of_client, doorbell_of_driver, rings};
+use crate::wire::{self, ClientBuffers, WireLog};
 
 const KEY_NOTICE: u64 = 1;
 const KEY_CHANGES: u64 = 2;
@@ -63,12 +65,35 @@ struct Service<D: NetDevice> {
     next_session: SessionId,
     openings: Vec<Opening>,
     waiting: Vec<(u32, NetEndpointChangedReply)>,
+    wire: Option<Wiring>,
+}
+
+/// What a bad wire needs of the service.
+struct Wiring {
+    buffers: Arc<ClientBuffers>,
+    log: WireLog,
 }
 
 /// The life of a network driver's process.
 pub fn run_net<D: NetDevice + 'static>(manifest: &'static Manifest) -> i32 {
     let host = Host::from_startup();
     let (platform, cx, device) = start::<D>(&host, manifest);
+    let Some(wire) = wire::wanted() else {
+        return serve((platform, cx, device), host, manifest, None);
+    };
+    let buffers = Arc::new(ClientBuffers::default());
+    let device = Wired::new(device, cx.clone(), wire, buffers.clone());
+    let log = WireLog::new(device.counts());
+    let wiring = Wiring { buffers, log };
+    serve((platform, cx, device), host, manifest, Some(wiring))
+}
+
+fn serve<D: NetDevice + 'static>(
+    (platform, cx, device): (Arc<OsPlatform>, DeviceContext, D),
+    host: Host,
+    manifest: &'static Manifest,
+    wire: Option<Wiring>,
+) -> i32 {
     let parts = (|| {
         let refused = |e| DriverError::platform("service of the interface", e);
         let system = |e| refused(crate::queue::refused(e));
@@ -115,6 +140,7 @@ pub fn run_net<D: NetDevice + 'static>(manifest: &'static Manifest) -> i32 {
         next_session: 0,
         openings: Vec::new(),
         waiting: Vec::new(),
+        wire,
     };
     service.run()
 }
@@ -148,6 +174,9 @@ impl<D: NetDevice + 'static> Service<D> {
             }
             self.supervisor.tick();
             self.tell_changes();
+            if let Some(wire) = &mut self.wire {
+                wire.log.look();
+            }
         }
     }
 
@@ -444,6 +473,10 @@ impl<D: NetDevice + 'static> Service<D> {
         let buffer = session
             .slots
             .register(&self.platform, slot, access, range, vmo);
+        let buffer = buffer.map(|buffer| match &self.wire {
+            Some(wire) => wire.buffers.add(buffer, vmo, range.0),
+            None => buffer,
+        });
         let buffer = buffer.map_err(|error| match error {
             RegisterError::Invalid => NetError::Invalid,
             RegisterError::BadSlot => NetError::BadSlot,

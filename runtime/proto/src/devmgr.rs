@@ -22,6 +22,7 @@ use ipc::{Channel, Vmo};
 use serde::{Deserialize, Serialize};
 
 use crate::fs::Bytes;
+use crate::wire::Wire;
 
 /// State of a node's driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
@@ -227,6 +228,8 @@ pub struct DriverPolicy {
     pub stop_ms: u32,
     /// Whether its next incarnations record what passes between them and their device, if they were built for it.
     pub trace: bool,
+    /// The bad wire that its next incarnations have before them, if they serve a network interface.
+    pub wire: Option<Wire>,
 }
 
 /// State that a driver leaves to the next version: numbered fields under a version of its schema.

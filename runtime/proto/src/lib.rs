@@ -22,3 +22,4 @@ pub mod serial;
 pub mod services;
 pub mod startup;
 pub mod stream;
+pub mod wire;

@@ -58,6 +58,7 @@ pub const DEFAULT_POLICY: DriverPolicy = DriverPolicy {
     start_ms: 30_000,
     stop_ms: 5_000,
     trace: false,
+    wire: None,
 };
 
 /// Most deaths that are remembered, and so the largest budget that counts.

@@ -69,7 +69,8 @@ impl Manager {
             Device::Pci(info) => Some(info.address),
             _ => None,
         };
-        let wants_trace = node.policy(&self.drivers).trace;
+        let policy = node.policy(&self.drivers);
+        let wants_trace = policy.trace;
         // Held from here on, so that a failure below finds what is to be taken back.
         let held = node.held.insert(Held {
             child: None,
@@ -81,11 +82,15 @@ impl Manager {
             domain: None,
             trace: None,
         });
+        let mut environment = alloc::vec![
+            ("BULKHEAD_NODE".to_string(), path),
+            ("BULKHEAD_EPOCH".to_string(), epoch.to_string()),
+        ];
+        if let Some(wire) = policy.wire {
+            environment.push(("BULKHEAD_WIRE".to_string(), wire.to_string()));
+        }
         let mut command = Command::new(&image, &name)
-            .env(alloc::vec![
-                ("BULKHEAD_NODE".to_string(), path),
-                ("BULKHEAD_EPOCH".to_string(), epoch.to_string()),
-            ])
+            .env(environment)
             .cwd("/")
             .priority(PRIORITY_DRIVER)
             .quota(DRIVER_QUOTA)

@@ -8,6 +8,7 @@ use devmgr::life::Event;
 use devmgr::restart;
 use proto::crash_report::EndReason;
 use proto::devmgr::DriverPolicy;
+use proto::wire::Wire;
 use rt::{AsHandle, Deadline, DmaDomain, Error, Interrupt, Port, Signals, Watch};
 
 use crate::manager::{Manager, Node};
@@ -56,15 +57,26 @@ impl Node {
             Some(m) if m.restart == ddk_manifest::RestartPolicy::NEVER => restart::NEVER,
             _ => restart::DEFAULT_RULES,
         };
+        let is_called =
+            |name: &str| name == self.path || manifest.is_some_and(|m| m.name() == name);
         self.policy.unwrap_or_else(|| DriverPolicy {
             restart,
-            trace: rt::startup::env("BULKHEAD_TRACE").is_some_and(|names| {
-                let mut names = names.split(',');
-                names.any(|name| name == self.path || manifest.is_some_and(|m| m.name() == name))
-            }),
+            trace: rt::startup::env("BULKHEAD_TRACE")
+                .is_some_and(|names| names.split(',').any(is_called)),
+            wire: rt::startup::env("BULKHEAD_WIRE").and_then(|text| wire_of(text, is_called)),
             ..restart::DEFAULT_POLICY
         })
     }
+}
+
+/// The wire of a driver in a list of the form `NAME=WIRE;...`.
+fn wire_of(list: &str, is_called: impl Fn(&str) -> bool) -> Option<Wire> {
+    let mut entries = list.split(';').filter_map(|entry| entry.split_once('='));
+    let (name, text) = entries.find(|(name, _)| is_called(name))?;
+    Wire::parse(text).unwrap_or_else(|error| {
+        rt::warn!("wire={name}={error}");
+        None
+    })
 }
 
 /// Has the port tell of interrupts that fire on and on while the driver serves none.

@@ -20,6 +20,7 @@ pub const KEYS: &[&str] = &[
     "crash",
     "drivers",
     "trace",
+    "wire",
     "dashboard-token",
 ];
 

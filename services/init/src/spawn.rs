@@ -123,6 +123,8 @@ impl Supervisor {
         let drivers = drivers.map(|folder| ("BULKHEAD_DRIVERS", folder));
         let trace = self.config.get("trace");
         let trace = trace.map(|drivers| ("BULKHEAD_TRACE", drivers));
+        let wire = self.config.get("wire");
+        let wire = wire.map(|wires| ("BULKHEAD_WIRE", wires));
         let restart = services::RESTARTED_BY_OTHERS.iter().filter_map(|name| {
             let words = self.config.get(&format!("restart.{name}"))?;
             Some((environment_name(name), words.to_string()))
@@ -138,6 +140,7 @@ impl Supervisor {
         .chain(crash)
         .chain(drivers)
         .chain(trace)
+        .chain(wire)
         .chain(token)
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .chain(restart)

@@ -21,6 +21,7 @@ use smoltcp::wire::{
     Ipv4Address, Ipv6Address, Ipv6Cidr, Ipv6Packet, Ipv6Repr, NdiscRepr, NdiscRouterFlags,
 };
 
+use crate::advertisement::Routers;
 use crate::device::{Device, Recorder};
 use crate::link::{Link, Medium, Properties};
 
@@ -48,6 +49,7 @@ pub struct Interface {
     enabled: bool,
     /// When it last did what was due.
     polled: Instant,
+    routers: Routers,
 }
 
 /// Frames that are received in a row before others get their turn.
@@ -81,6 +83,7 @@ impl Interface {
             fixed: Vec::new(),
             enabled: true,
             polled: now,
+            routers: Routers::default(),
         };
         if let Medium::Ethernet(mac) = interface.device.properties.medium {
             // The only address that can always be had (RFC 4291, 2.5.6 and appendix A).
@@ -283,7 +286,8 @@ impl Interface {
             }
             // Lent to the one that looks at it.
             let frame = core::mem::take(&mut self.device.received);
-            let admitted = admit(self, &frame);
+            let has_routers = matches!(self.device.properties.medium, Medium::Ethernet(_));
+            let admitted = (!has_routers || self.routers.admit(&frame, now)) && admit(self, &frame);
             self.device.received = frame;
             if !admitted {
                 self.device.discard();

@@ -13,6 +13,7 @@
 
 extern crate alloc;
 
+pub mod advertisement;
 pub mod convert;
 mod device;
 pub mod interface;

@@ -1,11 +1,15 @@
 //! `cargo xtask judge net`: clients that nobody here wrote use the network's services while the driver of the network
 //! interface is killed over and over, and a decoder looks at every frame afterwards.
 //!
-//! It takes minutes and gigabytes, so it is no level of `cargo xtask test`; the system tests have a short share. A judge whose program
+//! `cargo xtask judge wire`: a station that means harm sends frames to the system. `cargo xtask judge lossy`: transfers over a bad wire.
+//!
+//! They take minutes and gigabytes, so they are no level of `cargo xtask test`; the system tests have a short share. A judge whose program
 //! cannot be had is "not run", with the reason.
 
 mod capture;
 mod clients;
+mod lossy;
+mod wire;
 
 use std::fs::File;
 use std::path::Path;
@@ -22,22 +26,29 @@ const SCRATCH_BYTES: u64 = 128 << 20;
 /// Ports of the guest: web server, NBD, iperf3.
 const PORTS: [u16; 3] = [80, 10_809, 5_201];
 
-/// What is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Subject {
-    /// The network: stack, interfaces' drivers, web server, iperf3, NBD.
-    Net,
-}
-
 /// What `cargo xtask judge` takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct JudgeArgs {
-    /// What is judged.
-    #[arg(value_enum)]
+    #[command(subcommand)]
     subject: Subject,
-    /// The interface's model; may be given several times. Without it, all.
-    #[arg(long = "nic", value_name = "virtio|e1000|e1000e")]
-    nics: Vec<String>,
+}
+
+/// What is judged.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Subject {
+    /// The network while drivers die: stack, interfaces' drivers, web server, iperf3, NBD.
+    Net(NetArgs),
+    /// The network against a hostile station: malformed frames, fragments, floods.
+    Wire(wire::WireArgs),
+    /// The network over a wire that loses, doubles, delays and damages frames.
+    Lossy(lossy::LossyArgs),
+}
+
+/// What `cargo xtask judge net` takes.
+#[derive(Clone, Debug, clap::Args)]
+struct NetArgs {
+    #[command(flatten)]
+    nics: Nics,
     /// Time of each load that has no end of its own.
     #[arg(long, value_name = "N", default_value_t = 10)]
     seconds: u32,
@@ -50,6 +61,14 @@ pub struct JudgeArgs {
     /// Only judges whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+}
+
+/// Interfaces that are judged, and how that is told.
+#[derive(Clone, Debug, clap::Args)]
+struct Nics {
+    /// The interface's model; may be given several times. Without it, all.
+    #[arg(long = "nic", value_name = "virtio|e1000|e1000e")]
+    nics: Vec<String>,
     /// The verdicts as JSON.
     #[arg(long)]
     json: bool,
@@ -71,7 +90,7 @@ enum Outcome {
 #[derive(Clone, Debug, Serialize)]
 struct Verdict {
     nic: String,
-    judge: &'static str,
+    judge: String,
     outcome: Outcome,
     /// What it saw, or why it failed or did not run.
     seen: String,
@@ -111,36 +130,49 @@ impl Drop for Running {
 /// # Errors
 /// When a system cannot be started; what judges find is counted instead.
 pub fn run(args: &JudgeArgs) -> anyhow::Result<ExitCode> {
-    let Subject::Net = args.subject;
-    let all = ["virtio", "e1000", "e1000e"].map(str::to_owned);
-    let nics = if args.nics.is_empty() {
-        &all[..]
-    } else {
-        &args.nics[..]
-    };
-    let mut verdicts = Vec::new();
-    for nic in nics {
-        judge_interface(args, nic, &mut |verdict: Verdict| {
-            if !args.json {
-                println!("{}", line(&verdict));
-            }
-            verdicts.push(verdict);
-        })?;
+    match &args.subject {
+        Subject::Net(net) => net.nics.judge(|nic, tell| judge_interface(net, nic, tell)),
+        Subject::Wire(wire) => wire.nics.judge(|nic, tell| wire::judge(wire, nic, tell)),
+        Subject::Lossy(lossy) => lossy.nics.judge(|nic, tell| lossy::judge(lossy, nic, tell)),
     }
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&verdicts)?);
+}
+
+impl Nics {
+    /// Has each interface judged; the status says whether something was found wrong.
+    fn judge(
+        &self,
+        mut judge: impl FnMut(&str, &mut dyn FnMut(Verdict)) -> anyhow::Result<()>,
+    ) -> anyhow::Result<ExitCode> {
+        let all = ["virtio", "e1000", "e1000e"].map(str::to_owned);
+        let nics = if self.nics.is_empty() {
+            &all[..]
+        } else {
+            &self.nics[..]
+        };
+        let mut verdicts = Vec::new();
+        for nic in nics {
+            judge(nic, &mut |verdict: Verdict| {
+                if !self.json {
+                    println!("{}", line(&verdict));
+                }
+                verdicts.push(verdict);
+            })?;
+        }
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&verdicts)?);
+        }
+        let failed = verdicts
+            .iter()
+            .any(|verdict| matches!(verdict.outcome, Outcome::Failed));
+        let passed = verdicts
+            .iter()
+            .any(|verdict| matches!(verdict.outcome, Outcome::Passed));
+        Ok(if passed && !failed {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
-    let failed = verdicts
-        .iter()
-        .any(|verdict| matches!(verdict.outcome, Outcome::Failed));
-    let passed = verdicts
-        .iter()
-        .any(|verdict| matches!(verdict.outcome, Outcome::Passed));
-    Ok(if passed && !failed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
 fn line(verdict: &Verdict) -> String {
@@ -152,14 +184,10 @@ fn line(verdict: &Verdict) -> String {
     let Verdict {
         nic, judge, seen, ..
     } = verdict;
-    format!("{outcome:<8}{nic:<8}{judge:<16}{seen}")
+    format!("{outcome:<8}{nic:<8}{judge:<24}{seen}")
 }
 
-fn judge_interface(
-    args: &JudgeArgs,
-    nic: &str,
-    tell: &mut dyn FnMut(Verdict),
-) -> anyhow::Result<()> {
+fn judge_interface(args: &NetArgs, nic: &str, tell: &mut dyn FnMut(Verdict)) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new()
         .prefix("judge-")
         .tempdir_in(build::target_folder("judge")?)?;
@@ -197,10 +225,10 @@ fn judge_interface(
         .then(|| Running::start(&system, &killer(nic, args.kill_every)))
         .transpose()?;
     let wanted = |name: &str| args.only.as_ref().is_none_or(|part| name.contains(part));
-    let mut say = |judge, outcome, seen| {
+    let mut say = |judge: &str, outcome, seen| {
         tell(Verdict {
             nic: nic.to_owned(),
-            judge,
+            judge: judge.to_owned(),
             outcome,
             seen,
         });
@@ -241,7 +269,11 @@ fn hear(
     if let Err(error) = setup::ensure(&[needs]) {
         return (Outcome::NotRun, format!("{error:#}"));
     }
-    match judge() {
+    outcome(judge())
+}
+
+fn outcome(judged: anyhow::Result<String>) -> (Outcome, String) {
+    match judged {
         Ok(seen) => (Outcome::Passed, seen),
         Err(error) => (Outcome::Failed, format!("{error:#}")),
     }

@@ -108,7 +108,11 @@ impl System {
         Ok(())
     }
 
-    fn log(&self) -> anyhow::Result<String> {
+    /// Its log so far.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
         let file = self.line["log"].as_str().context("no log in the line")?;
         Ok(String::from_utf8_lossy(&std::fs::read(file)?).into_owned())
     }

@@ -15,6 +15,7 @@ use rt::proto::devmgr::{
     RestartRules,
 };
 use rt::proto::proc::{self, ProcessesClient};
+use rt::proto::wire::Wire;
 use rt::{Resource, Vmo, startup};
 use serde_json::{Value, json};
 use tools::{devices, service};
@@ -29,7 +30,7 @@ Usage: drv [--json] list
        drv [--json] reload NODE [FILE]
        drv [--json] log [-n COUNT] NODE
        drv [--json] crash [NAME]...
-       drv [--json] policy NODE [RULE=N | trace=on|off]...
+       drv [--json] policy NODE [RULE=N | trace=on|off | wire=WIRE]...
        drv [--json] load|unload FILE...
        drv [--json] programs
 Show and control the drivers of devices. NODE is a path as `lsdev` prints it, its end, the name of
@@ -55,7 +56,10 @@ an endpoint (virtio0), also while it has none, or of a driver (all nodes that it
            heartbeat-ms, an answer within silence-ms, in service within start-ms, stopped within
            stop-ms. A new version is proven after probation-ms. With trace=on it records what passes
            between it and its device from its next start on, if it was built for that
-           (`cargo xtask push NAME --traced`); crash reports have the record
+           (`cargo xtask push NAME --traced`); crash reports have the record. With a WIRE a driver of a
+           network interface loses, doubles, delays and damages frames from its next start on:
+           loss:5,duplicate:2,reorder:3,corrupt:1,seed:7 in per cent (rx-loss:5, tx-loss:5 for one
+           direction), or off
   load     make the driver in FILE (a name without a folder: of /drivers) known, and start it where it
            is the best match
   unload   stop it everywhere and forget it
@@ -520,6 +524,7 @@ fn crash(tool: &mut Tool, names: &[String], json: bool) -> Result<(), Stop> {
 fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Result<(), Stop> {
     let admin: DriverAdminClient = service::connect(tool, "drv")?;
     let (mut policy, deaths) = service::answer(tool, path, admin.policy(path))?;
+    let mut wrong_wire = None;
     for setting in settings {
         let number = setting.split_once('=').and_then(|(name, value)| {
             if name == "trace" {
@@ -530,23 +535,34 @@ fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Resul
                 };
                 return Some(());
             }
+            if name == "wire" {
+                match Wire::parse(value) {
+                    Ok(wire) => policy.wire = wire,
+                    Err(error) => wrong_wire = Some(error),
+                }
+                return Some(());
+            }
             let (_, field) = fields(&mut policy).into_iter().find(|(n, _)| *n == name)?;
             *field = value.parse().ok()?;
             Some(())
         });
         if number.is_none() {
             return Err(Stop::Usage(format!(
-                "'{setting}': neither NAME=NUMBER of a rule nor trace=on or trace=off"
+                "'{setting}': neither NAME=NUMBER of a rule nor trace=on or trace=off, nor wire=WIRE"
             )));
+        }
+        if let Some(error) = wrong_wire.take() {
+            return Err(Stop::Usage(error));
         }
     }
     if !settings.is_empty() {
         service::answer(tool, path, admin.set_policy(path, policy))?;
     }
     let trace = policy.trace;
+    let wire = policy.wire.map_or("off".into(), |wire| format!("{wire}"));
     let rules = fields(&mut policy);
     if json {
-        let mut value = json!({ "path": path, "deaths": deaths, "trace": trace });
+        let mut value = json!({ "path": path, "deaths": deaths, "trace": trace, "wire": wire });
         for (name, number) in rules {
             value[name.replace('-', "_")] = json!(*number);
         }
@@ -555,7 +571,7 @@ fn policy(tool: &mut Tool, path: &str, settings: &[String], json: bool) -> Resul
     let rules: Vec<String> = rules.map(|(name, n)| format!("{name}={n}")).to_vec();
     writeln!(
         tool.out,
-        "{path}: {} trace={}; deaths in the window: {deaths}",
+        "{path}: {} trace={} wire={wire}; deaths in the window: {deaths}",
         rules.join(" "),
         if trace { "on" } else { "off" }
     )
@@ -577,6 +593,7 @@ fn fields(policy: &mut DriverPolicy) -> [(&'static str, &mut u32); 9] {
         start_ms,
         stop_ms,
         trace: _,
+        wire: _,
     } = policy;
     [
         ("budget", budget),
