@@ -134,6 +134,15 @@ pub fn text(state: &State) -> String {
         page.value("driver_restarts_total", &labels, node.restarts.into());
     }
     page.metric(
+        "driver_interrupts_total",
+        "counter",
+        "Interrupts of a device since its driver's last start.",
+    );
+    for (node, driver) in drivers() {
+        let labels = [("node", node.path.as_str()), ("driver", driver)];
+        page.value("driver_interrupts_total", &labels, node.interrupts);
+    }
+    page.metric(
         "driver_memory_bytes",
         "gauge",
         "Memory of a driver's process.",
@@ -224,6 +233,7 @@ mod tests {
                 epoch: 1,
                 restarts: 2,
                 endpoints: alloc::vec![],
+                interrupts: 3,
                 dma_contained: None,
                 reason: None,
             }],

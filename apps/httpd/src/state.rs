@@ -81,6 +81,7 @@ impl State {
                 "epoch": node.epoch,
                 "restarts": node.restarts,
                 "endpoints": node.endpoints,
+                "interrupts": node.interrupts,
                 "dma_contained": node.dma_contained,
                 "reason": node.reason,
                 "memory_bytes": driver.map(|p| p.memory_bytes),

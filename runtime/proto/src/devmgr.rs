@@ -116,6 +116,8 @@ pub struct NodeSummary {
     pub endpoints: Vec<String>,
     /// Endpoints that it had before, while it has none.
     pub known_as: Vec<String>,
+    /// How often its device has interrupted this incarnation, over all vectors.
+    pub interrupts: u64,
     /// Whether an IOMMU contains its DMA; `None` without a DMA domain.
     pub dma_contained: Option<bool>,
     /// Why it is in its state: error or exit of the driver.

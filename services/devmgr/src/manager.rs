@@ -82,6 +82,14 @@ pub struct Held {
     pub trace: Option<Vmo>,
 }
 
+impl Held {
+    /// How often the device has interrupted.
+    fn interrupt_count(&self) -> u64 {
+        let infos = self.interrupts.iter().map(Interrupt::interrupt_info);
+        infos.filter_map(|info| Some(info.ok()?.count)).sum()
+    }
+}
+
 /// A reload that is to be answered.
 pub struct Reloading {
     pub reply: DriverAdminReloadReply,
@@ -474,6 +482,7 @@ impl Manager {
             restarts: node.epoch.saturating_sub(1),
             endpoints: self.endpoints.of_node(&node.path),
             known_as: node.known_as.clone(),
+            interrupts: held.map_or(0, Held::interrupt_count),
             dma_contained: dma.map(|d| d.translated != 0),
             reason: node.reason.clone(),
         }

@@ -22,6 +22,8 @@ use anyhow::Context;
 use crate::guest::nic::Model;
 use crate::{UsageError, build, setup};
 use measure::{Devices, Results, System};
+use ours::Ours;
+use passes::{Count, Pass};
 use peer::{Linux, Tuning};
 use rows::Row;
 use table::{Samples, Table};
@@ -91,7 +93,9 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     let mut samples = [Samples::default(), Samples::default()];
     let (network, inside): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.nic.is_some());
     if !network.is_empty() {
-        measure_network(&args, &network, &plugin, &mut samples)?;
+        if measure_network(&args, &network, &plugin, &mut samples)? == Printed::Yes {
+            return Ok(());
+        }
     }
     if !inside.is_empty() && measure_inside(&args, &inside, &plugin, &mut samples)? == Printed::Yes
     {
@@ -127,12 +131,9 @@ fn measure_inside(
     measure::stay_on_one_processor()?;
 
     if let (true, Some(ours)) = (args.profile, &ours) {
-        let file = tempfile::NamedTempFile::new_in(build::target_folder("bench")?)?;
+        let file = measure::counter_file()?;
         let passes = measure::count(&ours.system, &devices, plugin, Some(file.path()))?;
-        let measured = passes.iter().filter(|(pass, _)| pass.row != rows::BOOT);
-        let operations = measured.map(|(pass, _)| pass.operations).sum();
-        let profile = std::fs::read_to_string(file.path())?;
-        print!("{}", profile::report(&profile, &ours.built, operations)?);
+        print_profile(ours, &passes, file.path())?;
         return Ok(Printed::Yes);
     }
     in_turns(
@@ -158,15 +159,26 @@ fn measure_network(
     rows: &[&Row],
     plugin: &Path,
     samples: &mut [Samples; 2],
-) -> anyhow::Result<()> {
-    if args.profile {
-        let text = "--profile is not for rows of the network".to_owned();
-        return Err(UsageError(text).into());
-    }
+) -> anyhow::Result<Printed> {
     let ours = match args.peer_only {
         true => None,
         false => Some(ours::prepare_server()?),
     };
+    if let (true, Some(ours), Some(row)) = (args.profile, &ours, rows.first())
+        && let Some(model) = row.nic
+    {
+        let file = measure::counter_file()?;
+        let passes = wire::count(
+            &ours.system,
+            model,
+            rows,
+            ours::PAGE,
+            plugin,
+            Some(file.path()),
+        )?;
+        print_profile(ours, &passes, file.path())?;
+        return Ok(Printed::Yes);
+    }
     let peer = args.peer.map(prepare_serving_peer).transpose()?;
     let systems = [ours.as_ref().map(|ours| &ours.system), peer.as_ref()];
     for (name, model) in [("virtio-net", Model::Virtio), ("e1000", Model::E1000)] {
@@ -189,7 +201,7 @@ fn measure_network(
             samples,
             |system, samples| {
                 let page = page(system);
-                samples.add_counts(&wire::count(system, model, &rows, page, plugin)?);
+                samples.add_counts(&wire::count(system, model, &rows, page, plugin, None)?);
                 Ok(())
             },
             |system, samples| {
@@ -198,6 +210,15 @@ fn measure_network(
             },
         )?;
     }
+    Ok(Printed::No)
+}
+
+/// Where the instructions of all passes but the boot's went.
+fn print_profile(ours: &Ours, passes: &[(Pass, Count)], file: &Path) -> anyhow::Result<()> {
+    let measured = passes.iter().filter(|(pass, _)| pass.row != rows::BOOT);
+    let operations = measured.map(|(pass, _)| pass.operations).sum();
+    let profile = std::fs::read_to_string(file)?;
+    print!("{}", profile::report(&profile, &ours.built, operations)?);
     Ok(())
 }
 

@@ -59,7 +59,7 @@ struct Ports {
     control: u16,
 }
 
-/// Counts instructions: boots `system` under the plugin.
+/// Counts instructions: boots `system` under the plugin, with a profile in the file `profile`.
 ///
 /// # Errors
 /// When the run does not end well, or its results make no sense.
@@ -69,9 +69,10 @@ pub fn count(
     rows: &[&Row],
     page: &str,
     plugin: &Path,
+    profile: Option<&Path>,
 ) -> anyhow::Result<Vec<(Pass, Count)>> {
     let file = measure::counter_file()?;
-    let arguments = measure::plugin_arguments(plugin, file.path(), None)?;
+    let arguments = measure::plugin_arguments(plugin, file.path(), profile)?;
     let passes = boot(system, model, rows, page, &arguments)?;
     let text = std::fs::read_to_string(file.path())?;
     passes::join(passes, &passes::read_counts(&text)?)

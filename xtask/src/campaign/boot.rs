@@ -168,11 +168,12 @@ impl Boot<'_> {
         if let Outcome::Signal(_) = outcome {
             return Ok(End::Interrupted);
         }
-        if let Some(error) = error {
-            return Err(error.context("injection"));
-        }
+        // Before the errors: a machine that is gone has no memory to write to.
         if let Outcome::Crashed(signal) = outcome {
             return Ok(End::Emulator(signal));
+        }
+        if let Some(error) = error {
+            return Err(error.context("injection"));
         }
         let stuck = text.contains("\nresult stuck=1") || text.contains("FAILED");
         if outcome != Outcome::Exit(0) || stuck || current.is_some() {

@@ -3,11 +3,14 @@
 //!
 //! `cargo xtask judge wire`: a station that means harm sends frames to the system. `cargo xtask judge lossy`: transfers over a bad wire.
 //!
+//! `cargo xtask judge dashboard`: the dashboard in a browser.
+//!
 //! They take minutes and gigabytes, so they are no level of `cargo xtask test`; the system tests have a short share. A judge whose program
 //! cannot be had is "not run", with the reason.
 
 mod capture;
 mod clients;
+mod dashboard;
 mod lossy;
 mod wire;
 
@@ -42,6 +45,8 @@ enum Subject {
     Wire(wire::WireArgs),
     /// The network over a wire that loses, doubles, delays and damages frames.
     Lossy(lossy::LossyArgs),
+    /// The dashboard in a real browser, on a wide screen and on a phone.
+    Dashboard(dashboard::DashboardArgs),
 }
 
 /// What `cargo xtask judge net` takes.
@@ -133,6 +138,7 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<ExitCode> {
     match &args.subject {
         Subject::Net(net) => net.nics.judge(|nic, tell| judge_interface(net, nic, tell)),
         Subject::Wire(wire) => wire.nics.judge(|nic, tell| wire::judge(wire, nic, tell)),
+        Subject::Dashboard(args) => dashboard::run(args),
         Subject::Lossy(lossy) => lossy.nics.judge(|nic, tell| lossy::judge(lossy, nic, tell)),
     }
 }

@@ -70,7 +70,8 @@ impl Control {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(
             output.status.success() && text.contains("1 passed"),
-            "red although nothing is taken away, or not there: {text}"
+            "red although nothing is taken away, or not there: {text} {}",
+            String::from_utf8_lossy(&output.stderr)
         );
         let output = self.output(&["--features", self.feature])?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -142,6 +142,7 @@ fn object(node: &NodeSummary) -> Value {
         "restarts": node.restarts,
         "endpoints": node.endpoints,
         "known_as": node.known_as,
+        "interrupts": node.interrupts,
         "dma_contained": node.dma_contained,
         "reason": node.reason,
     })
@@ -227,8 +228,8 @@ fn info(
         )?;
         writeln!(
             tool.out,
-            "  epoch: {}, restarts: {}",
-            summary.epoch, summary.restarts
+            "  epoch: {}, restarts: {}, interrupts: {}",
+            summary.epoch, summary.restarts, summary.interrupts
         )?;
         if let Some(current) = &node.versions.current {
             let proven = if node.versions.in_probation {
