@@ -233,10 +233,7 @@ impl Generator {
             }
             Kind::Land => (kind, self.land()),
             Kind::Fragment => (kind, templates::fragment(&self.net, &mut self.random)),
-            _ => {
-                let (found, frame) = self.fuzzed_of(kind);
-                (found, frame)
-            }
+            _ => self.fuzzed_of(kind),
         }
     }
 

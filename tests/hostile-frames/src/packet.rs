@@ -89,7 +89,7 @@ pub fn tcp(
     segment.extend(to.to_be_bytes());
     segment.extend(sequence.to_be_bytes());
     segment.extend(acknowledged.to_be_bytes());
-    segment.extend([((20 + options.len()) / 4 << 4) as u8, flags]);
+    segment.extend([(((20 + options.len()) / 4) << 4) as u8, flags]);
     segment.extend(4096u16.to_be_bytes());
     segment.extend([0; 4]);
     segment.extend(options);

@@ -340,7 +340,7 @@ pub(crate) fn fragment(net: &Net, random: &mut Rng) -> Vec<u8> {
     if is_v6 {
         let more = u16::from(more != 0);
         let mut packet = vec![protocol, 0];
-        packet.extend((offset << 3 | more).to_be_bytes());
+        packet.extend(((offset << 3) | more).to_be_bytes());
         packet.extend(u32::from(number).to_be_bytes());
         packet.append(&mut payload);
         return make.v6(44, &packet);
