@@ -165,8 +165,8 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         Ok(())
     }
 
-    /// When a queue without an interrupt is to be looked at.
-    fn next_poll(&self) -> Deadline {
+    /// When a queue without an interrupt is to be looked at; [`Worker::turn`] waits no longer than that.
+    pub fn next_poll(&self) -> Deadline {
         let poll_ns = self.queue.as_ref().and_then(NetQueue::poll_ns);
         match poll_ns.filter(|_| self.in_flight() != (0, 0)) {
             Some(poll_ns) => Deadline::at_ns(self.cx.now_ns().saturating_add(poll_ns)),

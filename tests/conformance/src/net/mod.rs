@@ -1,0 +1,7 @@
+//! Network interfaces at the homes of a host.
+
+mod device;
+mod host_nic;
+mod sim;
+
+pub use sim::VirtioNetSim;
