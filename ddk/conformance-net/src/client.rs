@@ -10,7 +10,9 @@ use fastrand::Rng;
 use proto::net::{MacAddress, NetInfo, Status};
 
 use crate::frame;
-use crate::home::{Access, Arrived, Cut, Nic, Part, Problem, SessionNumber, Shape, Sum, Woken};
+use crate::home::{
+    Access, Arrived, Cut, Nic, Part, Problem, SessionNumber, Shape, Sum, Wired, Woken,
+};
 
 /// Bytes of the memory that a client sends from.
 const TX_BYTES: usize = 1 << 20;
@@ -84,7 +86,7 @@ impl<'n> Bench<'n> {
         buffers: u16,
         bytes: u32,
     ) -> Result<Client, Problem> {
-        let session = self.nic.open_session(queue, buffers.max(1), TX_DEPTH)?;
+        let session = self.nic.open_session(queue, buffers + 1, TX_DEPTH)?;
         let stride = bytes.next_multiple_of(16);
         let rx_len = stride as usize * usize::from(buffers.max(1));
         let rx_slot = self.nic.register(session, rx_len, Access::DeviceWrites)?;
@@ -99,13 +101,41 @@ impl<'n> Bench<'n> {
             tx_next: 0,
             next_token: 0,
             providing: BTreeSet::new(),
+            marks: 0,
             sending: BTreeMap::new(),
         };
         for token in 0..buffers {
             client.provide(self, token.into())?;
         }
         client.kick(self)?;
+        self.await_link(Wired::Plugged)?;
         Ok(client)
+    }
+
+    /// Waits until the driver says that there is a carrier, or none.
+    pub(crate) fn await_link(&mut self, link: Wired) -> Result<(), Problem> {
+        /// How long a look at nothing takes.
+        const LOOK_MS: u32 = 20;
+        for _ in 0..ANSWER_LIMIT_MS / LOOK_MS {
+            if self.info()?.link.is_up() == (link == Wired::Plugged) {
+                return Ok(());
+            }
+            if self.nic.pause(LOOK_MS)? == Woken::Gone {
+                return Err(Problem::failed("the driver gave the device up"));
+            }
+        }
+        Err(Problem::Failed(format!(
+            "within {ANSWER_LIMIT_MS} ms the driver does not notice: {link:?}"
+        )))
+    }
+
+    /// Takes what the interface sent until a moment passes without a frame.
+    pub(crate) fn drain_wire(&mut self) -> Result<Vec<Vec<u8>>, Problem> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.nic.wire_next(MOMENT_MS)? {
+            frames.push(frame);
+        }
+        Ok(frames)
     }
 
     /// Puts frames on the wire, one right after the other.
@@ -183,7 +213,7 @@ pub(crate) enum Next {
 
 impl Next {
     /// Why this is not what should have come.
-    fn problem(self) -> Problem {
+    pub(crate) fn problem(self) -> Problem {
         Problem::Failed(match self {
             Next::Frame(bytes, _) => format!("received: {}", describe(&bytes)),
             Next::Back(token, status) => {
@@ -211,6 +241,7 @@ pub(crate) struct Client {
     tx_next: usize,
     next_token: u32,
     providing: BTreeSet<u32>,
+    marks: u64,
     /// Bytes of the frames that the driver has, by token.
     sending: BTreeMap<u32, usize>,
 }
@@ -232,6 +263,16 @@ impl Client {
         ensure!(given, "no room for receive buffer {token}");
         self.providing.insert(token);
         Ok(())
+    }
+
+    /// A receive buffer was given under this token by other means.
+    pub(crate) fn adopt(&mut self, token: u32) {
+        self.providing.insert(token);
+    }
+
+    /// Receive buffers that the driver has.
+    pub(crate) fn provided(&self) -> usize {
+        self.providing.len()
     }
 
     pub(crate) fn kick(&self, bench: &mut Bench<'_>) -> Result<(), Problem> {
@@ -407,11 +448,22 @@ impl Client {
                 piece.length,
                 self.rx_bytes
             );
+            if arrived.status != Status::OK {
+                continue;
+            }
             bytes.extend(&piece.prefix);
             let (at, start) = (self.rx_part(piece.token).offset as usize, bytes.len());
             bytes.resize(start + piece.length as usize, 0);
             let into = bytes.get_mut(start..).unwrap_or_default();
             bench.nic.get(self.session, self.rx_slot, at, into)?;
+        }
+        if arrived.status != Status::OK && arrived.pieces.len() > 1 {
+            // The start of a frame whose rest was lost.
+            for piece in &arrived.pieces {
+                self.provide(bench, piece.token)?;
+            }
+            self.kick(bench)?;
+            return self.poll(bench);
         }
         if arrived.status != Status::OK {
             let token = arrived.pieces.first().map_or(0, |piece| piece.token);
@@ -480,15 +532,36 @@ impl Client {
         }
     }
 
-    /// Takes every frame that comes until a moment passes without one.
+    /// Takes every frame that is on its way: the last thing on the wire is a mark of this client's own.
     pub(crate) fn frames(&mut self, bench: &mut Bench<'_>) -> Result<Vec<Vec<u8>>, Problem> {
         let mut frames = Vec::new();
         loop {
             match self.next(bench, MOMENT_MS)? {
                 Next::Frame(bytes, _) => frames.push(bytes),
-                Next::Limit => return Ok(frames),
+                Next::Limit => break,
                 other => return Err(other.problem()),
             }
         }
+        let mac = bench.info()?.mac;
+        let mark = bench.inward(mac, frame::WIRE_MIN);
+        bench.wire_send(core::slice::from_ref(&mark))?;
+        self.marks += 1;
+        loop {
+            let (bytes, _) = self.frame(bench)?;
+            if bytes == mark {
+                return Ok(frames);
+            }
+            frames.push(bytes);
+        }
+    }
+
+    /// Frames that were received as marks.
+    pub(crate) fn marks(&self) -> u64 {
+        self.marks
+    }
+
+    /// Ends the session; its memory is the client's again.
+    pub(crate) fn close(self, bench: &mut Bench<'_>) -> Result<(), Problem> {
+        bench.nic.close_session(self.session)
     }
 }

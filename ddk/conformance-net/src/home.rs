@@ -56,10 +56,25 @@ pub struct Promise {
     pub filters: bool,
     /// Its address can be changed.
     pub changes_mac: bool,
+    /// It tells when the link changes.
+    pub tells_link: bool,
     /// It drops frames for which it has no buffer and counts them. Otherwise the wire may hold them back.
     pub counts_missed: bool,
     /// It finds out whether the checksums of received TCP over IPv4 are right, once [`Offloads::RX_CHECKSUM`] is on.
     pub checks_sums: bool,
+    /// What it makes of frames to be cut.
+    pub cutting: Cutting,
+}
+
+/// What a device makes of frames to be cut into segments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cutting {
+    /// What was asked for.
+    Right,
+    /// The same, with an empty segment at the end where the payload is a multiple of the segments': a fault of the device's.
+    EmptyLast,
+    /// Fragments of IP instead: a fault of the device's.
+    Fragments,
 }
 
 /// Number of a session of a [`Nic`].
@@ -253,6 +268,12 @@ pub trait Nic {
     /// # Errors
     /// When the home breaks.
     fn wait_sent(&mut self, session: SessionNumber, limit_ms: u32) -> Result<Woken, Problem>;
+
+    /// Lets so much of the device's time pass, whatever comes meanwhile.
+    ///
+    /// # Errors
+    /// When the home breaks.
+    fn pause(&mut self, ms: u32) -> Result<Woken, Problem>;
 
     /// Lets driver and device take what they were given, where the wire would not wait for them.
     ///

@@ -34,7 +34,7 @@ mod run;
 mod tests;
 
 pub use home::{
-    Access, Arrived, Cut, Fault, Home, Nic, Part, Piece, Problem, Promise, RxChecksum,
+    Access, Arrived, Cut, Cutting, Fault, Home, Nic, Part, Piece, Problem, Promise, RxChecksum,
     SessionNumber, Shape, Sum, Wired, Woken,
 };
 pub use proto::net::{

@@ -162,7 +162,9 @@ impl NetModel {
     fn accepts(&self, frame: &[u8]) -> bool {
         let to = &frame[..6];
         let group = to[0] & 1 != 0;
-        self.promiscuous
+        // Without commands for it there is no filter.
+        self.features & feature::CTRL_RX == 0
+            || self.promiscuous
             || to == [0xff; 6]
             || to == self.mac
             || group && (self.all_multicast || self.groups.iter().any(|g| g == to))

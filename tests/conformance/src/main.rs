@@ -16,7 +16,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use ddk_class_net::NetDevice;
 use ddk_conformance_core::{Options, Outcome};
+use model_e1000::Kind;
 use {ddk_conformance_block as block, ddk_conformance_net as network};
 
 /// A home, by the suite that runs there.
@@ -116,7 +118,47 @@ const CELLS: &[Cell] = &[
         seeded: true,
         open: || Ok(Suite::Net(Box::new(net::VirtioNetSim))),
     },
+    Cell {
+        class: Class::Net,
+        driver: "virtio-net",
+        home: "qtest",
+        seeded: false,
+        open: || nic::<virtio_net::VirtioNet>(net::VIRTIO_NET),
+    },
+    Cell {
+        class: Class::Net,
+        driver: "e1000",
+        home: "sim",
+        seeded: true,
+        open: || Ok(Suite::Net(Box::new(net::E1000Sim(Kind::I82540em)))),
+    },
+    Cell {
+        class: Class::Net,
+        driver: "e1000",
+        home: "qtest",
+        seeded: false,
+        open: || nic::<e1000::E1000>(net::I82540EM),
+    },
+    Cell {
+        class: Class::Net,
+        driver: "e1000e",
+        home: "sim",
+        seeded: true,
+        open: || Ok(Suite::Net(Box::new(net::E1000Sim(Kind::I82574l)))),
+    },
+    Cell {
+        class: Class::Net,
+        driver: "e1000e",
+        home: "qtest",
+        seeded: false,
+        open: || nic::<e1000::E1000>(net::I82574L),
+    },
 ];
+
+/// The home of a driver of network interfaces beside QEMU.
+fn nic<D: NetDevice + 'static>(model: net::Model) -> Result<Suite, String> {
+    Ok(Suite::Net(Box::new(net::NicQtest::<D>::new(model)?)))
+}
 
 /// Runs the conformance suites at the homes of a host.
 #[derive(Parser)]

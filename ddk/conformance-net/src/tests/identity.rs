@@ -7,6 +7,8 @@ use crate::home::{Problem, Shape};
 
 /// The driver's word against that of whoever made the interface, and against itself.
 pub(super) fn identity(bench: &mut Bench<'_>) -> Result<(), Problem> {
+    // A link takes its time to come up.
+    bench.client(1)?;
     let (info, promise) = (bench.info()?, bench.nic.promise());
     ensure!(info.mac.is_unicast(), "address {}, a group's", info.mac);
     if let Some(mac) = promise.mac {

@@ -31,6 +31,14 @@ pub trait Device {
     /// When the wire breaks.
     fn wire_send(&mut self, frame: &[u8]) -> Result<(), Problem>;
 
+    /// The wire carries what it can.
+    ///
+    /// # Errors
+    /// When it breaks.
+    fn carry(&mut self) -> Result<(), Problem> {
+        Ok(())
+    }
+
     /// See [`Nic::wire_send_joined`](ddk_conformance_net::Nic::wire_send_joined).
     ///
     /// # Errors

@@ -30,8 +30,8 @@ use crate::gateway::{Gateway, Queue, Watched};
 
 /// How long the adapter sleeps at most before it looks at everything again, in milliseconds.
 const STEP_MS: u32 = 1;
-/// How long a worker may wait for its queue's next look, in milliseconds: longer than any looks apart are.
-const POLL_MS: u32 = 10;
+/// How long a worker may wait for its queue's next look, in milliseconds, before the others have their turn.
+const POLL_MS: u32 = 2;
 /// What driver and device get to come to rest, in milliseconds.
 const SETTLE_MS: u32 = 3;
 /// Longest that the end of a buffer's use or of a session may take, in milliseconds.
@@ -156,6 +156,7 @@ impl<D: NetDevice + 'static, B: Device> HostNic<D, B> {
         if let Some(broken) = &self.broken {
             return Err(Problem::Failed(broken.clone()));
         }
+        self.device.carry()?;
         let mut moved = false;
         for thread in &mut self.threads {
             let looks = thread.worker.next_poll() != Deadline::NEVER;
@@ -285,7 +286,8 @@ fn arrived(parts: &[Received]) -> Arrived {
     };
     Arrived {
         pieces: parts.iter().map(piece).collect(),
-        status: Status(first.status),
+        // A later part has one where the rest of the frame was lost.
+        status: Status(parts.iter().map(|part| part.status).max().unwrap_or(0)),
         checksum: match first.flags {
             flags if flags & rx_flags::CHECKSUM_PARTIAL != 0 => RxChecksum::Partial(Sum {
                 start: first.checksum_start,
@@ -558,6 +560,11 @@ impl<D: NetDevice + 'static, B: Device> Nic for HostNic<D, B> {
 
     fn wait_sent(&mut self, session: SessionNumber, limit_ms: u32) -> Result<Woken, Problem> {
         self.wait(session, limit_ms, |client| client.sent.arm().map_err(ring))
+    }
+
+    fn pause(&mut self, ms: u32) -> Result<Woken, Problem> {
+        self.step_until(ms, |_| Ok(false))?;
+        Ok(if self.gone { Woken::Gone } else { Woken::Limit })
     }
 
     fn settle(&mut self) -> Result<(), Problem> {
