@@ -9,9 +9,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use ddk::manifest::Manifest;
-use ddk::{DeviceContext, DriverError, Event, EventQueue, PAGE, StopReason};
+use ddk::{DeviceContext, DriverError, Event, EventQueue, StopReason};
 use ddk_class_net::{
-    Command, FRAGMENTS_MAX, NetDevice, RingOffsets, Session, SessionId, Supervisor, Verdict,
+    Command, NetDevice, RingOffsets, Session, SessionId, Supervisor, Verdict,
 };
 use ddk_wire_net::Wired;
 use ipc::Server;
@@ -309,27 +309,7 @@ impl<D: NetDevice + 'static> Service<D> {
     }
 
     fn info(&self) -> NetInfo {
-        let (info, limits) = (self.supervisor.info(), self.supervisor.limits());
-        // However a frame's fragments lie on pages: each may straddle one more, and the longest frame has these.
-        let longest = info.frame_max.max(info.segmented_max);
-        let pages = (longest / PAGE as u32) as u16;
-        let fragments = limits.tx_segments.saturating_sub(pages) / 2;
-        NetInfo {
-            mac: info.mac,
-            mtu: info.mtu,
-            frame_max: info.frame_max,
-            segmented_max: info.segmented_max,
-            fragments_max: fragments.clamp(1, FRAGMENTS_MAX as u16),
-            rx_buffer_min: info.rx_buffer_min,
-            link: info.link,
-            queues: self.supervisor.queues() as u16,
-            device_depth: limits.rx_depth.min(limits.tx_depth),
-            offloads: info.offloads,
-            receive_offloads: info.receive_offloads,
-            segmentation_sum: info.segmentation_sum,
-            driver: self.driver.to_string(),
-            generation: self.supervisor.generation(),
-        }
+        self.supervisor.net_info(self.driver)
     }
 
     // Sessions.

@@ -5,13 +5,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use ddk::{
-    Deadline, DeviceContext, DriverError, EventQueue, PlatformError, SavedState, StopReason,
+    Deadline, DeviceContext, DriverError, EventQueue, PAGE, PlatformError, SavedState, StopReason,
     block_on,
 };
 use ddk_class_core::{Handover, Heartbeat, SessionId, Watchdog};
-use proto::net::{MacAddress, NetCounters, Offloads, ReceiveMode};
+use proto::net::{MacAddress, NetCounters, NetInfo, Offloads, ReceiveMode};
 use ring::Memory;
 
+use crate::FRAGMENTS_MAX;
 use crate::counters::QueueCounters;
 use crate::device::NetQueue;
 use crate::device::{NetDevice, NicInfo, QueueLimits};
@@ -117,6 +118,31 @@ impl<D: NetDevice, M: Memory> Supervisor<D, M> {
     /// The interface as it is now.
     pub fn info(&self) -> &NicInfo {
         &self.info
+    }
+
+    /// The interface in the words of the protocol.
+    pub fn net_info(&self, driver: &str) -> NetInfo {
+        let (info, limits) = (&self.info, self.limits);
+        // However a frame's fragments lie on pages: each may straddle one more, and the longest frame has these.
+        let longest = info.frame_max.max(info.segmented_max);
+        let pages = (longest / PAGE as u32) as u16;
+        let fragments = limits.tx_segments.saturating_sub(pages) / 2;
+        NetInfo {
+            mac: info.mac,
+            mtu: info.mtu,
+            frame_max: info.frame_max,
+            segmented_max: info.segmented_max,
+            fragments_max: fragments.clamp(1, FRAGMENTS_MAX as u16),
+            rx_buffer_min: info.rx_buffer_min,
+            link: info.link,
+            queues: self.lanes.len() as u16,
+            device_depth: limits.rx_depth.min(limits.tx_depth),
+            offloads: info.offloads,
+            receive_offloads: info.receive_offloads,
+            segmentation_sum: info.segmentation_sum,
+            driver: driver.into(),
+            generation: self.generation,
+        }
     }
 
     /// Limits of the queues.

@@ -25,6 +25,9 @@ pub const SEND_LIMIT_TICKS: u8 = 6;
 /// Key of the session's doorbell.
 const KEY_SESSION: u64 = 0;
 
+/// How often a queue without an interrupt is looked at while it has nothing, in nanoseconds.
+const IDLE_POLL_NS: u64 = 500_000_000;
+
 /// Frames and buffers taken from the client before the device has its turn.
 const TURN: u32 = 256;
 
@@ -81,6 +84,10 @@ pub struct Worker<Q, M> {
     segments: Segments,
     /// Something was taken from the device since its interrupt was armed.
     disarmed: bool,
+    /// The frame that is being received goes on in the next buffer.
+    in_frame: bool,
+    /// When a queue without an interrupt was looked at last.
+    looked_ns: u64,
 }
 
 fn tokens(depth: u16) -> Vec<u32> {
@@ -124,6 +131,8 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             },
             segments: Segments::new(),
             disarmed: true,
+            in_frame: false,
+            looked_ns: 0,
         })
     }
 
@@ -151,8 +160,12 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         let poll = self.next_poll();
         let mut events = [Event::default(); 4];
         let count = self.link.events().wait(&mut events, poll.min(deadline))?;
-        if poll != Deadline::NEVER && poll.is_over(self.cx.now_ns()) {
-            self.interrupted();
+        if poll != Deadline::NEVER {
+            let now_ns = self.cx.now_ns();
+            if poll.is_over(now_ns) {
+                self.looked_ns = now_ns;
+                self.interrupted();
+            }
         }
         for event in events.iter().take(count) {
             match event.key {
@@ -165,13 +178,17 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         Ok(())
     }
 
-    /// When a queue without an interrupt is to be looked at.
-    fn next_poll(&self) -> Deadline {
-        let poll_ns = self.queue.as_ref().and_then(NetQueue::poll_ns);
-        match poll_ns.filter(|_| self.in_flight() != (0, 0)) {
-            Some(poll_ns) => Deadline::at_ns(self.cx.now_ns().saturating_add(poll_ns)),
-            None => Deadline::NEVER,
-        }
+    /// When a queue without an interrupt is to be looked at; [`Worker::turn`] waits no longer than that. Without buffers and frames
+    /// it is for the link, which tells nobody either.
+    pub fn next_poll(&self) -> Deadline {
+        let Some(poll_ns) = self.queue.as_ref().and_then(NetQueue::poll_ns) else {
+            return Deadline::NEVER;
+        };
+        let period_ns = match self.in_flight() {
+            (0, 0) => poll_ns.max(IDLE_POLL_NS),
+            _ => poll_ns,
+        };
+        Deadline::at_ns(self.looked_ns.saturating_add(period_ns))
     }
 
     /// Receive buffers and frames that the device has.
@@ -251,7 +268,16 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         if received.length > buffer.length {
             return Err(odd("bytes in a receive buffer", received.length));
         }
-        if received.flags & net::rx_flags::MORE == 0 {
+        let is_first = !core::mem::replace(
+            &mut self.in_frame,
+            received.flags & net::rx_flags::MORE != 0,
+        );
+        if is_first && !self.in_frame && received.length == 0 && received.prefix_length == 0 {
+            // What the device found damaged: no frame, and no end of one.
+            self.refuse_rx(buffer.id, Status::LOST);
+            return Ok(());
+        }
+        if !self.in_frame {
             self.counters.rx_frames.add(1);
         }
         let bytes = u64::from(received.length) + u64::from(received.prefix_length);
@@ -704,6 +730,12 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
                 session.buffers.release(buffer.slot);
             }
             kept.push(buffer);
+        }
+        if core::mem::take(&mut self.in_frame)
+            && let Some(buffer) = kept.pop()
+        {
+            // The rest of the frame never comes: what the client has of it is not to be taken for the start of the next one.
+            self.refuse_rx(buffer.id, Status::LOST);
         }
         let (rx, tx) = (self.limits.rx_depth, self.limits.tx_depth);
         self.providing = (0..rx).map(|_| None).collect();

@@ -12,19 +12,7 @@ use proto::block::{BlockInfo, Operation, Status};
 use crate::home::{Access, Disk, Problem, Request, SessionNumber, Shape, Woken};
 use crate::stamp;
 
-/// Longest that an answer may take, in milliseconds of the device's time: beyond what the class layer allows
-/// a device before it is reset, and the reset.
-pub(crate) const ANSWER_LIMIT_MS: u32 = 60_000;
-
-/// Fails a test unless the condition holds.
-macro_rules! ensure {
-    ($condition:expr, $($arg:tt)*) => {
-        if !$condition {
-            return Err($crate::home::Problem::Failed(alloc::format!($($arg)*)));
-        }
-    };
-}
-pub(crate) use ensure;
+pub(crate) use ddk_conformance_core::{ANSWER_LIMIT_MS, ensure};
 
 /// What a test has in front of it.
 pub(crate) struct Bench<'d> {

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 
+pub use ddk_conformance_core::{Fault, Problem, Woken};
 pub use proto::block::BufferAccess as Access;
 use proto::block::{BlockInfo, Operation, Status};
 
@@ -54,37 +55,6 @@ impl core::fmt::Display for Shape {
     }
 }
 
-/// Why a step of a test did not succeed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Problem {
-    /// The home lacks what the test needs.
-    NotOffered(String),
-    /// The driver, or the home under it, did wrong.
-    Failed(String),
-}
-
-impl Problem {
-    /// The home lacks something.
-    pub fn not_offered(reason: impl Into<String>) -> Problem {
-        Problem::NotOffered(reason.into())
-    }
-
-    /// Something went wrong.
-    pub fn failed(what: impl Into<String>) -> Problem {
-        Problem::Failed(what.into())
-    }
-}
-
-impl core::fmt::Display for Problem {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Problem::NotOffered(text) | Problem::Failed(text) => f.write_str(text),
-        }
-    }
-}
-
-impl core::error::Error for Problem {}
-
 /// What a home knows of a disk because it made it; the driver has to report the same.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Promise {
@@ -133,32 +103,6 @@ pub struct Answer {
     pub token: u64,
     /// How it ended.
     pub status: Status,
-}
-
-/// Why [`Disk::wait`] came back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Woken {
-    /// There is an answer to poll.
-    Answer,
-    /// The limit passed.
-    Limit,
-    /// The driver gave the device up: no further answer comes.
-    Gone,
-}
-
-/// What goes wrong with a device from now on, until [`Fault::None`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
-    /// Nothing.
-    None,
-    /// The device takes requests and answers none, until it is reset.
-    Silent,
-    /// It breaks the rules in way number N of [`Disk::lies`].
-    Lie(usize),
-    /// It answers nothing and cannot be reset. Nothing ends that.
-    Dead,
-    /// It is unplugged. Nothing ends that.
-    Gone,
 }
 
 /// A disk, taken into service for one test.
@@ -279,13 +223,7 @@ pub trait Disk {
     /// # Errors
     /// [`Problem::NotOffered`].
     fn fault(&mut self, fault: Fault) -> Result<(), Problem> {
-        match fault {
-            Fault::None => Ok(()),
-            Fault::Silent => Err(Problem::not_offered("no way to silence the device")),
-            Fault::Lie(_) => Err(Problem::not_offered("no way to make the device lie")),
-            Fault::Dead => Err(Problem::not_offered("no way to make a reset fail")),
-            Fault::Gone => Err(Problem::not_offered("no way to unplug the device")),
-        }
+        fault.unless_offered()
     }
 
     /// The ways in which the device can be made to break the rules, by name.

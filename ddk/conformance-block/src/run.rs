@@ -2,8 +2,9 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
 
+use ddk_conformance_core::ended;
+pub use ddk_conformance_core::{Options, Outcome};
 use fastrand::Rng;
 
 use crate::client::Bench;
@@ -25,26 +26,6 @@ impl core::fmt::Display for Case {
     }
 }
 
-/// How a test ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// The driver does what the class promises.
-    Passed,
-    /// It does not.
-    Failed(String),
-    /// The home cannot run the test.
-    NotRun(String),
-}
-
-/// What to run.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Seed of everything that is random.
-    pub seed: u64,
-    /// Only cases whose name has this in it.
-    pub filter: Option<String>,
-}
-
 /// Every case of the suite, in the order in which they run.
 pub fn cases() -> impl Iterator<Item = Case> {
     TESTS.iter().flat_map(|test| {
@@ -64,22 +45,12 @@ pub fn run(home: &mut dyn Home, options: &Options, report: &mut dyn FnMut(Case, 
                 shape,
             };
             let name = format!("{case}");
-            if options
-                .filter
-                .as_ref()
-                .is_some_and(|f| !name.contains(f.as_str()))
-            {
+            if !options.wants(&name) {
                 continue;
             }
-            // Each case has numbers of its own, so that one is the same alone and among the others.
-            let seed = name.bytes().fold(options.seed, |seed, byte| {
-                seed.rotate_left(7) ^ u64::from(byte).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            });
-            let outcome = match one(home, shape, options.seed, seed, test.run) {
-                Ok(()) => Outcome::Passed,
-                Err(Problem::NotOffered(reason)) => Outcome::NotRun(reason),
-                Err(Problem::Failed(what)) => Outcome::Failed(what),
-            };
+            let seed = options.seed_of(&name);
+            let result = one(home, shape, options.seed, seed, test.run);
+            let outcome = Outcome::from(result);
             report(case, &outcome);
         }
     }
@@ -100,13 +71,5 @@ fn one(
     };
     let result = body(&mut bench);
     let closed = disk.close();
-    match (result, closed) {
-        // What the home saw the driver do comes first: it is the cause more often than not.
-        (Err(Problem::Failed(what)), Err(Problem::Failed(seen))) => {
-            Err(Problem::Failed(format!("{what}; {seen}")))
-        }
-        (Err(Problem::NotOffered(_)), Err(failed @ Problem::Failed(_))) => Err(failed),
-        (Err(problem), _) | (Ok(()), Err(problem)) => Err(problem),
-        (Ok(()), Ok(())) => Ok(()),
-    }
+    ended(result, closed)
 }

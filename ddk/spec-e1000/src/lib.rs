@@ -128,8 +128,10 @@ pub mod tctl {
 /// Transmit inter-packet gap, as recommended for copper (SDM 13.4.34): 10, 8, 6.
 pub const TIPG: u32 = 10 | 8 << 10 | 6 << 20;
 
-/// Transmit descriptor control (SDM 13.4.44): descriptors are written back one by one (82574: bit 22 is to be set, 10.2.6.11).
-pub const TXDCTL: u32 = 1 << 16 | 1 << 22 | 1 << 24;
+/// Transmit descriptor control (SDM 13.4.44): descriptors are written back one by one.
+pub const TXDCTL_8254X: u32 = 1 << 16 | 1 << 24;
+/// The same for the 82574, where bit 22, reserved before, is to be set (82574 10.2.6.11).
+pub const TXDCTL_82574: u32 = TXDCTL_8254X | 1 << 22;
 
 /// Receive checksum control (SDM 13.4.26): IPv4, TCP and UDP.
 pub const RXCSUM: u32 = 1 << 8 | 1 << 9;

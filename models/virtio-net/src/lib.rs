@@ -13,7 +13,7 @@ use model_virtio::{DeviceChain, DeviceLogic, Request, Served, VirtioPci};
 use spec_virtio::net::{HEADER_BYTES, Header, config, control, feature, link_status, segmentation};
 use zerocopy::{FromBytes, IntoBytes};
 
-pub use offload::sum;
+pub use model_offload::sum;
 
 /// Shortest receive chain without mergeable buffers: header and the longest frame (5.1.6.3.1).
 const ROOM_MIN: u32 = 12 + 1514;
@@ -162,7 +162,9 @@ impl NetModel {
     fn accepts(&self, frame: &[u8]) -> bool {
         let to = &frame[..6];
         let group = to[0] & 1 != 0;
-        self.promiscuous
+        // Without commands for it there is no filter.
+        self.features & feature::CTRL_RX == 0
+            || self.promiscuous
             || to == [0xff; 6]
             || to == self.mac
             || group && (self.all_multicast || self.groups.iter().any(|g| g == to))
@@ -334,6 +336,11 @@ impl DeviceLogic for NetModel {
             n if n % 2 == 0 => self.provide(asked),
             _ => self.transmit(asked),
         }
+    }
+
+    /// A wire keeps the order of frames.
+    fn is_served_in_order(&self) -> bool {
+        true
     }
 
     fn reset(&mut self) {

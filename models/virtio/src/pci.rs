@@ -78,6 +78,10 @@ pub trait DeviceLogic: Send + 'static {
     fn is_in_order(&self) -> bool {
         false
     }
+    /// Whether each queue's requests are carried out one after the other, and shown in any order.
+    fn is_served_in_order(&self) -> bool {
+        false
+    }
     /// The device is reset.
     fn reset(&mut self) {}
     /// Whether a reset succeeds.
@@ -232,6 +236,9 @@ impl<L: DeviceLogic> VirtioPci<L> {
                     if let Some(served) = self.carry_out(state, index, &chain) {
                         self.publish(state, index, chain.head, served);
                     }
+                }
+                Ok(Some(chain)) if state.logic.is_served_in_order() => {
+                    self.serve(state, index, &chain);
                 }
                 Ok(Some(chain)) => {
                     self.later(state.life, &self.timing.serve_ns, move |me, state| {

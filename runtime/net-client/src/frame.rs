@@ -117,6 +117,10 @@ impl RxFrame {
                 size: entry.segment_size,
                 header_length: 0,
             });
+            self.status = Status::OK;
+        }
+        if entry.status != Status::OK.0 {
+            // Also of a later part: the rest of the frame was lost with a reset.
             self.status = Status(entry.status);
         }
         self.parts.push(RxPart {
@@ -227,6 +231,23 @@ mod tests {
         assert_eq!((frame.len(), frame.checksum), (120, RxChecksum::Valid));
         assert_eq!(frame.parts[1].prefix(), [7; 12]);
         assert_eq!(frame.parts[1].space.length, 8);
+    }
+
+    #[test]
+    fn a_frame_whose_rest_was_lost_is_none() {
+        let mut frame = RxFrame::default();
+        let first = Received {
+            length: 100,
+            flags: rx_flags::MORE,
+            ..Received::default()
+        };
+        assert_eq!(frame.add(1, space(128), &first), Ok(false));
+        let lost = Received {
+            status: Status::LOST.0,
+            ..Received::default()
+        };
+        assert_eq!(frame.add(2, space(128), &lost), Ok(true));
+        assert_eq!((frame.status, frame.parts.len()), (Status::LOST, 2));
     }
 
     #[test]

@@ -226,7 +226,7 @@ impl Status {
     pub const TOO_LONG: Status = Status(3);
     /// The device does not offer what was asked for.
     pub const UNSUPPORTED: Status = Status(4);
-    /// The device was reset, or its driver replaced: whether the frame was sent is unknown.
+    /// The device was reset, or its driver replaced: whether the frame was sent is unknown. Of a receive buffer: what came was damaged.
     pub const LOST: Status = Status(5);
     /// The device is gone.
     pub const GONE: Status = Status(6);

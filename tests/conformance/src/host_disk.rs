@@ -4,16 +4,17 @@
 //! came for it. A client looks for answers only when its doorbell rang. So a lost wake-up shows as it does
 //! in a real system, as a request without an answer.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ddk::{
     Deadline, DeviceAccess, DeviceContext, DriverError, EventQueue, PAGE, PlatformError,
     StopReason, block_on,
 };
 use ddk_class_block::{
-    BlockDevice, Command, DiskInfo, Doorbell, Extent, Session, Supervisor, Verdict, Worker,
+    BlockDevice, Command, DiskInfo, Extent, Session, Supervisor, Verdict, Worker,
 };
+use ddk_class_core::Doorbell;
 use ddk_conformance_block::{
     Access, Answer, BlockInfo, Disk, Fault, Problem, Promise, Request, SessionNumber, Status, Woken,
 };
@@ -21,6 +22,7 @@ use proto::block::{BUFFERS_MAX, Completion, DEPTH_MAX, Submission};
 use ring::{Consumer, HeapMemory, Layout, Producer};
 
 use crate::device::{Device, Ended, Payload};
+use crate::doorbell::{ToClient, ToDriver};
 use crate::gateway::{Gateway, Queue, Watched};
 
 /// How long the adapter sleeps at most before it looks at everything again, in milliseconds.
@@ -34,54 +36,6 @@ const SUSPENSION_LIMIT_MS: u32 = 60_000;
 const LATE_MS: u32 = 500;
 /// Key of the device's announcements of changes.
 const KEY_CHANGES: u64 = 1;
-
-/// The doorbell that a client rings.
-#[derive(Clone)]
-struct ToDriver {
-    queue: Queue,
-    key: Arc<Mutex<Option<u64>>>,
-}
-
-impl ToDriver {
-    fn key(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
-        self.key
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl Doorbell for ToDriver {
-    fn ring(&self) {
-        if let Some(key) = *self.key() {
-            let _ = self.queue.post(key);
-        }
-    }
-
-    fn watch(&self, _: &dyn EventQueue, key: u64) -> Result<(), PlatformError> {
-        *self.key() = Some(key);
-        Ok(())
-    }
-
-    fn unwatch(&self, _: &dyn EventQueue, _: u64) {
-        *self.key() = None;
-    }
-}
-
-/// The doorbell that a driver rings.
-#[derive(Clone, Default)]
-struct ToClient(Arc<AtomicBool>);
-
-impl Doorbell for ToClient {
-    fn ring(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn watch(&self, _: &dyn EventQueue, _: u64) -> Result<(), PlatformError> {
-        Ok(())
-    }
-
-    fn unwatch(&self, _: &dyn EventQueue, _: u64) {}
-}
 
 /// The client's half of a session.
 struct ClientSession {
@@ -299,10 +253,7 @@ impl<D: BlockDevice + 'static, B: Device> Disk for HostDisk<D, B> {
             .threads
             .get(queue)
             .ok_or_else(|| Problem::Failed(format!("there is no queue {queue}")))?;
-        let submitted = ToDriver {
-            queue: Queue(thread.queue.clone()),
-            key: Arc::default(),
-        };
+        let submitted = ToDriver::new(&thread.queue);
         let completed = ToClient::default();
         let extent = Extent::whole(self.disk()?);
         let number = self.sessions.len();
@@ -478,7 +429,7 @@ impl<D: BlockDevice + 'static, B: Device> Disk for HostDisk<D, B> {
         loop {
             let ring = |error| Problem::Failed(format!("ring of completions: {error}"));
             let client = self.session(session)?;
-            client.completed.0.store(false, Ordering::Relaxed);
+            client.completed.clear();
             if client.completions.arm().map_err(ring)? {
                 let watched = self.sound && self.device.has_virtual_time();
                 if watched && late.is_over(self.cx.now_ns()) {
@@ -487,8 +438,8 @@ impl<D: BlockDevice + 'static, B: Device> Disk for HostDisk<D, B> {
                 }
                 return Ok(Woken::Answer);
             }
-            let rung = client.completed.0.clone();
-            while !rung.load(Ordering::Relaxed) {
+            let rung = client.completed.clone();
+            while !rung.is_rung() {
                 if self.gone {
                     let left = self.session(session)?.completions.available();
                     return Ok(match left.map_err(ring)? {

@@ -1,12 +1,14 @@
-//! Runs the conformance suite of the block class over drivers at the homes of a host.
+//! Runs the conformance suites over drivers at the homes of a host.
 //!
 //! `cargo xtask test conformance` runs this, adds what it learns from a booted system, and prints the matrix.
 //! Alone, `cargo run -p conformance -- --drivers virtio-blk --homes sim` prints a line for each case.
 #![forbid(unsafe_code)]
 
 mod device;
+mod doorbell;
 mod gateway;
 mod host_disk;
+mod net;
 mod qtest;
 mod sim;
 
@@ -14,51 +16,151 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use ddk_conformance_block::{Home, Options, Outcome};
+use ddk_class_net::NetDevice;
+use ddk_conformance_core::{Options, Outcome};
+use model_e1000::Kind;
+use {ddk_conformance_block as block, ddk_conformance_net as network};
+
+/// A home, by the suite that runs there.
+enum Suite {
+    /// Disks.
+    Block(Box<dyn block::Home>),
+    /// Network interfaces.
+    Net(Box<dyn network::Home>),
+}
+
+impl Suite {
+    /// Runs it; tells each case's name and outcome.
+    fn run(&mut self, options: &Options, report: &mut dyn FnMut(String, &Outcome)) {
+        match self {
+            Suite::Block(home) => {
+                block::run(&mut **home, options, &mut |case, o| {
+                    report(case.to_string(), o)
+                });
+            }
+            Suite::Net(home) => {
+                network::run(&mut **home, options, &mut |case, o| {
+                    report(case.to_string(), o)
+                });
+            }
+        }
+    }
+}
+
+/// Which suite is a cell's.
+#[derive(Clone, Copy)]
+enum Class {
+    Block,
+    Net,
+}
+
+impl Class {
+    /// Names of its cases.
+    fn cases(self) -> Vec<String> {
+        match self {
+            Class::Block => block::cases().map(|case| case.to_string()).collect(),
+            Class::Net => network::cases().map(|case| case.to_string()).collect(),
+        }
+    }
+}
 
 /// A driver at a home.
 struct Cell {
+    class: Class,
     driver: &'static str,
     home: &'static str,
     /// Whether other seeds show anything new.
     seeded: bool,
-    open: fn() -> Result<Box<dyn Home>, String>,
+    open: fn() -> Result<Suite, String>,
 }
 
 /// Everything that can run on a host.
 const CELLS: &[Cell] = &[
     Cell {
+        class: Class::Block,
         driver: "virtio-blk",
         home: "sim",
         seeded: true,
-        open: || Ok(Box::new(sim::VirtioBlkSim)),
+        open: || Ok(Suite::Block(Box::new(sim::VirtioBlkSim))),
     },
     Cell {
+        class: Class::Block,
         driver: "virtio-blk",
         home: "qtest",
         seeded: false,
         open: || {
             let device = "virtio-blk-pci,num-queues=2,disable-legacy=on";
-            Ok(Box::new(qtest::Qtest::<virtio_blk::VirtioBlk>::new(
-                device,
-            )?))
+            let home = qtest::Qtest::<virtio_blk::VirtioBlk>::new(device)?;
+            Ok(Suite::Block(Box::new(home)))
         },
     },
     Cell {
+        class: Class::Block,
         driver: "nvme",
         home: "sim",
         seeded: true,
-        open: || Ok(Box::new(sim::NvmeSim)),
+        open: || Ok(Suite::Block(Box::new(sim::NvmeSim))),
     },
     Cell {
+        class: Class::Block,
         driver: "nvme",
         home: "qtest",
         seeded: false,
-        open: || Ok(Box::new(qtest::Qtest::<nvme::Nvme>::new("nvme")?)),
+        open: || {
+            let home = qtest::Qtest::<nvme::Nvme>::new("nvme")?;
+            Ok(Suite::Block(Box::new(home)))
+        },
+    },
+    Cell {
+        class: Class::Net,
+        driver: "virtio-net",
+        home: "sim",
+        seeded: true,
+        open: || Ok(Suite::Net(Box::new(net::VirtioNetSim))),
+    },
+    Cell {
+        class: Class::Net,
+        driver: "virtio-net",
+        home: "qtest",
+        seeded: false,
+        open: || nic::<virtio_net::VirtioNet>(net::VIRTIO_NET),
+    },
+    Cell {
+        class: Class::Net,
+        driver: "e1000",
+        home: "sim",
+        seeded: true,
+        open: || Ok(Suite::Net(Box::new(net::E1000Sim(Kind::I82540em)))),
+    },
+    Cell {
+        class: Class::Net,
+        driver: "e1000",
+        home: "qtest",
+        seeded: false,
+        open: || nic::<e1000::E1000>(net::I82540EM),
+    },
+    Cell {
+        class: Class::Net,
+        driver: "e1000e",
+        home: "sim",
+        seeded: true,
+        open: || Ok(Suite::Net(Box::new(net::E1000Sim(Kind::I82574l)))),
+    },
+    Cell {
+        class: Class::Net,
+        driver: "e1000e",
+        home: "qtest",
+        seeded: false,
+        open: || nic::<e1000::E1000>(net::I82574L),
     },
 ];
 
-/// Runs the conformance suite of the block class at the homes of a host.
+/// The home of a driver of network interfaces beside QEMU.
+fn nic<D: NetDevice + 'static>(model: net::Model) -> Result<Suite, String> {
+    Ok(Suite::Net(Box::new(net::NicQtest::<D>::new(model)?)))
+}
+
+/// Runs the conformance suites at the homes of a host.
 #[derive(Parser)]
 struct Cli {
     /// Only these drivers.
@@ -96,9 +198,9 @@ fn main() -> ExitCode {
         let mut home = match (cell.open)() {
             Ok(home) => home,
             Err(reason) => {
-                for case in ddk_conformance_block::cases() {
+                for case in cell.class.cases() {
                     let outcome = Outcome::NotRun(reason.clone());
-                    show(&cli, cell, &case.to_string(), &outcome);
+                    show(&cli, cell, &case, &outcome);
                 }
                 continue;
             }
@@ -110,8 +212,7 @@ fn main() -> ExitCode {
                 filter: cli.filter.clone(),
             };
             let mut last = Instant::now();
-            ddk_conformance_block::run(&mut *home, &options, &mut |case, outcome| {
-                let mut name = case.to_string();
+            home.run(&options, &mut |mut name, outcome| {
                 if cell.seeded {
                     name.push_str(&format!("/seed-{seed}"));
                 }

@@ -49,7 +49,7 @@ fn durable(media: &Media, lba: u64, into: &mut [u8]) -> Result<(), Problem> {
 }
 
 /// What the driver broke, or left behind.
-fn finish(platform: &SimPlatform, memory: &DeviceMemory, ended: Ended) -> Result<(), Problem> {
+pub fn finish(platform: &SimPlatform, memory: &DeviceMemory, ended: Ended) -> Result<(), Problem> {
     let violations = platform.violations();
     if !violations.is_empty() {
         let text = violations.join(", ");

@@ -1,6 +1,5 @@
 //! Devices that err, fall silent, lie or vanish.
 
-use alloc::format;
 use alloc::vec::Vec;
 
 use proto::block::Status;
@@ -242,10 +241,7 @@ pub(super) fn lies(bench: &mut Bench<'_>) -> Result<(), Problem> {
     }
     let mut client = prepared(bench)?;
     for (number, name) in names.iter().enumerate() {
-        let about = |problem: Problem| match problem {
-            Problem::Failed(text) => Problem::Failed(format!("{name}: {text}")),
-            other => other,
-        };
+        let about = |problem: Problem| problem.about(name);
         bench.disk.fault(Fault::Lie(number))?;
         start_reads(bench, &mut client)?;
         let statuses = end_reads(bench, &mut client).map_err(about)?;

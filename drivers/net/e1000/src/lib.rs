@@ -44,6 +44,8 @@ ddk::driver! {
 const REGISTERS_BYTES: usize = 0x6000;
 /// Time for a reset.
 const RESET_LIMIT_MS: u32 = 1000;
+/// Time after asking for a reset in which the device is left alone.
+const RESET_SILENCE_MS: u32 = 1;
 /// Time for requests to memory to end before a reset (82574 3.1.3.10).
 const QUIET_LIMIT_MS: u32 = 100;
 /// What the EEPROM takes to be loaded after a reset (SDM 14.6).
@@ -121,6 +123,8 @@ async fn reset(
     }
     let control = registers.ctrl().read();
     registers.ctrl().write(control | ctrl::RST);
+    // SDM 13.4.1: nothing may be accessed for a microsecond.
+    cx.sleep_until(cx.deadline_in_ms(RESET_SILENCE_MS)).await;
     let done = || Ok(alive("CTRL", registers.ctrl().read())? & ctrl::RST == 0);
     cx.poll_until("reset of the controller", RESET_LIMIT_MS, done)
         .await?;
@@ -172,7 +176,10 @@ impl E1000 {
         let queue = Queue::new(&self.cx, &self.mmio, notification)?;
         registers.rxcsum().write(spec_e1000::RXCSUM);
         registers.tipg().write(spec_e1000::TIPG);
-        registers.txdctl().write(spec_e1000::TXDCTL);
+        registers.txdctl().write(match self.family {
+            Family::Pci8254x => spec_e1000::TXDCTL_8254X,
+            Family::Pcie82574 => spec_e1000::TXDCTL_82574,
+        });
         if self.has_messages() {
             self.set_up_messages();
         }
