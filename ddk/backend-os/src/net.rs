@@ -10,9 +10,7 @@ use alloc::vec::Vec;
 
 use ddk::manifest::Manifest;
 use ddk::{DeviceContext, DriverError, Event, EventQueue, StopReason};
-use ddk_class_net::{
-    Command, NetDevice, RingOffsets, Session, SessionId, Supervisor, Verdict,
-};
+use ddk_class_net::{Command, NetDevice, RingOffsets, Session, SessionId, Supervisor, Verdict};
 use ddk_wire_net::Wired;
 use ipc::Server;
 use proto::devmgr::Class;

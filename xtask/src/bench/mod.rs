@@ -92,10 +92,10 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     let plugin = measure::plugin()?;
     let mut samples = [Samples::default(), Samples::default()];
     let (network, inside): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.nic.is_some());
-    if !network.is_empty() {
-        if measure_network(&args, &network, &plugin, &mut samples)? == Printed::Yes {
-            return Ok(());
-        }
+    if !network.is_empty()
+        && measure_network(&args, &network, &plugin, &mut samples)? == Printed::Yes
+    {
+        return Ok(());
     }
     if !inside.is_empty() && measure_inside(&args, &inside, &plugin, &mut samples)? == Printed::Yes
     {
