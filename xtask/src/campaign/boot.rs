@@ -24,7 +24,7 @@ use super::mutation::{Code, Patch};
 use super::plan::{self, Fault, Order};
 use crate::build::{self, ArchiveExtras, Built};
 use crate::guest::disk::{Access, Bus, Disk};
-use crate::guest::{self, Machine, Outcome, Streams};
+use crate::guest::{self, Machine, Outcome, Streams, machine};
 use crate::symbols::{Annotator, Symbols};
 use crate::system::endurance::check_image;
 
@@ -116,6 +116,7 @@ impl Boot<'_> {
         let listener = Memory::listen(&path)?;
         let mut machine = Machine::new(&self.built.kernel, Some(archive_file.clone()));
         machine.cpus = self.cpus;
+        machine.processors = machine::reliable();
         machine.iommu = self.iommu;
         machine.disks = vec![Disk {
             bus,
@@ -168,11 +169,12 @@ impl Boot<'_> {
         if let Outcome::Signal(_) = outcome {
             return Ok(End::Interrupted);
         }
-        if let Some(error) = error {
-            return Err(error.context("injection"));
-        }
+        // Before the errors: a machine that is gone has no memory to write to.
         if let Outcome::Crashed(signal) = outcome {
             return Ok(End::Emulator(signal));
+        }
+        if let Some(error) = error {
+            return Err(error.context("injection"));
         }
         let stuck = text.contains("\nresult stuck=1") || text.contains("FAILED");
         if outcome != Outcome::Exit(0) || stuck || current.is_some() {
@@ -474,9 +476,17 @@ impl Write for Conductor<'_, '_> {
             self.text.push('\n');
             writeln!(self.console, "{line}")?;
             if let Err(error) = self.answer(&line) {
+                let kind = error.downcast_ref().map(io::Error::kind);
+                let gone = matches!(
+                    kind,
+                    Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+                );
                 self.error = Some(error);
-                // The run ends as if nobody read the console any more.
-                return Err(io::ErrorKind::BrokenPipe.into());
+                if !gone {
+                    // The run ends as if nobody read the console any more.
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+                // QEMU has ended, and how is for the run to see.
             }
         }
         Ok(bytes.len())
