@@ -24,7 +24,7 @@ use super::mutation::{Code, Patch};
 use super::plan::{self, Fault, Order};
 use crate::build::{self, ArchiveExtras, Built};
 use crate::guest::disk::{Access, Bus, Disk};
-use crate::guest::{self, Machine, Outcome, Streams};
+use crate::guest::{self, Machine, Outcome, Streams, machine};
 use crate::symbols::{Annotator, Symbols};
 use crate::system::endurance::check_image;
 
@@ -116,6 +116,7 @@ impl Boot<'_> {
         let listener = Memory::listen(&path)?;
         let mut machine = Machine::new(&self.built.kernel, Some(archive_file.clone()));
         machine.cpus = self.cpus;
+        machine.processors = machine::reliable();
         machine.iommu = self.iommu;
         machine.disks = vec![Disk {
             bus,
@@ -475,9 +476,17 @@ impl Write for Conductor<'_, '_> {
             self.text.push('\n');
             writeln!(self.console, "{line}")?;
             if let Err(error) = self.answer(&line) {
+                let kind = error.downcast_ref().map(io::Error::kind);
+                let gone = matches!(
+                    kind,
+                    Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+                );
                 self.error = Some(error);
-                // The run ends as if nobody read the console any more.
-                return Err(io::ErrorKind::BrokenPipe.into());
+                if !gone {
+                    // The run ends as if nobody read the console any more.
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+                // QEMU has ended, and how is for the run to see.
             }
         }
         Ok(bytes.len())

@@ -100,7 +100,8 @@ impl Seen {
 
     /// Whether anything was to be seen of it.
     pub fn manifested(&self) -> bool {
-        self.died || self.failed > 0 || self.wrong > 0 || self.lost > 0 || self.stuck
+        let harm = self.failed > 0 || self.wrong > 0 || self.lost > 0;
+        self.died || harm || self.stuck || !self.recovered
     }
 
     /// Whether the load saw nothing but a pause.

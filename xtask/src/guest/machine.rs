@@ -55,6 +55,16 @@ fn put_behind_iommu(argument: &mut String) {
     }
 }
 
+/// How processors are run where devices die thousands of times. The fault of [`met_known_fault`](super::met_known_fault) can
+/// also send a processor's write to its interrupt controller elsewhere: then an interrupt between processors is lost,
+/// or its end, and the machine stands still without a crash.
+pub fn reliable() -> Processors {
+    match version() {
+        Some(version) if version < (8, 1) => Processors::InTurn,
+        _ => Processors::AtOnce,
+    }
+}
+
 /// What carries the control port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Transport {

@@ -118,6 +118,7 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
         let name = format!("{label}driver-restarted-cpus-{cpus}");
         let test = SystemTest::new(name, script, check_restarts)
             .cpus(cpus)
+            .reliable()
             .disks([disk]);
         // Domains of the IOMMU have to come back to their count as well.
         Ok(if cpus == 1 { test } else { test.iommu() })

@@ -130,6 +130,7 @@ impl Trial {
         let limit = 240 + u64::from(*kills);
         Ok(SystemTest::new(name, script, check)
             .cpus(self.cpus)
+            .reliable()
             .disks([disk])
             .time_limit(limit))
     }

@@ -37,7 +37,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::build::{self, ArchiveExtras, Built, Profile};
 use crate::guest::disk::{Access, Disk};
-use crate::guest::machine::Processors;
+use crate::guest::machine::{self, Processors};
 use crate::guest::{self, Machine, Outcome, Streams};
 use crate::levels::Tally;
 use crate::setup;
@@ -142,6 +142,12 @@ impl SystemTest {
     /// The processors take turns.
     pub fn in_turn(mut self) -> Self {
         self.processors = Processors::InTurn;
+        self
+    }
+
+    /// The processors as [`machine::reliable`] has them: for devices that die dozens of times.
+    pub fn reliable(mut self) -> Self {
+        self.processors = machine::reliable();
         self
     }
 

@@ -17,8 +17,9 @@ use spec_nvme::status::Status as Field;
 
 use crate::controller::{Controller, Doorbells};
 
-/// Most entries of a queue.
-const ENTRIES_MAX: u16 = 256;
+/// Most entries of a queue: as many submissions as fill a page. Queues are contiguous (CAP.CQR), and memory is so within
+/// a page; a queue that took what follows by luck would have another depth, and other pins, at each start.
+const ENTRIES_MAX: u16 = (PAGE / SUBMISSION_BYTES) as u16;
 /// Least bytes of a slot; a range and short PRP lists fit.
 const SLOT_BYTES_MIN: usize = 64;
 
@@ -68,14 +69,9 @@ impl Queue {
     ) -> Result<Queue, DriverError> {
         let offered = controller.max_entries().min(ENTRIES_MAX.into()) as u16;
         // A power of two, so that tokens are as well used as memory; at least the 2 that CAP promises.
-        let mut entries = 1u16 << offered.max(2).ilog2();
+        let entries = 1u16 << offered.max(2).ilog2();
         let submissions = cx.dma_region(usize::from(entries) * SUBMISSION_BYTES)?;
         let completions = cx.dma_region(usize::from(entries) * COMPLETION_BYTES)?;
-        // CAP.CQR: queues are contiguous. Memory is only promised to be so within a page; what more there is
-        // is taken as it comes.
-        while !submissions.is_contiguous(0, usize::from(entries) * SUBMISSION_BYTES) {
-            entries /= 2;
-        }
         let slot_bytes = (pages as usize * 8)
             .next_power_of_two()
             .clamp(SLOT_BYTES_MIN, PAGE);
