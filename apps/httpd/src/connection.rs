@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use httpd::answer::{Answer, HTML, METRICS};
-use httpd::request::{Method, Parsed, Persistence, Request, parse};
+use httpd::places::Place;
+use httpd::request::{HEAD_MAX, Method, Parsed, Persistence, Request, parse};
 use net::{NetworkError, TcpStream};
-use rt::Deadline;
+use rt::{Deadline, time};
 
 use crate::{api, files};
 
@@ -20,24 +21,29 @@ pub const PIECE_LIMIT: Duration = Duration::from_secs(60);
 const REQUESTS_MAX: u32 = 100_000;
 
 /// Serves a connection to its end.
-pub fn serve(mut stream: TcpStream) {
+pub fn serve(mut stream: TcpStream, place: &Place) {
     let mut buffer = Vec::new();
     for _ in 0..REQUESTS_MAX {
-        let request = match receive(&mut stream, &mut buffer) {
+        place.waits(time::now_ns());
+        let received = receive(&mut stream, &mut buffer);
+        place.works();
+        let request = match received {
             Ok(Some(request)) => request,
             Ok(None) => break,
             Err(status) => {
                 let answer = Answer::status(status).bytes(Method::Get, Persistence::Close);
                 // Whoever sends garbage may not listen.
+                place.waits(time::now_ns());
                 let _ = stream.write_all(&answer, Deadline::after(PIECE_LIMIT));
                 break;
             }
         };
         let go_on = request.persistence == Persistence::KeepAlive;
-        if answer(&mut stream, &request).is_err() || !go_on {
+        if answer(&mut stream, &request, place).is_err() || !go_on {
             break;
         }
     }
+    place.waits(time::now_ns());
     let _ = stream.finish(Deadline::after(PIECE_LIMIT));
 }
 
@@ -48,20 +54,27 @@ fn receive(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Option<Reques
     } else {
         HEAD_LIMIT
     });
+    let mut has_news = true;
     let (request, length) = loop {
-        match parse(buffer) {
-            Parsed::Complete(request, length) => break (request, length),
-            Parsed::Bad(status) => return Err(status),
-            Parsed::Partial => {}
+        if has_news {
+            match parse(buffer) {
+                Parsed::Complete(request, length) => break (request, length),
+                Parsed::Bad(status) => return Err(status),
+                Parsed::Partial => {}
+            }
         }
         let mut piece = [0; 4096];
         match stream.read(&mut piece, deadline) {
             Ok(0) => return Ok(None),
             Ok(n) => {
+                let piece = piece.get(..n).unwrap_or_default();
+                // A head that comes byte by byte is looked at line by line: each look is at all of it.
+                has_news =
+                    buffer.is_empty() || piece.contains(&b'\n') || buffer.len() + n >= HEAD_MAX;
                 if buffer.is_empty() {
                     deadline = Deadline::after(HEAD_LIMIT);
                 }
-                buffer.extend_from_slice(piece.get(..n).unwrap_or_default());
+                buffer.extend_from_slice(piece);
             }
             Err(NetworkError::TimedOut) if !buffer.is_empty() => return Err(408),
             Err(_) => return Ok(None),
@@ -85,12 +98,12 @@ fn receive(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Option<Reques
     Ok(Some(request))
 }
 
-fn answer(stream: &mut TcpStream, request: &Request) -> Result<(), NetworkError> {
+fn answer(stream: &mut TcpStream, request: &Request, place: &Place) -> Result<(), NetworkError> {
     let path = request.path.as_str();
     if let Some(rest) = path.strip_prefix("/files")
         && (rest.is_empty() || rest.starts_with('/'))
     {
-        return files::serve(stream, request, rest);
+        return files::serve(stream, request, rest, place);
     }
     let reading = request.method != Method::Post;
     let answer = match path {
@@ -104,5 +117,13 @@ fn answer(stream: &mut TcpStream, request: &Request) -> Result<(), NetworkError>
         _ => Answer::status(405),
     };
     let bytes = answer.bytes(request.method, request.persistence);
-    stream.write_all(&bytes, Deadline::after(PIECE_LIMIT))
+    write(stream, &bytes, place)
+}
+
+/// Sends bytes, which the client has to take.
+pub fn write(stream: &mut TcpStream, bytes: &[u8], place: &Place) -> Result<(), NetworkError> {
+    place.waits(time::now_ns());
+    let written = stream.write_all(bytes, Deadline::after(PIECE_LIMIT));
+    place.works();
+    written
 }

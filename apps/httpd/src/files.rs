@@ -5,14 +5,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use httpd::answer::{Answer, HTML, encode, escape, head, media_type};
+use httpd::places::Place;
 use httpd::range::{Part, part};
 use httpd::request::{Method, Request};
 use net::{NetworkError, TcpStream};
 use proto::fs::{Bytes, DirectoryEntry, FileClient, FileKind, FilesClient, FsError, OpenFlags};
 use rt::ipc::CallError;
-use rt::{AsHandle, Channel, Deadline, Mapping, startup};
+use rt::{AsHandle, Channel, Deadline, Mapping, startup, time};
 
-use crate::connection::PIECE_LIMIT;
+use crate::connection::{PIECE_LIMIT, write};
 
 /// Bytes that are read at a time.
 const PIECE: usize = 256 * 1024;
@@ -20,14 +21,19 @@ const PIECE: usize = 256 * 1024;
 const NAMES_MAX: usize = 10_000;
 
 /// Answers a request for a file.
-pub fn serve(stream: &mut TcpStream, request: &Request, path: &str) -> Result<(), NetworkError> {
+pub fn serve(
+    stream: &mut TcpStream,
+    request: &Request,
+    path: &str,
+    place: &Place,
+) -> Result<(), NetworkError> {
     let answer = match open(request, path) {
-        Ok(Opened::File(file, size)) => return send(stream, request, &file, size),
+        Ok(Opened::File(file, size)) => return send(stream, request, (&file, size), place),
         Ok(Opened::Answer(answer)) => answer,
         Err(answer) => answer,
     };
     let bytes = answer.bytes(request.method, request.persistence);
-    stream.write_all(&bytes, Deadline::after(PIECE_LIMIT))
+    write(stream, &bytes, place)
 }
 
 enum Opened {
@@ -70,8 +76,8 @@ fn open(request: &Request, path: &str) -> Result<Opened, Answer> {
 fn send(
     stream: &mut TcpStream,
     request: &Request,
-    file: &FileClient,
-    size: u64,
+    (file, size): (&FileClient, u64),
+    place: &Place,
 ) -> Result<(), NetworkError> {
     let ranges = "Accept-Ranges: bytes\r\n";
     let (status, start, length, more) = match part(request.range.as_deref(), size) {
@@ -90,19 +96,19 @@ fn send(
     };
     let kind = media_type(&request.path);
     let text = head(status, kind, length, &more, request.persistence);
-    stream.write_all(text.as_bytes(), Deadline::after(PIECE_LIMIT))?;
+    write(stream, text.as_bytes(), place)?;
     if request.method == Method::Head || length == 0 {
         return Ok(());
     }
-    content(stream, file, start, length)
+    content(stream, file, (start, length), place)
 }
 
 /// From the file's pages to the connection's pipe by way of one buffer that both sides share.
 fn content(
     stream: &mut TcpStream,
     file: &FileClient,
-    start: u64,
-    length: u64,
+    (start, length): (u64, u64),
+    place: &Place,
 ) -> Result<(), NetworkError> {
     let broken = |_| NetworkError::Gone;
     let piece = usize::try_from(length).unwrap_or(PIECE).min(PIECE);
@@ -122,7 +128,9 @@ fn content(
         if n == 0 {
             return Err(NetworkError::Gone);
         }
+        place.waits(time::now_ns());
         stream.write_from(&memory, 0, n, Deadline::after(PIECE_LIMIT))?;
+        place.works();
         done += n as u64;
     }
     Ok(())

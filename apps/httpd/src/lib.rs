@@ -10,6 +10,7 @@ extern crate alloc;
 
 pub mod answer;
 pub mod metrics;
+pub mod places;
 pub mod range;
 pub mod request;
 pub mod state;

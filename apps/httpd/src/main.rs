@@ -9,27 +9,28 @@ mod api;
 mod connection;
 mod files;
 
+use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::sync::Arc;
 use core::net::{Ipv6Addr, SocketAddr};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
 
-use net::TcpListener;
+use httpd::places::{Ends, Places};
+use net::{NetworkError, TcpAborter, TcpListener};
 use proto::inet::TcpClient;
-use rt::{Channel, startup};
+use rt::{Channel, startup, time};
 use supervision::Supervised;
 
 rt::entry!(main);
 
-/// Connections that are served at a time; further ones wait to be accepted.
-const CONNECTIONS_MAX: usize = 128;
-/// Connections that wait.
+/// Connections that wait to be accepted, while all places are taken.
 const BACKLOG: u16 = 128;
 const PORT: u16 = 80;
 /// How long it waits for a connection before it answers the heartbeat.
 const TURN_MS: u32 = 4_000;
 /// Between looks whether a connection has ended, when there are too many.
-const FULL_PAUSE: core::time::Duration = core::time::Duration::from_millis(5);
+const FULL_PAUSE: Duration = Duration::from_millis(5);
+/// After a connection that could not be taken in.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
 fn main() -> i32 {
     match run() {
@@ -41,12 +42,13 @@ fn main() -> i32 {
     }
 }
 
-/// Counts a connection as long as it lives.
-struct Counted(Arc<AtomicUsize>);
+/// The end of a connection.
+struct End(TcpAborter);
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl Ends for End {
+    fn end(&self) {
+        // One that is gone needs no end.
+        let _ = self.0.abort();
     }
 }
 
@@ -60,43 +62,49 @@ fn run() -> Result<(), String> {
     let tcp = startup::take::<Channel>("tcp").ok_or("started without the handle \"tcp\"")?;
     let tcp = TcpClient::new(tcp);
     let local = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
-    let bind = || {
-        TcpListener::bind(&tcp, local, BACKLOG)
-            .map_err(|error| alloc::format!("port {port}: {error}"))
-    };
-    let mut listener = bind()?;
+    let failed = |error: NetworkError| alloc::format!("port {port}: {error}");
+    let mut listener = TcpListener::bind(&tcp, local, BACKLOG).map_err(failed)?;
     let supervised = Supervised::from_startup();
     let token = startup::env("BULKHEAD_DASHBOARD_TOKEN").unwrap_or("");
     rt::info!(
         "serving port {port}{}",
         if token.is_empty() { ", read-only" } else { "" }
     );
-    let serving = Arc::new(AtomicUsize::new(0));
+    let mut places = Places::default();
+    let mut was_told = false;
     loop {
         if let Some(own) = &supervised {
             own.answer();
         }
-        while serving.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+        if !places.has_room(time::now_ns()) {
             rt::thread::sleep(FULL_PAUSE);
+            continue;
         }
-        let stream = match listener.accept(TURN_MS) {
-            Ok(stream) => stream,
-            Err(net::NetworkError::TimedOut | net::NetworkError::Reset) => continue,
-            // The stack died: its successor knows nothing of the listener.
-            Err(net::NetworkError::Gone) => {
-                listener = bind()?;
-                continue;
-            }
-            Err(error) => return Err(alloc::format!("accept: {error}")),
-        };
-        serving.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(serving.clone());
-        let served = rt::thread::builder("connection").spawn(move || {
-            let _counted = counted;
-            connection::serve(stream);
+        let taken = listener.accept(TURN_MS).and_then(|stream| {
+            let end = End(stream.aborter()?);
+            let place = places.take(Box::new(end), time::now_ns());
+            let served = rt::thread::builder("connection").spawn(move || {
+                connection::serve(stream, &place);
+            });
+            served.map(drop).map_err(|_| NetworkError::LimitReached)
         });
-        if let Err(error) = served {
-            rt::warn!("a connection is refused: {error}");
+        match taken {
+            Ok(()) => was_told = false,
+            Err(NetworkError::TimedOut | NetworkError::Reset) => {}
+            // The stack died, and its successor knows nothing of the listener; or it was the connection that died.
+            Err(NetworkError::Gone) => match TcpListener::bind(&tcp, local, BACKLOG) {
+                Ok(anew) => listener = anew,
+                Err(NetworkError::AddressInUse) => rt::thread::sleep(FAILURE_PAUSE),
+                Err(error) => return Err(failed(error)),
+            },
+            // Too many for the system at the moment: that passes.
+            Err(error) => {
+                if !was_told {
+                    rt::warn!("connections are refused: {error}");
+                }
+                was_told = true;
+                rt::thread::sleep(FAILURE_PAUSE);
+            }
         }
     }
 }

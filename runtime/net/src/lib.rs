@@ -29,4 +29,4 @@ pub use listener::TcpListener;
 pub use pipe::Pipe;
 pub use proto::inet::{Connection, Delay, Family, NetworkError, TcpState};
 pub use resolve::{parse_host_port, resolve_one};
-pub use stream::{TcpStream, failure};
+pub use stream::{TcpAborter, TcpStream, failure};

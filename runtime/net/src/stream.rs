@@ -65,6 +65,16 @@ impl Waiter {
     }
 }
 
+/// Resets a connection that somebody else reads and writes.
+pub struct TcpAborter(TcpSocketClient);
+
+impl TcpAborter {
+    /// Resets it: whoever waits for it hears of its end.
+    pub fn abort(&self) -> Result<(), NetworkError> {
+        self.0.abort().map_err(failure)
+    }
+}
+
 /// A connection. Dropped, it is closed: what was written is still sent.
 pub struct TcpStream {
     connection: Connection,
@@ -125,6 +135,13 @@ impl TcpStream {
     /// Resets it.
     pub fn abort(&self) -> Result<(), NetworkError> {
         self.control.abort().map_err(failure)
+    }
+
+    /// What resets it from elsewhere.
+    pub fn aborter(&self) -> Result<TcpAborter, NetworkError> {
+        let channel = self.control.channel().duplicate();
+        let channel = channel.map_err(|_| NetworkError::LimitReached)?;
+        Ok(TcpAborter(TcpSocketClient::new(channel)))
     }
 
     /// Reads up to `buffer.len()` bytes, waiting for the first; 0 is the end. `TimedOut`, `Reset`.

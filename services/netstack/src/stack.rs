@@ -22,6 +22,8 @@ use crate::segment;
 pub const TCP_MAX: usize = 512;
 /// Connections that linger after their end, at most.
 const TIME_WAIT_MAX: usize = 64;
+/// Connections whose program is gone and which still have bytes to send, at most.
+const ORPHANS_MAX: usize = TCP_MAX / 2;
 /// Most interfaces.
 const INTERFACES_MAX: usize = 16;
 /// Most listeners.
@@ -89,6 +91,8 @@ pub struct Stack {
     name_servers: Vec<IpAddr>,
     random: fastrand::Rng,
     tcp_sockets: usize,
+    /// Connections whose program is gone, oldest first.
+    orphans: VecDeque<SocketId>,
     /// Of the last look.
     now: Instant,
 }
@@ -109,6 +113,7 @@ impl Stack {
             name_servers: Vec::new(),
             random,
             tcp_sockets: 0,
+            orphans: VecDeque::new(),
             now,
         };
         stack.addresses_changed();
@@ -415,8 +420,22 @@ impl Stack {
         lingering.count() <= TIME_WAIT_MAX
     }
 
+    /// The connection's program is gone. When there are too many of them the oldest is reset: clients that take nothing do not keep the
+    /// places of others.
+    pub fn orphaned(&mut self, id: SocketId) {
+        self.orphans.push_back(id);
+        if self.orphans.len() > ORPHANS_MAX
+            && let Some(oldest) = self.orphans.pop_front()
+            && let Ok(socket) = self.tcp(oldest)
+        {
+            // Its task hears of it.
+            socket.abort();
+        }
+    }
+
     /// Forgets a TCP socket.
     pub fn remove_tcp(&mut self, id: SocketId) {
+        self.orphans.retain(|orphan| *orphan != id);
         if let Some(interface) = self.interfaces.get_mut(id.interface) {
             interface.sockets.remove(id.handle);
             self.tcp_sockets = self.tcp_sockets.saturating_sub(1);

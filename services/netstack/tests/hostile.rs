@@ -256,3 +256,25 @@ fn floods() {
         assert_eq!(routed, Ok(()), "{}", flood.name());
     }
 }
+
+#[test]
+fn connections_that_nobody_has_do_not_take_all_places() {
+    let mut world = World::new(Configuration::Static, 1);
+    let connect = |world: &mut World| {
+        let id = world.guest.connect((HOSTILE.ip4, 9).into(), None).unwrap();
+        world.guest.orphaned(id);
+        id
+    };
+    let ids: Vec<_> = (0..TCP_MAX).map(|_| connect(&mut world)).collect();
+    let ended = |world: &mut World, id| {
+        let state = world.guest.tcp(id).unwrap().state();
+        state == tcp::State::Closed
+    };
+    let count = ids.iter().filter(|id| ended(&mut world, **id)).count();
+    assert_eq!(count, TCP_MAX / 2);
+    assert!(ended(&mut world, ids[0]) && !ended(&mut world, ids[TCP_MAX - 1]));
+    for id in &ids[..TCP_MAX / 2] {
+        world.guest.remove_tcp(*id);
+    }
+    world.ask("among connections that nobody has");
+}

@@ -1,5 +1,7 @@
-//! Hostile frames against a running guest: bursts of them, and after each one a request that has to be answered as before.
+//! Hostile frames against a running guest: bursts of them, and after each one a request that has to be answered as before. And hostile
+//! clients of its web server.
 
+pub mod clients;
 pub mod station;
 
 use std::collections::BTreeMap;

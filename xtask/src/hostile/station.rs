@@ -121,6 +121,9 @@ impl Device for Wire {
     }
 }
 
+/// A call of the guest's.
+pub struct Call(SocketHandle);
+
 /// See the module.
 pub struct Station {
     wire: Wire,
@@ -328,8 +331,40 @@ impl Station {
         self.send(&ethernet(guest.mac, OWN.mac, 0x0806, &arp))
     }
 
-    fn open(&mut self, socket: tcp::Socket<'static>) -> SocketHandle {
-        self.sockets.add(socket)
+    /// Waits until the guest calls at a TCP port.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn called(&mut self, port: u16, limit: Duration) -> anyhow::Result<Call> {
+        let mut socket = Self::socket();
+        socket
+            .listen(port)
+            .map_err(|error| anyhow::anyhow!("port {port}: {error}"))?;
+        // A flood takes its time.
+        socket.set_timeout(None);
+        let handle = self.sockets.add(socket);
+        self.until("the guest calls", limit, |station| {
+            let socket = station.sockets.get_mut::<tcp::Socket>(handle);
+            (socket.state() == tcp::State::Established).then_some(())
+        })?;
+        Ok(Call(handle))
+    }
+
+    /// Says something to the guest that called, and ends the call.
+    ///
+    /// # Errors
+    /// When the guest does not take it.
+    pub fn answer(&mut self, call: Call, text: &str) -> anyhow::Result<()> {
+        let Call(handle) = call;
+        let socket = self.sockets.get_mut::<tcp::Socket>(handle);
+        socket
+            .send_slice(text.as_bytes())
+            .map_err(|error| anyhow::anyhow!("the guest's call: {error}"))?;
+        socket.close();
+        self.until("the guest takes the answer", PATIENCE, |station| {
+            let socket = station.sockets.get_mut::<tcp::Socket>(handle);
+            (!socket.is_open() || socket.state() == tcp::State::TimeWait).then_some(())
+        })
     }
 
     fn socket() -> tcp::Socket<'static> {
@@ -348,7 +383,7 @@ impl Station {
         socket
             .connect(self.interface.context(), remote, self.next_port)
             .map_err(|error| anyhow::anyhow!("a connection: {error}"))?;
-        let handle = self.open(socket);
+        let handle = self.sockets.add(socket);
         let request = format!("GET {path} HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n");
         let (mut asked, mut answer) = (false, Vec::new());
         let fetched = self.until(&format!("GET {path}"), PATIENCE, |station| {

@@ -1,7 +1,8 @@
 //! `cargo xtask judge net`: clients that nobody here wrote use the network's services while the driver of the network
 //! interface is killed over and over, and a decoder looks at every frame afterwards.
 //!
-//! `cargo xtask judge wire`: a station that means harm sends frames to the system. `cargo xtask judge lossy`: transfers over a bad wire.
+//! `cargo xtask judge wire`: a station that means harm sends frames to the system. `cargo xtask judge http`: clients of the web
+//! server that mean harm. `cargo xtask judge lossy`: transfers over a bad wire.
 //!
 //! `cargo xtask judge dashboard`: the dashboard in a browser.
 //!
@@ -11,6 +12,7 @@
 mod capture;
 mod clients;
 mod dashboard;
+mod http;
 mod lossy;
 mod wire;
 
@@ -43,6 +45,8 @@ enum Subject {
     Net(NetArgs),
     /// The network against a hostile station: malformed frames, fragments, floods.
     Wire(wire::WireArgs),
+    /// The web server against clients that mean harm: slow ones, garbage, connections that are dropped.
+    Http(http::HttpArgs),
     /// The network over a wire that loses, doubles, delays and damages frames.
     Lossy(lossy::LossyArgs),
     /// The dashboard in a real browser, on a wide screen and on a phone.
@@ -139,6 +143,7 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<ExitCode> {
         Subject::Net(net) => net.nics.judge(|nic, tell| judge_interface(net, nic, tell)),
         Subject::Wire(wire) => wire.nics.judge(|nic, tell| wire::judge(wire, nic, tell)),
         Subject::Dashboard(args) => dashboard::run(args),
+        Subject::Http(http) => http.nics.judge(|nic, tell| http::judge(http, nic, tell)),
         Subject::Lossy(lossy) => lossy.nics.judge(|nic, tell| lossy::judge(lossy, nic, tell)),
     }
 }

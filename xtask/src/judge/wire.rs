@@ -121,7 +121,7 @@ fn collect(value: &Value, found: &mut Vec<String>) {
 const BAD_SIGNS: [&str; 4] = ["panic", "crashed", "died", "quarantine"];
 
 /// Whether nothing died: by the log, and by what the supervisors count.
-fn alive(system: &System) -> anyhow::Result<String> {
+pub(super) fn alive(system: &System) -> anyhow::Result<String> {
     let log = system.log()?;
     let bad = |line: &&str| BAD_SIGNS.iter().any(|sign| line.contains(sign));
     if let Some(line) = log.lines().find(bad) {

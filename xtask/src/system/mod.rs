@@ -5,6 +5,8 @@
 //! went into an image, never from an earlier run of Bulkhead. The console and
 //! the log of each test stay in `target/system`.
 
+mod bad_clients;
+mod bad_wire;
 mod control_line;
 mod crash;
 mod driver_death;
@@ -14,6 +16,7 @@ pub mod endurance;
 mod faults;
 pub mod headless;
 mod host_side;
+mod hostile;
 mod hotplug;
 mod injected;
 mod interfaces;
@@ -498,6 +501,9 @@ fn prepared() -> anyhow::Result<Vec<SystemTest>> {
         reload::tests,
         services::tests,
         network::tests,
+        bad_wire::tests,
+        hostile::tests,
+        bad_clients::tests,
     ];
     for group in groups {
         tests.extend(group()?);

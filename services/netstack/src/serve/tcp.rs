@@ -268,6 +268,7 @@ impl Stream {
             self.control();
             if self.requests.is_none() && orphan_until == Deadline::FOREVER {
                 orphan_until = Deadline::after(ORPHAN_LIMIT);
+                self.net.stack().orphaned(self.id);
             }
             match self.step() {
                 Ok(Step::Moved) => {
