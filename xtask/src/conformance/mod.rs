@@ -1,19 +1,23 @@
-//! `cargo xtask test conformance`: the suite of the block class over every driver at every home, as a matrix.
+//! `cargo xtask test conformance`: each class's suite over every driver of the class at every home, as a matrix.
 //!
 //! The homes of the host run in one program (`tests/conformance`); the microkernel's runs inside a booted
-//! system, on disks that are made here and looked at again afterwards.
+//! system, on disks that are made here and looked at again afterwards, and on interfaces whose wire ends here.
 
 mod booted;
+mod booted_net;
 mod hosted;
 mod matrix;
+mod wire;
 
 use crate::levels::Tally;
 
 pub use matrix::Verdict;
 use matrix::{Entry, Matrix};
 
-/// Drivers of disks, the matrix's rows.
-const DRIVERS: &[&str] = &["virtio-blk", "nvme"];
+/// Drivers, the matrix's rows. That of Intel's network interfaces has two: the 82540EM and the 82574L, by QEMU's names.
+const DRIVERS: &[&str] = &["virtio-blk", "nvme", "virtio-net", "e1000", "e1000e"];
+/// Those of network interfaces.
+const INTERFACES: &[&str] = &["virtio-net", "e1000", "e1000e"];
 /// Homes, its columns.
 const HOMES: &[&str] = &["os", "sim", "qtest", "vfio"];
 
@@ -78,7 +82,12 @@ pub fn run(options: &Options) -> anyhow::Result<Tally> {
     }
     if homes.contains(&"os") {
         for &driver in &drivers {
-            for (case, verdict) in booted::run(driver, case, seeds.start)? {
+            let verdicts = if INTERFACES.contains(&driver) {
+                booted_net::run(driver, case, seeds.start)?
+            } else {
+                booted::run(driver, case, seeds.start)?
+            };
+            for (case, verdict) in verdicts {
                 matrix.add(Entry {
                     driver: driver.to_owned(),
                     home: "os".to_owned(),
