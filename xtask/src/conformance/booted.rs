@@ -231,7 +231,7 @@ pub fn run(
 }
 
 /// Reads `passed CASE`, `FAILED CASE: what` and `not run CASE: reason`.
-fn lines(console: &str) -> Vec<(String, Verdict)> {
+pub(super) fn lines(console: &str) -> Vec<(String, Verdict)> {
     let read = |line: &str| {
         ["passed", "FAILED", "not run"]
             .into_iter()

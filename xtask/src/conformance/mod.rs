@@ -1,11 +1,13 @@
 //! `cargo xtask test conformance`: each class's suite over every driver of the class at every home, as a matrix.
 //!
 //! The homes of the host run in one program (`tests/conformance`); the microkernel's runs inside a booted
-//! system, on disks that are made here and looked at again afterwards.
+//! system, on disks that are made here and looked at again afterwards, and on interfaces whose wire ends here.
 
 mod booted;
+mod booted_net;
 mod hosted;
 mod matrix;
+mod wire;
 
 use crate::levels::Tally;
 
@@ -81,8 +83,7 @@ pub fn run(options: &Options) -> anyhow::Result<Tally> {
     if homes.contains(&"os") {
         for &driver in &drivers {
             let verdicts = if INTERFACES.contains(&driver) {
-                let reason = "the running system has no client that holds a wire".to_owned();
-                vec![("all".to_owned(), Verdict::NotRun(reason))]
+                booted_net::run(driver, case, seeds.start)?
             } else {
                 booted::run(driver, case, seeds.start)?
             };

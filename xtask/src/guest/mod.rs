@@ -9,6 +9,7 @@ pub mod disk;
 pub mod machine;
 pub mod nic;
 mod process;
+pub mod qmp;
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,21 +1,19 @@
 //! Devices that are plugged in and taken out while the system runs, over QEMU's control channel: they are
 //! bound, their disks come and go, who uses one meanwhile gets a clean error, and it comes back under its name.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context, ensure};
+use serde_json::json;
 
 use super::{Report, SystemTest};
 use crate::build;
 use crate::guest::disk::{Access, Disk};
+use crate::guest::qmp::Qmp;
 use crate::image::{self, Layout};
 
-/// Longest wait for the guest's next word, and for QEMU's answer.
+/// Longest wait for the guest's next word.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The disk comes three times and goes twice: idle, and while it is read.
@@ -81,53 +79,6 @@ fn check(report: &Report) -> anyhow::Result<()> {
     report.log_line(&["01:00.0", "is plugged in"])?;
     report.log_line(&["01:00.0", "is gone"])?;
     Ok(())
-}
-
-/// QEMU's control channel.
-struct Qmp(BufReader<UnixStream>);
-
-impl Qmp {
-    fn open(path: &Path) -> anyhow::Result<Qmp> {
-        let stream = UnixStream::connect(path).context("QEMU's control channel")?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        let mut qmp = Qmp(BufReader::new(stream));
-        qmp.message()?;
-        qmp.execute("qmp_capabilities", &json!({}))?;
-        Ok(qmp)
-    }
-
-    fn message(&mut self) -> anyhow::Result<Value> {
-        let mut line = String::new();
-        self.0.read_line(&mut line).context("QEMU's answer")?;
-        serde_json::from_str(&line).with_context(|| format!("QEMU's answer {line:?}"))
-    }
-
-    fn execute(&mut self, command: &str, arguments: &Value) -> anyhow::Result<()> {
-        let request = json!({ "execute": command, "arguments": arguments });
-        writeln!(self.0.get_mut(), "{request}")?;
-        loop {
-            let answer = self.message()?;
-            if let Some(error) = answer.get("error") {
-                bail!("{command}: {error}");
-            }
-            // What comes in between are events.
-            if answer.get("return").is_some() {
-                return Ok(());
-            }
-        }
-    }
-}
-
-impl Qmp {
-    /// The device is gone for QEMU too: only then may its name be used again.
-    fn wait_deleted(&mut self, id: &str) -> anyhow::Result<()> {
-        loop {
-            let event = self.message()?;
-            if event["event"] == "DEVICE_DELETED" && event["data"]["device"] == id {
-                return Ok(());
-            }
-        }
-    }
 }
 
 /// Waits until the console has said this.
