@@ -49,7 +49,7 @@ impl ServerEnd {
     /// Refuses every message that is there; tells how many there were.
     ///
     /// # Errors
-    /// `PeerClosed` once the last client end is closed and everything is read.
+    /// `PeerClosed` when the last client end is closed and nothing was there.
     pub fn refuse_all(&self, refusal: Refusal) -> Result<usize, Error> {
         let mut scratch = Scratch::take();
         let mut handles = HandleList::new();
@@ -58,6 +58,8 @@ impl ServerEnd {
             let received = match self.channel.read(&mut scratch, &mut handles, Deadline::NOW) {
                 Ok(received) => received,
                 Err(Error::TimedOut | Error::ShouldWait) => return Ok(count),
+                // Who was refused may close its end at once.
+                Err(Error::PeerClosed) if count != 0 => return Ok(count),
                 Err(error) => return Err(error),
             };
             let bytes = scratch.get(..received.len).unwrap_or(&[]);
