@@ -47,7 +47,8 @@ pub fn run(row: &str, filter: Option<&str>, seed: u64) -> anyhow::Result<Vec<(St
     // The interfaces have one queue each, and the network stack has them: it makes room.
     let script = format!(
         "svc stop httpd; svc stop netstack; sleep 1\n\
-         test-conformance-net {seed} {ADDRESS} {HELPER} {cutting}\n"
+         test-conformance-net {seed} {ADDRESS} {HELPER} {cutting} {}\n",
+        filter.unwrap_or_default()
     );
     let archive = folder.join("boot.archive");
     let extras = ArchiveExtras {

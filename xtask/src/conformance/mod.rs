@@ -9,6 +9,8 @@ mod hosted;
 mod matrix;
 mod wire;
 
+use anyhow::ensure;
+
 use crate::levels::Tally;
 
 pub use matrix::Verdict;
@@ -29,7 +31,7 @@ const SEEDS: u64 = 4;
 pub struct Options {
     /// The only seed; without it the first few.
     pub seed: Option<u64>,
-    /// Only drivers, homes or cases with this in their name (`nvme`, `sim`, `flush`).
+    /// Only drivers, homes and cases with one of these words in their name (`nvme sim flush`).
     pub filter: Option<String>,
     /// The matrix as JSON instead of as a table.
     pub json: bool,
@@ -40,13 +42,10 @@ pub struct Options {
 /// # Errors
 /// When a home cannot be prepared; what fails there is counted instead.
 pub fn run(options: &Options) -> anyhow::Result<Tally> {
-    let filter = options.filter.as_deref();
+    let words: Vec<&str> = options.filter.iter().flat_map(|f| f.split(' ')).collect();
     let only = |names: &[&'static str]| -> Vec<&'static str> {
-        let chosen: Vec<_> = names
-            .iter()
-            .copied()
-            .filter(|n| Some(*n) == filter)
-            .collect();
+        let chosen = names.iter().copied().filter(|name| words.contains(name));
+        let chosen: Vec<_> = chosen.collect();
         if chosen.is_empty() {
             names.to_vec()
         } else {
@@ -54,8 +53,16 @@ pub fn run(options: &Options) -> anyhow::Result<Tally> {
         }
     };
     let (drivers, homes) = (only(DRIVERS), only(HOMES));
-    let whole = drivers.len() == DRIVERS.len() && homes.len() == HOMES.len();
-    let case = filter.filter(|_| whole);
+    let mut rest = words
+        .iter()
+        .copied()
+        .filter(|word| !DRIVERS.contains(word) && !HOMES.contains(word));
+    let case = rest.next();
+    ensure!(
+        rest.next().is_none(),
+        "'{}' names more than one case",
+        words.join(" ")
+    );
     let mut matrix = Matrix::new(&drivers, &homes);
     let seeds = options.seed.map_or(0..SEEDS, |seed| seed..seed + 1);
     let hosted: Vec<_> = homes

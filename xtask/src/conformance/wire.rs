@@ -22,7 +22,9 @@ const TYPE: [u8; 2] = [0x88, 0xb6];
 const SEND: u8 = 1;
 const TAKE: u8 = 2;
 const LINK: u8 = 3;
-/// Most bytes of an answer: the interface takes packets of 9000.
+/// Longest packet of the interface for questions: it takes the longest frame of the suite with a header before it.
+const QUESTION_MTU: usize = 10_000;
+/// Most bytes of an answer.
 const ANSWER_MAX: usize = 8000;
 /// How long a question is waited for before the wire has its turn.
 const TURN: Duration = Duration::from_millis(1);
@@ -138,7 +140,7 @@ impl Wire {
             "-netdev",
             &self.questions.netdev("ask")?,
             "-device",
-            &format!("virtio-net-pci,netdev=ask,mac={helper},host_mtu=9000"),
+            &format!("virtio-net-pci,netdev=ask,mac={helper},host_mtu={QUESTION_MTU}"),
             "-qmp",
             &format!("unix:{},server=on,wait=off", self.control.display()),
         ];

@@ -60,7 +60,7 @@ pub struct TestArgs {
     /// Only this level.
     #[arg(value_enum)]
     level: Option<Level>,
-    /// Only tests of system and vfio whose name contains this; for conformance, only this driver, home or case;
+    /// Only tests of system and vfio whose name contains this; for conformance, only this driver, home or case, or a few of them (`'nvme sim flush'`);
     /// for mutations, only breaks whose name contains it.
     filter: Option<String>,
     /// Conformance: the only seed of the simulator's devices.

@@ -309,6 +309,12 @@ impl NetDevice for E1000 {
     type Queue = Queue;
 
     fn info(&self) -> NicInfo {
+        // QEMU's 82540EM counts the IPv6 header into the length of the payload of each segment; Linux does not cut IPv6 there
+        // either.
+        let cuts_v6 = match self.family {
+            Family::Pci8254x => Offloads::empty(),
+            Family::Pcie82574 => Offloads::TX_TCP6,
+        };
         NicInfo {
             mac: self.mac,
             mtu: MTU,
@@ -316,10 +322,7 @@ impl NetDevice for E1000 {
             segmented_max: SEGMENTED_MAX,
             rx_buffer_min: spec_e1000::BUFFER_BYTES,
             link: self.link,
-            offloads: Offloads::TX_CHECKSUM
-                | Offloads::TX_TCP4
-                | Offloads::TX_TCP6
-                | Offloads::RX_CHECKSUM,
+            offloads: Offloads::TX_CHECKSUM | Offloads::TX_TCP4 | Offloads::RX_CHECKSUM | cuts_v6,
             receive_offloads: Offloads::RX_CHECKSUM,
             segmentation_sum: SegmentationSum::WithoutLength,
         }

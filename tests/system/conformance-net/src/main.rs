@@ -1,8 +1,9 @@
 //! Runs the conformance suite of the network class over an interface of the running system, as its client.
 //!
-//! `test-conformance-net SEED ADDRESS HELPER CUTTING` tests the interface with this address; over the one with the address
+//! `test-conformance-net SEED ADDRESS HELPER CUTTING [CASE]` tests the interface with this address; over the one with the address
 //! HELPER it talks to the host, which holds the other end of the wire (see `wire`). CUTTING is what the device makes of frames to be
-//! cut: `right`, `empty-last` or `fragments`. Each case prints a line; the status is 0 if none failed.
+//! cut: `right`, `empty-last` or `fragments`. With CASE only cases whose name contains it run. Each prints a line; the status is 0
+//! if none failed.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -54,6 +55,8 @@ impl Home for System {
             return Err(Problem::not_offered("the machine has no such interface"));
         }
         let nic = find(&self.interfaces, self.address).map_err(Problem::Failed)?;
+        // What the network stack or another case sent is of no concern.
+        self.wire.drain().map_err(Problem::Failed)?;
         let nic = SystemNic::new(nic, &mut self.wire, self.address, self.cutting)?;
         Ok(Box::new(nic))
     }
@@ -78,8 +81,8 @@ fn cutting(text: &str) -> Option<Cutting> {
 }
 
 fn run(args: &[String]) -> Result<bool, String> {
-    let usage = || "usage: test-conformance-net SEED ADDRESS HELPER CUTTING".to_string();
-    let [seed, tested, helper, made] = args else {
+    let usage = || "usage: test-conformance-net SEED ADDRESS HELPER CUTTING [CASE]".to_string();
+    let [seed, tested, helper, made, case @ ..] = args else {
         return Err(usage());
     };
     let (Ok(seed), Some(tested), Some(helper), Some(cutting)) = (
@@ -104,7 +107,8 @@ fn run(args: &[String]) -> Result<bool, String> {
         wire,
         cutting,
     };
-    let options = Options { seed, filter: None };
+    let filter = case.first().cloned();
+    let options = Options { seed, filter };
     let (mut ran, mut failed) = (0, 0);
     ddk_conformance_net::run(&mut system, &options, &mut |case, outcome| match outcome {
         Outcome::Passed => {

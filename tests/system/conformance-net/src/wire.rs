@@ -22,6 +22,9 @@ const BUFFERS: u16 = 64;
 /// How long the host may take for an answer.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// How long nothing comes on a wire with nothing under way.
+const QUIET: Duration = Duration::from_millis(10);
+
 /// Puts a frame on the wire.
 const SEND: u8 = 1;
 /// Gives frames that are on the wire, each with its length in two bytes before it.
@@ -110,6 +113,17 @@ impl Wire {
             }
         }
         Ok(self.taken.pop_front())
+    }
+
+    /// Drops what is on the wire, until nothing comes for a while.
+    pub fn drain(&mut self) -> Result<(), String> {
+        let mut quiet = Deadline::after(QUIET);
+        while !quiet.has_passed() {
+            if self.next()?.is_some() {
+                quiet = Deadline::after(QUIET);
+            }
+        }
+        Ok(())
     }
 
     /// Plugs the wire in or out.
