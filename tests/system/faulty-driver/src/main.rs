@@ -49,7 +49,8 @@ impl ddk::Described for Faulty {
 
 ddk_backend_os::driver_program!(Faulty, run);
 
-/// Has the device read the first page of the memory, which nobody pins.
+/// Has the device read the first page of the memory, which nobody pins, over and over: an IOMMU that is just telling of
+/// another device loses what it has no record for.
 ///
 /// Registers as in QEMU's `docs/specs/edu.rst`.
 fn reads_what_is_not_pinned() -> rt::Result<()> {
@@ -57,6 +58,13 @@ fn reads_what_is_not_pinned() -> rt::Result<()> {
         return Err(rt::Error::NotFound);
     };
     let registers = Mapping::map(&bar, 0, 4096, MapAccess::ReadWrite)?;
+    loop {
+        read_first_page(&registers)?;
+        time::sleep(Duration::from_millis(20));
+    }
+}
+
+fn read_first_page(registers: &Mapping) -> rt::Result<()> {
     let (source, destination, count, command) = (0x80, 0x88, 0x90, 0x98);
     registers.atomic_u32(source)?.store(0, Relaxed);
     registers.atomic_u32(destination)?.store(0x4_0000, Relaxed);
@@ -114,14 +122,10 @@ fn run(_manifest: &Manifest) -> i32 {
             core::hint::spin_loop();
         },
         _ if contained => {
-            // Over and over: an IOMMU that is just telling of another device loses what it has no record for.
-            loop {
-                if let Err(error) = reads_what_is_not_pinned() {
-                    rt::error!("the device's registers: {error}");
-                    return 2;
-                }
-                time::sleep(Duration::from_millis(20));
+            if let Err(error) = reads_what_is_not_pinned() {
+                rt::error!("the device's registers: {error}");
             }
+            2
         }
         other => lose_its_head(u32::from(other)),
     }
