@@ -11,6 +11,7 @@ mod conformance;
 mod control;
 mod copy;
 mod crash;
+mod fetch;
 mod fuzz;
 mod guest;
 mod hostile;

@@ -331,23 +331,29 @@ impl Station {
         self.send(&ethernet(guest.mac, OWN.mac, 0x0806, &arp))
     }
 
-    /// Waits until the guest calls at a TCP port.
+    /// A TCP port at which the guest may call from now on.
     ///
     /// # Errors
-    /// When it does not.
-    pub fn called(&mut self, port: u16, limit: Duration) -> anyhow::Result<Call> {
+    /// Port 0.
+    pub fn listen(&mut self, port: u16) -> anyhow::Result<Call> {
         let mut socket = Self::socket();
         socket
             .listen(port)
             .map_err(|error| anyhow::anyhow!("port {port}: {error}"))?;
         // A flood takes its time.
         socket.set_timeout(None);
-        let handle = self.sockets.add(socket);
+        Ok(Call(self.sockets.add(socket)))
+    }
+
+    /// Waits until the guest calls.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn called(&mut self, call: &Call, limit: Duration) -> anyhow::Result<()> {
         self.until("the guest calls", limit, |station| {
-            let socket = station.sockets.get_mut::<tcp::Socket>(handle);
+            let socket = station.sockets.get_mut::<tcp::Socket>(call.0);
             (socket.state() == tcp::State::Established).then_some(())
-        })?;
-        Ok(Call(handle))
+        })
     }
 
     /// Says something to the guest that called, and ends the call.

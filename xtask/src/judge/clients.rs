@@ -6,8 +6,8 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::Court;
+use crate::fetch::{fetch, sha256};
 use crate::setup::{Needed, needed};
-use crate::system::network::{curl, sha256};
 use crate::tool;
 
 /// Parts of a file that are fetched at a time.
@@ -77,13 +77,17 @@ fn printed(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&tool::read(&mut command)?).into_owned())
 }
 
+fn curl(court: &Court, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+    fetch(arguments, 60, Some(court.capture))
+}
+
 fn files(court: &Court) -> String {
     format!("http://127.0.0.1:{}/files", court.web)
 }
 
 /// The hash of the file that is fetched, as the system's image says.
 fn expected(court: &Court) -> anyhow::Result<String> {
-    let list = curl(&[&format!("{}/SHA256SUMS", files(court))])?;
+    let list = curl(court, &[&format!("{}/SHA256SUMS", files(court))])?;
     let list = String::from_utf8(list)?;
     let line = list.lines().find(|line| line.ends_with("big.bin"));
     let hash = line.and_then(|line| line.split_whitespace().next());
@@ -95,7 +99,7 @@ fn whole_files(court: &Court) -> anyhow::Result<String> {
     let url = format!("{}/big.bin", files(court));
     let (mut fetched, mut times) = (0, 0);
     while fetched < court.bytes {
-        let bytes = curl(&[&url])?;
+        let bytes = curl(court, &[&url])?;
         let hash = sha256(&bytes)?;
         ensure!(hash == expected, "big.bin: {hash}, expected {expected}");
         fetched += bytes.len() as u64;
@@ -109,17 +113,19 @@ fn whole_files(court: &Court) -> anyhow::Result<String> {
 
 fn parts_at_a_time(court: &Court) -> anyhow::Result<String> {
     let url = format!("{}/big.bin", files(court));
-    let whole = curl(&[&url])?;
+    let whole = curl(court, &[&url])?;
     let part = whole.len() / PARALLEL;
-    let clients: Vec<_> = (0..PARALLEL)
-        .map(|n| {
+    let fetched = thread::scope(|scope| {
+        let client = |n| {
             let range = format!("{}-{}", n * part, (n + 1) * part - 1);
-            let url = url.clone();
-            thread::spawn(move || curl(&["--range", &range, &url]))
-        })
-        .collect();
-    for (n, client) in clients.into_iter().enumerate() {
-        let Ok(fetched) = client.join() else {
+            let url = &url;
+            scope.spawn(move || curl(court, &["--range", &range, url]))
+        };
+        let clients: Vec<_> = (0..PARALLEL).map(client).collect();
+        clients.into_iter().map(|c| c.join()).collect::<Vec<_>>()
+    });
+    for (n, fetched) in fetched.into_iter().enumerate() {
+        let Ok(fetched) = fetched else {
             bail!("a client panicked");
         };
         let fetched = fetched.with_context(|| format!("client {n}"))?;

@@ -14,9 +14,9 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
 use super::{Nics, Verdict, hear};
+use crate::fetch::curl;
 use crate::setup::{Needed, needed};
 use crate::system::headless::System;
-use crate::system::network::curl;
 use crate::{build, tool};
 
 const NEEDS: &[Needed] = &[

@@ -7,9 +7,9 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 
 use super::{Nics, Running, Verdict, hear};
+use crate::fetch::{fetch, sha256};
 use crate::setup::needed;
 use crate::system::headless::System;
-use crate::system::network::sha256;
 use crate::{build, image, tool};
 
 /// What `cargo xtask judge lossy` takes.
@@ -50,9 +50,11 @@ pub(super) fn judge(
     std::fs::copy(image::demo()?, &demo).context("a copy of the demo image")?;
     let scratch = folder.path().join("scratch.img");
     File::create(&scratch)?.set_len((args.kib << 10).max(1 << 20) * 2)?;
-    let paths = [&demo, &scratch].map(|path| path.display().to_string());
-    let mut arguments = vec!["--cpus", "2", "--nic", nic];
-    for disk in &paths {
+    let capture = folder.path().join("frames.pcap");
+    let paths = [&demo, &scratch, &capture].map(|path| path.display().to_string());
+    let [disks @ .., pcap] = &paths;
+    let mut arguments = vec!["--cpus", "2", "--nic", nic, "--capture", pcap];
+    for disk in disks {
         arguments.extend(["--disk", disk]);
     }
     arguments.extend(["--forward", "0:80", "--forward", "0:10809"]);
@@ -85,17 +87,8 @@ pub(super) fn judge(
             let start = Instant::now();
             let range = format!("0-{}", length - 1);
             let url = format!("http://127.0.0.1:{web}/files/big.bin");
-            let mut command = tool::command("curl");
-            command.args([
-                "-sS",
-                "--fail",
-                "--max-time",
-                "900",
-                "--range",
-                &range,
-                &url,
-            ]);
-            let hash = sha256(&tool::read(&mut command)?)?;
+            let arguments = ["--range", &range, &url];
+            let hash = sha256(&fetch(&arguments, 900, Some(&capture))?)?;
             ensure!(hash == expected, "big.bin: {hash}, expected {expected}");
             let down = start.elapsed().as_secs_f64();
             let start = Instant::now();

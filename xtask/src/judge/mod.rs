@@ -108,6 +108,8 @@ struct Verdict {
 /// What judges work with.
 struct Court<'a> {
     folder: &'a Path,
+    /// Frames of the guest's, as a pcap.
+    capture: &'a Path,
     web: u16,
     nbd: u16,
     iperf: u16,
@@ -221,6 +223,7 @@ fn judge_interface(args: &NetArgs, nic: &str, tell: &mut dyn FnMut(Verdict)) -> 
     let [web, nbd, iperf] = PORTS.map(|port| system.port(port));
     let court = Court {
         folder: folder.path(),
+        capture: &capture,
         web: web?,
         nbd: nbd?,
         iperf: iperf?,

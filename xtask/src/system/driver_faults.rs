@@ -118,7 +118,10 @@ fn check(report: &Report) -> anyhow::Result<()> {
         Ok(lines.filter(|line| line.contains(state)).count())
     };
     let before = states("before", "running")?;
-    ensure!(before == 1, "{before} in service, not the one that nobody killed yet");
+    ensure!(
+        before == 1,
+        "{before} in service, not the one that nobody killed yet"
+    );
     ensure!(states("after", "failed")? == 3, "not three failed");
     ensure!(
         states("after", "quarantined")? == 1,

@@ -49,8 +49,10 @@ fn test(device: &'static str) -> anyhow::Result<SystemTest> {
         .time_limit(240)
         .meanwhile(move |_| {
             let mut station = Station::new(&folder)?;
+            // The guest calls as soon as it has an address.
+            let call = station.listen(CALL_PORT)?;
             let page = hostile::ready(&mut station)?;
-            let call = station.called(CALL_PORT, CALL_LIMIT)?;
+            station.called(&call, CALL_LIMIT)?;
             let attacked = hostile::attack(&mut station, &page, PLAN, |_| Ok(()));
             let verdict = match attacked {
                 Ok(()) => "served after every burst\n".to_owned(),

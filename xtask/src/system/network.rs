@@ -15,8 +15,9 @@ use std::thread;
 use anyhow::{Context, bail, ensure};
 
 use super::{Report, SystemTest, compare};
+use crate::fetch::{CAPTURED_BYTES, fetch, sha256};
 use crate::guest::disk::{Access, Disk};
-use crate::{image, setup, tool};
+use crate::{build, image, setup, tool};
 
 /// `PORT` is the judge's; QEMU's user network leads 10.0.2.2 to the host.
 const SCRIPT: &str = "\
@@ -44,23 +45,6 @@ const VERDICT: &str = "files as they were put there: 4\n\
                        garbage: refused with 400\n\
                        without the token: 401\n\
                        a disk over NBD: as it should be, also what was written\n";
-
-/// What curl fetches.
-///
-/// # Errors
-/// When it fails, with what it said.
-pub fn curl(arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--fail", "--max-time", "60"]);
-    let output = command.args(arguments).output().context("curl")?;
-    ensure!(
-        output.status.success(),
-        "curl {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(output.stdout)
-}
 
 /// Reads the disk at a port of the host, which has what is in `image`, and writes to its end.
 fn judge_disk(nbd: u16, image: &Path) -> anyhow::Result<()> {
@@ -99,7 +83,8 @@ fn judge_disk(nbd: u16, image: &Path) -> anyhow::Result<()> {
 }
 
 /// Looks at the web server and the disk at ports of the host.
-fn judge(web: u16, nbd: u16, image: &Path) -> anyhow::Result<String> {
+fn judge(web: u16, nbd: u16, image: &Path, capture: &Path) -> anyhow::Result<String> {
+    let curl = |arguments: &[&str]| fetch(arguments, 60, Some(capture));
     let url = format!("http://127.0.0.1:{web}");
     let mut verdict = String::new();
     let list = String::from_utf8(curl(&[&format!("{url}/files/SHA256SUMS")])?)?;
@@ -117,17 +102,16 @@ fn judge(web: u16, nbd: u16, image: &Path) -> anyhow::Result<String> {
     }
     verdict.push_str("files as they were put there: 4\n");
 
-    let pages: Vec<_> = (0..32)
-        .map(|_| {
-            let url = url.clone();
-            thread::spawn(move || curl(&[&format!("{url}/")]).map(|page| page.len()))
-        })
-        .collect();
+    let page = format!("{url}/");
+    let pages = thread::scope(|scope| {
+        let clients: Vec<_> = (0..32).map(|_| scope.spawn(|| curl(&[&page]))).collect();
+        clients.into_iter().map(|c| c.join()).collect::<Vec<_>>()
+    });
     let mut good = 0;
     for page in pages {
-        match page.join() {
-            Ok(Ok(length)) if length > 1000 => good += 1,
-            Ok(other) => bail!("a page: {other:?}"),
+        match page {
+            Ok(Ok(page)) if page.len() > 1000 => good += 1,
+            Ok(other) => bail!("a page: {} bytes", other?.len()),
             Err(_) => bail!("a client panicked"),
         }
     }
@@ -172,34 +156,14 @@ fn judge(web: u16, nbd: u16, image: &Path) -> anyhow::Result<String> {
     Ok(verdict)
 }
 
-/// The hash of bytes, by the host's program.
-///
-/// # Errors
-/// When that fails.
-pub fn sha256(bytes: &[u8]) -> anyhow::Result<String> {
-    use std::process::Stdio;
-    let mut command = Command::new("sha256sum");
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("sha256sum")?;
-    child.stdin.take().context("sha256sum")?.write_all(bytes)?;
-    let text = String::from_utf8(child.wait_with_output()?.stdout)?;
-    Ok(text
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .to_owned())
-}
-
 /// A judge that waits for calls, and its port. It is gone with this process.
-fn start_judge(web: u16, nbd: u16, image: PathBuf) -> anyhow::Result<u16> {
+fn start_judge(web: u16, nbd: u16, image: PathBuf, capture: PathBuf) -> anyhow::Result<u16> {
     let calls = TcpListener::bind("127.0.0.1:0").context("a port for the judge")?;
     let port = calls.local_addr()?.port();
     thread::spawn(move || {
         for call in calls.incoming().flatten() {
-            let verdict = judge(web, nbd, &image).unwrap_or_else(|error| format!("{error:#}\n"));
+            let verdict =
+                judge(web, nbd, &image, &capture).unwrap_or_else(|error| format!("{error:#}\n"));
             let mut call = call;
             // The guest that called may be gone: its test tells.
             let _ = call.write_all(verdict.as_bytes());
@@ -221,7 +185,12 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
     let [web, nbd] = &listeners;
     let (web, nbd) = (web.local_addr()?.port(), nbd.local_addr()?.port());
     drop(listeners);
-    let judge = start_judge(web, nbd, image::demo()?)?;
+    let capture = build::target_folder("system")?.join("network-virtio-net.pcap");
+    let dump = format!(
+        "filter-dump,id=dump,netdev=net0,file={},maxlen={CAPTURED_BYTES}",
+        capture.display()
+    );
+    let judge = start_judge(web, nbd, image::demo()?, capture)?;
     let script = SCRIPT.replace("PORT", &judge.to_string());
     let network =
         format!("user,id=net0,hostfwd=tcp:127.0.0.1:{web}-:80,hostfwd=tcp:127.0.0.1:{nbd}-:10809");
@@ -232,7 +201,14 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
             Disk::new(image::demo()?, Access::Snapshot),
             Disk::new(image::demo()?, Access::Snapshot),
         ])
-        .devices(&["-netdev", &network, "-device", "virtio-net-pci,netdev=net0"])
+        .devices(&[
+            "-netdev",
+            &network,
+            "-device",
+            "virtio-net-pci,netdev=net0",
+            "-object",
+            &dump,
+        ])
         .iommu()
         .time_limit(180);
     Ok(vec![test])
