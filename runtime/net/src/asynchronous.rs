@@ -198,11 +198,6 @@ impl AsyncTcpStream {
     }
 
     async fn wait_for_room(&mut self, deadline: Deadline) -> Result<(), NetworkError> {
-        // A reset comes over the reading side.
-        self.pipe.reader.available()?;
-        if self.pipe.reader.end() == Some(End::Reset) {
-            return Err(NetworkError::Reset);
-        }
         if !self.pipe.writer.arm()? {
             self.wait(deadline).await?;
         }

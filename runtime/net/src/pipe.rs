@@ -23,12 +23,16 @@ pub const DESCRIPTORS_MAX: u16 = 1024;
 const LENGTH_MASK: u64 = 0xffff_ffff;
 const FINISHED: u64 = 1 << 32;
 const RESET: u64 = 1 << 33;
+/// Beside the bytes that a reader gives back: it takes no more.
+const CLOSED: u64 = 1 << 34;
 
 /// The pipe cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PipeError {
     /// The peer announced what cannot be, or the shape is not one.
     Corrupt,
+    /// The reader takes nothing any more.
+    Closed,
     /// Memory or doorbell failed.
     System(Error),
 }
@@ -55,6 +59,7 @@ impl fmt::Display for PipeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PipeError::Corrupt => f.write_str("the other side broke the pipe's protocol"),
+            PipeError::Closed => f.write_str("the other side takes nothing any more"),
             PipeError::System(error) => error.fmt(f),
         }
     }
@@ -189,6 +194,7 @@ impl Pipe {
                 pending: 0,
                 end: None,
                 end_sent: false,
+                closed: false,
                 peer,
             },
             doorbell,
@@ -337,6 +343,20 @@ impl Reader {
         Ok(())
     }
 
+    /// Drops what comes, from now on: the writer's next attempt fails. `false`: there was no room to say so, as the writer has not
+    /// looked for long; again after the doorbell.
+    pub fn close(&mut self) -> Result<bool, PipeError> {
+        match self.freed.push(&CLOSED) {
+            Ok(()) => {}
+            Err(PushError::Full) => return Ok(false),
+            Err(PushError::Ring(error)) => return Err(error.into()),
+        }
+        if self.freed.publish() {
+            self.peer.ring()?;
+        }
+        Ok(true)
+    }
+
     /// Asks for the doorbell with the next bytes. `true`: there is something already.
     pub fn arm(&mut self) -> Result<bool, PipeError> {
         let more = self.filled.arm()?;
@@ -356,18 +376,25 @@ pub struct Writer {
     pending: u32,
     end: Option<End>,
     end_sent: bool,
+    /// The reader takes no more.
+    closed: bool,
     peer: Event,
 }
 
 impl Writer {
     /// Bytes that can be written now.
     pub fn room(&mut self) -> Result<usize, PipeError> {
-        while let Some(len) = self.freed.pop()? {
+        while let Some(freed) = self.freed.pop()? {
+            self.closed |= freed & CLOSED != 0;
+            let len = freed & !CLOSED;
             let announced = self.in_flight - self.pending;
             if len > u64::from(announced) {
                 return Err(PipeError::Corrupt);
             }
             self.in_flight -= len as u32;
+        }
+        if self.closed {
+            return Err(PipeError::Closed);
         }
         if self.end.is_some() {
             return Ok(0);
@@ -449,8 +476,10 @@ impl Writer {
     /// Asks for the doorbell with the next room. `true`: there is some already.
     pub fn arm(&mut self) -> Result<bool, PipeError> {
         let more = self.freed.arm()?;
-        // Taken in, so that it is news once.
-        self.room()?;
-        Ok(more)
+        // Taken in, so that it is news once. That nothing is taken any more is for whoever writes.
+        match self.room() {
+            Ok(_) | Err(PipeError::Closed) => Ok(more),
+            Err(error) => Err(error),
+        }
     }
 }

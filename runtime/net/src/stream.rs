@@ -20,8 +20,11 @@ pub fn failure(error: CallError<NetworkError>) -> NetworkError {
 }
 
 impl From<PipeError> for NetworkError {
-    fn from(_: PipeError) -> NetworkError {
-        NetworkError::Gone
+    fn from(error: PipeError) -> NetworkError {
+        match error {
+            PipeError::Closed => NetworkError::Reset,
+            PipeError::Corrupt | PipeError::System(_) => NetworkError::Gone,
+        }
     }
 }
 
@@ -198,7 +201,6 @@ impl TcpStream {
             if rest.is_empty() && flushed {
                 return Ok(());
             }
-            self.check_open()?;
             if !self.pipe.writer.arm()? {
                 self.waiter.wait(deadline)?;
             }
@@ -220,7 +222,6 @@ impl TcpStream {
             if writer.flush()? && done == len {
                 return Ok(());
             }
-            self.check_open()?;
             if !self.pipe.writer.arm()? {
                 self.waiter.wait(deadline)?;
             }
@@ -415,7 +416,7 @@ pub struct WriteHalf {
 }
 
 impl WriteHalf {
-    /// As [`TcpStream::write_all`]; `Gone` when the connection was reset.
+    /// As [`TcpStream::write_all`].
     pub fn write_all(&mut self, bytes: &[u8], deadline: Deadline) -> Result<(), NetworkError> {
         let mut rest = bytes;
         loop {

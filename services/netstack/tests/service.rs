@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
+use std::time::Duration;
 
 use executor::Executor;
 use ipc::Channel;
@@ -164,6 +165,41 @@ fn an_abort_is_a_reset_for_the_other_side() {
     stream.abort().unwrap();
     let mut buffer = [0; 10];
     assert_eq!(accepted.read(&mut buffer, soon()), Err(NetworkError::Reset));
+}
+
+/// A writer whose peer takes nothing hears of the connection's end at once, by itself or as a half.
+#[test]
+fn a_blocked_writer_hears_of_the_end() {
+    let clients = start();
+    let listener = TcpListener::bind(&clients.tcp, local(0), 4).unwrap();
+    let connect = || {
+        let stream = TcpStream::connect(&clients.tcp, listener.local(), None, 10_000).unwrap();
+        (stream, listener.accept(60_000).unwrap())
+    };
+    let endless = vec![0; 16 << 20];
+    let (mut stream, mut accepted) = connect();
+    let aborter = stream.aborter().unwrap();
+    accepted.write_all(b"unread", soon()).unwrap();
+    let writing = thread::spawn({
+        let endless = endless.clone();
+        move || stream.write_all(&endless, soon())
+    });
+    thread::sleep(Duration::from_millis(50));
+    aborter.abort().unwrap();
+    assert_eq!(writing.join().unwrap(), Err(NetworkError::Reset));
+    drop(accepted);
+
+    let (stream, accepted) = connect();
+    let aborter = stream.aborter().unwrap();
+    let (mut reading, mut writer) = stream.split().unwrap();
+    let writing = thread::spawn(move || writer.write_all(&endless, soon()));
+    thread::sleep(Duration::from_millis(50));
+    aborter.abort().unwrap();
+    let mut buffer = [0; 10];
+    let read = reading.read(&mut buffer, soon());
+    assert_eq!(read, Err(NetworkError::Reset));
+    assert_eq!(writing.join().unwrap(), Err(NetworkError::Reset));
+    drop(accepted);
 }
 
 #[test]

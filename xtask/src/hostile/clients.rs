@@ -2,13 +2,18 @@
 //! judges has an honest client served meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use rustix::net;
 
 /// What somebody honest waits for a page at most.
 const HONEST_LIMIT: Duration = Duration::from_secs(30);
+/// QEMU's forwarding has one connection wait at a time; whoever comes too soon has to knock again, a second later.
+const BETWEEN_CONNECTIONS: Duration = Duration::from_millis(10);
+/// Bytes that a client has room for that takes nothing: it fills soon, else the host takes megabytes in its place.
+const SMALL_ROOM: usize = 4096;
 /// What anybody waits for an answer that has to come.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
@@ -66,7 +71,19 @@ impl Server {
     }
 
     fn connect(&self) -> anyhow::Result<TcpStream> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).context("a connection")?;
+        self.connect_with(None)
+    }
+
+    /// A connection, with room for so many bytes that were not read yet.
+    fn connect_with(&self, room: Option<usize>) -> anyhow::Result<TcpStream> {
+        std::thread::sleep(BETWEEN_CONNECTIONS);
+        let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None)?;
+        if let Some(room) = room {
+            net::sockopt::set_socket_recv_buffer_size(&socket, room)?;
+        }
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port);
+        net::connect(&socket, &address).context("a connection")?;
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
         Ok(stream)
@@ -136,10 +153,15 @@ fn honest(server: &Server, time: Duration, mut meanwhile: impl FnMut()) -> anyho
     ))
 }
 
-fn crowd(server: &Server, count: usize, say: &[u8]) -> anyhow::Result<Vec<TcpStream>> {
+fn crowd(
+    server: &Server,
+    count: usize,
+    room: Option<usize>,
+    say: &[u8],
+) -> anyhow::Result<Vec<TcpStream>> {
     let mut clients = Vec::new();
     for _ in 0..count {
-        let mut client = server.connect()?;
+        let mut client = server.connect_with(room)?;
         // Some are sent away at once.
         let _ = client.write_all(say);
         client.set_nonblocking(true)?;
@@ -150,13 +172,13 @@ fn crowd(server: &Server, count: usize, say: &[u8]) -> anyhow::Result<Vec<TcpStr
 
 /// A byte of a head now and then.
 fn slow_heads(server: &Server, amount: Crowd) -> anyhow::Result<String> {
-    let mut clients = crowd(server, amount.clients, b"GET / HTTP/1.1\r\nX: ")?;
+    let mut clients = crowd(server, amount.clients, None, b"GET / HTTP/1.1\r\nX: ")?;
     let mut ended = 0;
     let served = honest(server, amount.time, || {
         clients.retain_mut(|client| client.write_all(b"y").is_ok());
         ended = amount.clients - clients.len();
         // Whoever was sent away comes again.
-        if let Ok(more) = crowd(server, ended, b"GET / HTTP/1.1\r\nX: ") {
+        if let Ok(more) = crowd(server, ended, None, b"GET / HTTP/1.1\r\nX: ") {
             clients.extend(more);
         }
     })?;
@@ -165,7 +187,7 @@ fn slow_heads(server: &Server, amount: Crowd) -> anyhow::Result<String> {
 
 /// Connections over which nothing comes.
 fn silent_clients(server: &Server, amount: Crowd) -> anyhow::Result<String> {
-    let clients = crowd(server, amount.clients, b"")?;
+    let clients = crowd(server, amount.clients, None, b"")?;
     let served = honest(server, amount.time, || {})?;
     Ok(format!("{} clients; {served}", clients.len()))
 }
@@ -175,6 +197,7 @@ fn slow_readers(server: &Server, amount: Crowd) -> anyhow::Result<String> {
     let clients = crowd(
         server,
         amount.clients,
+        Some(SMALL_ROOM),
         b"GET /files/big.bin HTTP/1.1\r\nHost: h\r\n\r\n",
     )?;
     let served = honest(server, amount.time, || {})?;

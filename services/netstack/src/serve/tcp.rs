@@ -451,6 +451,8 @@ impl Stream {
         self.net.executor.yield_now().await;
         self.net.executor.yield_now().await;
         self.net.stack().remove_tcp(self.id);
+        // A program that waits for room to write learns that there will be none.
+        let mut told = self.pipe.reader.close().unwrap_or(true);
         // The program may not have read everything; its memory lives on with it. The channel stays as long as it does, so
         // that a closed one means what it says: the stack is gone.
         while !matches!(self.pipe.writer.flush(), Ok(true) | Err(_)) {
@@ -463,8 +465,16 @@ impl Stream {
         }
         while self.requests.is_some() {
             self.refuse();
+            if !told {
+                told = self.pipe.reader.close().unwrap_or(true);
+                let _ = self.pipe.reader.arm();
+            }
             if let Some((source, _)) = &self.requests {
-                let _ = source.next(Deadline::FOREVER).await;
+                let (asked, bell) = (
+                    source.next(Deadline::FOREVER),
+                    self.doorbell.next(Deadline::FOREVER),
+                );
+                let _ = select(asked, bell).await;
             }
         }
     }
