@@ -26,7 +26,7 @@ pub const VIRTIO_NET: Model = Model {
 pub const I82540EM: Model = Model {
     plain: "e1000",
     bare: None,
-    offloads: Some(E1000_OFFLOADS),
+    offloads: Some(I82540EM_OFFLOADS),
     checks_sums: false,
     cutting: Cutting::EmptyLast,
 };
@@ -35,13 +35,14 @@ pub const I82540EM: Model = Model {
 pub const I82574L: Model = Model {
     plain: "e1000e",
     bare: None,
-    offloads: Some(E1000_OFFLOADS),
+    offloads: Some(I82574L_OFFLOADS),
     checks_sums: true,
     cutting: Cutting::Fragments,
 };
 
-/// What Intel's controllers here can.
-const E1000_OFFLOADS: Offloads = Offloads::TX_CHECKSUM
+/// What the driver has the 82540EM do.
+const I82540EM_OFFLOADS: Offloads = Offloads::TX_CHECKSUM
     .union(Offloads::TX_TCP4)
-    .union(Offloads::TX_TCP6)
     .union(Offloads::RX_CHECKSUM);
+/// What it has the 82574L do.
+const I82574L_OFFLOADS: Offloads = I82540EM_OFFLOADS.union(Offloads::TX_TCP6);

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use ddk::{DeviceAccess, PinnedBuffer, Platform};
 use ddk_backend_sim::{Sim, SimPlatform};
 use ddk_conformance_net::{
-    Cutting, Fault, Home, MacAddress, Nic, Problem, Promise, Shape, Wired, frame,
+    Cutting, Fault, Home, MacAddress, Nic, Offloads, Problem, Promise, Shape, Wired, frame,
 };
 use model_e1000::{E1000Model, Kind, Misbehaviour};
 
 use super::{CPUS, MAC, OnWire};
 use crate::device::{Ended, Payload};
-use crate::net::E1000_OFFLOADS;
 use crate::net::device::Device;
 use crate::net::host_nic::HostNic;
+use crate::net::{I82540EM_OFFLOADS, I82574L_OFFLOADS};
 
 /// The home.
 pub struct E1000Sim(pub Kind);
@@ -38,6 +38,10 @@ impl Home for E1000Sim {
             platform: model.platform(CPUS),
             model,
             on_wire: OnWire::default(),
+            offloads: match self.0 {
+                Kind::I82540em => I82540EM_OFFLOADS,
+                Kind::I82574l => I82574L_OFFLOADS,
+            },
         };
         Ok(Box::new(HostNic::<e1000::E1000, _>::new(device)?))
     }
@@ -47,6 +51,7 @@ struct E1000Device {
     model: Arc<E1000Model>,
     platform: Arc<SimPlatform>,
     on_wire: OnWire,
+    offloads: Offloads,
 }
 
 const LIES: [(&str, Misbehaviour); 3] = [
@@ -74,7 +79,7 @@ impl Device for E1000Device {
         Promise {
             mac: Some(MacAddress(MAC)),
             mtu: 1500,
-            offloads: Some(E1000_OFFLOADS),
+            offloads: Some(self.offloads),
             filters: true,
             changes_mac: true,
             tells_link: true,
