@@ -144,7 +144,7 @@ fn check_traced(report: &Report, driver: &str, disk: &Path) -> anyhow::Result<()
         "after the device manager's death: {killed}"
     );
     ensure!(
-        report.section("policy")?.contains(" trace=on;"),
+        report.section("policy")?.contains(" trace=on "),
         "the policy has no trace"
     );
     let told = report.section("crash")?;
