@@ -22,8 +22,8 @@ use super::journal::{Entry, Seen};
 use super::memory::Memory;
 use super::mutation::{Code, Patch};
 use super::plan::{self, Fault, Order};
+use super::subject::{Device, Subject};
 use crate::build::{self, ArchiveExtras, Built};
-use crate::guest::disk::{Access, Bus, Disk};
 use crate::guest::{self, Machine, Outcome, Streams, machine};
 use crate::symbols::{Annotator, Symbols};
 use crate::system::endurance::check_image;
@@ -43,8 +43,8 @@ const PAGE: usize = 4096;
 pub struct Boot<'a> {
     /// The system.
     pub built: &'a Built,
-    /// The driver that is to suffer, its bus and its first disk.
-    pub driver: (&'static str, Bus, &'static str),
+    /// The driver that is to suffer, and its device.
+    pub subject: Subject,
     /// Its code.
     pub code: &'a Code,
     /// Processors.
@@ -78,7 +78,12 @@ impl Boot<'_> {
     /// # Errors
     /// When the machine cannot be made.
     pub fn run(&self, faults: &[(Class, u64)], done: &mut dyn FnMut(Entry)) -> anyhow::Result<End> {
-        let (driver, bus, disk_name) = self.driver;
+        let Subject {
+            name: driver,
+            endpoint,
+            program,
+            ..
+        } = self.subject;
         let name = format!("{driver}-{}", self.seed);
         let image = self.folder.join(format!("{name}.img"));
         // Nothing of an earlier boot.
@@ -86,16 +91,18 @@ impl Boot<'_> {
         fs::File::create(&image)?.set_len(DISK_BYTES)?;
         let archive_file = self.folder.join(format!("{name}.archive"));
         let script = format!(
-            "drv policy {disk_name} budget=4294967295 pause-min-ms=0 pause-max-ms=0 \
+            "{}drv policy {endpoint} budget=4294967295 pause-min-ms=0 pause-max-ms=0 \
              start-ms=3000 heartbeat-ms=200 silence-ms=700\n\
-             drv restart {disk_name}; sleep 1\n\
+             drv restart {endpoint}; sleep 1\n\
              cat /boot/{MAILBOX} > /dev/null\n\
              echo '== counts before'; kernstat -l\n\
              echo '== load'\n\
-             test-campaign {disk_name} {} {BLOCKS} {PATIENCE_MS}\n\
+             test-campaign {} {} {BLOCKS} {PATIENCE_MS}\n\
              echo \"status $?\"\n\
              echo '== counts after'; kernstat -l\n\
              true\n",
+            self.subject.make_room(),
+            self.subject.target(),
             self.seed,
         );
         let extras = ArchiveExtras {
@@ -108,7 +115,7 @@ impl Boot<'_> {
         let parsed = Archive::parse(&archive).map_err(|e| anyhow::anyhow!("{e}"))?;
         let place = |name: &str| parsed.find(name).map(|member| member.offset as u64);
         let program =
-            place(&format!("bin/{driver}")).context("the driver is not in the archive")?;
+            place(&format!("bin/{program}")).context("the driver is not in the archive")?;
         let mailbox = place(MAILBOX).context("mailbox")?;
 
         let socket = tempfile::tempdir()?;
@@ -118,11 +125,9 @@ impl Boot<'_> {
         machine.cpus = self.cpus;
         machine.processors = machine::reliable();
         machine.iommu = self.iommu;
-        machine.disks = vec![Disk {
-            bus,
-            ..Disk::new(&image, Access::ReadWrite)
-        }];
+        machine.disks.extend(self.subject.disk(&image));
         machine.extra = Memory::arguments(&path);
+        machine.extra.extend(self.subject.arguments(self.iommu));
         let mut conductor = Conductor {
             boot: self,
             listener,
@@ -204,7 +209,10 @@ impl Boot<'_> {
             }
             return Ok(End::Stuck(end));
         }
-        let judged = judged(&text).and_then(|()| check_image(&image, &text, BLOCKS));
+        let judged = judged(&text).and_then(|()| match self.subject.device {
+            Device::Disk(_) => check_image(&image, &text, BLOCKS),
+            Device::Interface(_) => Ok(()),
+        });
         fs::remove_file(&image)?;
         Ok(match judged {
             Ok(()) => End::Done,
@@ -456,7 +464,7 @@ impl Conductor<'_, '_> {
                 }
             }
             let seen = Seen::parse(line)?;
-            let driver = self.boot.driver.0;
+            let driver = self.boot.subject.name;
             let entry = Entry::new(driver, class, self.boot.seed, number, &current, seen);
             (self.done)(entry);
         }

@@ -12,6 +12,7 @@ mod mutation;
 mod plan;
 mod reached;
 mod services;
+mod subject;
 mod tally;
 
 use std::path::PathBuf;
@@ -23,11 +24,11 @@ use serde_json::json;
 
 use crate::build::{self, Profile};
 use crate::setup;
-use crate::system::endurance::DRIVERS;
 use boot::{Boot, End};
 use journal::{Entry, Journal};
 use mutation::Code;
 use reached::Reached;
+use subject::Subject;
 
 /// A class of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -99,9 +100,9 @@ pub struct CampaignArgs {
     /// Every class but `kill`; of a driver's faults half are mutations of its code.
     #[arg(long, conflicts_with = "class")]
     all: bool,
-    /// Only this driver.
-    #[arg(long, value_name = "NAME")]
-    driver: Option<String>,
+    /// Only these drivers, separated by commas.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    driver: Vec<String>,
     /// Processors of the machine.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -146,19 +147,28 @@ pub struct CampaignArgs {
 ///
 /// When the system does not build, or there is no such driver.
 pub fn run(args: &CampaignArgs) -> anyhow::Result<ExitCode> {
-    let wanted = |driver: &str| args.driver.as_deref().is_none_or(|name| name == driver);
-    let drivers: Vec<&'static str> = DRIVERS
-        .iter()
-        .map(|(driver, ..)| *driver)
-        .filter(|driver| wanted(driver))
-        .collect();
-    if drivers.is_empty() {
-        let names: Vec<&str> = DRIVERS.iter().map(|(driver, ..)| *driver).collect();
-        let text = format!("--driver: there is {}", names.join(" and "));
-        return Err(crate::UsageError(text).into());
+    let known = subject::all();
+    for name in &args.driver {
+        if !known.iter().any(|subject| subject.name == name) {
+            let names: Vec<&str> = known.iter().map(|subject| subject.name).collect();
+            let text = format!("--driver: there is {}", names.join(", "));
+            return Err(crate::UsageError(text).into());
+        }
     }
+    let wanted =
+        |subject: &Subject| args.driver.is_empty() || args.driver.iter().any(|n| n == subject.name);
+    let drivers: Vec<Subject> = known.into_iter().filter(wanted).collect();
+    let disks: Vec<&'static str> = drivers
+        .iter()
+        .filter(|subject| subject.is_disk())
+        .map(|subject| subject.name)
+        .collect();
     if args.curve {
-        return curve::run(args, &drivers);
+        if disks.is_empty() {
+            let text = "--curve: disks only".to_owned();
+            return Err(crate::UsageError(text).into());
+        }
+        return curve::run(args, &disks);
     }
     if args.all {
         // A code fault after each of the others.
@@ -183,8 +193,13 @@ pub fn run(args: &CampaignArgs) -> anyhow::Result<ExitCode> {
         let text = "--class: services is a campaign of its own".to_owned();
         return Err(crate::UsageError(text).into());
     }
-    if args.class == [Class::Kill] && args.number.is_none() {
-        return kills::run(args, &drivers);
+    if args.class == [Class::Kill] && args.number.is_none() && !disks.is_empty() {
+        let killed = kills::run(args, &disks)?;
+        let others: Vec<Subject> = drivers.into_iter().filter(|s| !s.is_disk()).collect();
+        if killed != ExitCode::SUCCESS || others.is_empty() {
+            return Ok(killed);
+        }
+        return trials(args, &others);
     }
     trials(args, &drivers)
 }
@@ -192,9 +207,10 @@ pub fn run(args: &CampaignArgs) -> anyhow::Result<ExitCode> {
 /// Functions whose code is mutated: the driver's own, its class's and the DDK's, and what they stand on. Not the panic
 /// handler's and the like, which nobody comes along.
 fn is_drivers_code(name: &str) -> bool {
-    const OURS: [&str; 12] = [
+    const OURS: [&str; 13] = [
         "virtio",
         "nvme",
+        "e1000",
         "ddk",
         "ring::",
         "proto::",
@@ -225,7 +241,7 @@ fn faults(args: &CampaignArgs) -> Vec<(Class, u64)> {
     numbered.collect()
 }
 
-fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitCode> {
+fn trials(args: &CampaignArgs, drivers: &[Subject]) -> anyhow::Result<ExitCode> {
     setup::ensure(&[setup::MACHINE])?;
     let built = build::build(Profile::Release)?;
     let folder = build::target_folder("campaign")?;
@@ -236,7 +252,9 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
     let mut variants = Vec::new();
     let copies = tempfile::tempdir_in(&folder)?;
     if args.class.iter().any(|class| class.needs_faults_built_in()) {
-        let faulty = build::with_features(&built, drivers, "ddk-backend-os/faults")?;
+        let mut programs: Vec<&str> = drivers.iter().map(|subject| subject.program).collect();
+        programs.dedup();
+        let faulty = build::with_features(&built, &programs, "ddk-backend-os/faults")?;
         variants.push((true, build::kept(&faulty, &copies.path().join("faulty"))?));
     }
     variants.insert(
@@ -244,10 +262,8 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
         (false, build::kept(&built, &copies.path().join("shipped"))?),
     );
     'runs: for driver in drivers.iter().copied() {
-        let known = DRIVERS.iter().find(|(name, ..)| *name == driver);
-        let driver = *known.context("no such driver")?;
         for (faults_built_in, built) in &variants {
-            let program = built.programs.iter().find(|p| p.name == driver.0);
+            let program = built.programs.iter().find(|p| p.name == driver.program);
             let program = program.context("the driver was not built")?;
             let mut code = Code::load(&program.stripped, is_drivers_code)?;
             if !faults_built_in {
@@ -258,7 +274,7 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
                 .into_iter()
                 .filter(|(class, n)| {
                     class.needs_faults_built_in() == *faults_built_in
-                        && !journal.has(driver.0, *class, args.seed, *n)
+                        && !journal.has(driver.name, *class, args.seed, *n)
                 })
                 .collect();
             while !rest.is_empty() {
@@ -269,7 +285,7 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
                 let batch: Vec<_> = rest.iter().copied().take(args.batch).collect();
                 let boot = Boot {
                     built,
-                    driver,
+                    subject: driver,
                     code: &code,
                     cpus: args.cpus,
                     iommu: !args.no_iommu,
@@ -291,7 +307,7 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
                 rest.drain(..finished.min(rest.len()));
                 eprintln!(
                     "xtask: {}: {} faults done, {} to go{}{}",
-                    driver.0,
+                    driver.name,
                     journal.entries.len(),
                     rest.len(),
                     if *faults_built_in {
@@ -308,14 +324,14 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
                 );
                 match ended {
                     End::Done => {}
-                    End::Traces(how) => traces.push(format!("{}: {how}", driver.0)),
+                    End::Traces(how) => traces.push(format!("{}: {how}", driver.name)),
                     // The fault that did it is in the journal; without one it is nobody's, and would come again.
-                    End::Stuck(how) if finished == 0 => anyhow::bail!("{}: {how}", driver.0),
+                    End::Stuck(how) if finished == 0 => anyhow::bail!("{}: {how}", driver.name),
                     End::Stuck(_) => {}
                     // The fault that was in is injected again. One on which QEMU crashes each time ends the campaign.
                     End::Emulator(signal) => {
                         barren = if finished == 0 { barren + 1 } else { 0 };
-                        let crash = format!("{}: QEMU crashed (signal {signal})", driver.0);
+                        let crash = format!("{}: QEMU crashed (signal {signal})", driver.name);
                         anyhow::ensure!(barren < 3, crash);
                         crashes += 1;
                     }
@@ -326,7 +342,7 @@ fn trials(args: &CampaignArgs, drivers: &[&'static str]) -> anyhow::Result<ExitC
     }
     let ours = |entry: &&Entry| {
         entry.seed == args.seed
-            && drivers.contains(&entry.driver.as_str())
+            && drivers.iter().any(|subject| subject.name == entry.driver)
             && args.class.contains(&entry.class)
     };
     let entries: Vec<&Entry> = journal.entries.iter().filter(ours).collect();

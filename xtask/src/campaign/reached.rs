@@ -11,10 +11,10 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 
+use super::subject::Subject;
 use crate::bench::measure;
 use crate::build::Built;
 use crate::guest::Outcome;
-use crate::guest::disk::{Access, Bus, Disk};
 use crate::system::SystemTest;
 
 /// Restarts of the driver in the boot that finds out.
@@ -22,6 +22,8 @@ const RESTARTS: u64 = 12;
 /// Code that ran so much more often than the driver started serves.
 const SERVES: u64 = 20;
 const DISK_BYTES: u64 = 32 << 20;
+/// Echoes of an interface in that boot.
+const ECHOES: u32 = 20_000;
 
 /// Addresses of blocks of code and their lengths in bytes.
 #[derive(Clone, Debug, Default)]
@@ -39,11 +41,11 @@ impl Reached {
     /// When the boot fails.
     pub fn find(
         built: &Built,
-        driver: (&'static str, Bus, &'static str),
+        subject: Subject,
         program: &Path,
         folder: &Path,
     ) -> anyhow::Result<Reached> {
-        let (name, bus, disk_name) = driver;
+        let Subject { name, endpoint, .. } = subject;
         let bytes = fs::read(program)?;
         let hash = Sha256::digest(&bytes);
         let kept = folder.join(format!(
@@ -58,19 +60,30 @@ impl Reached {
             let out = folder.join(format!("reached-{name}.out"));
             let plugin = measure::compile_plugin("reached")?;
             let argument = format!("{},out={}", plugin.display(), out.display());
-            let script = format!(
-                "drv policy {disk_name} budget=4294967295 pause-min-ms=0 pause-max-ms=0\n\
-                 test-endurance {disk_name} {RESTARTS} 1 2048 100000\n"
-            );
-            let disk = Disk {
-                bus,
-                ..Disk::new(&image, Access::ReadWrite)
+            let load = if subject.is_disk() {
+                format!("test-endurance {endpoint} {RESTARTS} 1 2048 100000\n")
+            } else {
+                format!(
+                    "test-net {endpoint} {ECHOES} 1000 16 & sleep 1\n\
+                     for n in {}; do drv restart {endpoint} > /dev/null; sleep 0.3; done\nwait\n",
+                    (1..=RESTARTS)
+                        .map(|n| n.to_string())
+                        .collect::<Vec<_>>()
+                        .join(" ")
+                )
             };
+            let script = format!(
+                "{}drv policy {endpoint} budget=4294967295 pause-min-ms=0 pause-max-ms=0\n{load}",
+                subject.make_room()
+            );
+            let mut devices = vec!["-plugin".to_owned(), argument];
+            devices.extend(subject.arguments(false));
+            let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
             let test = SystemTest::measurement(format!("reached-{name}"), script)
                 .cpus(2)
                 .in_turn()
-                .disks([disk])
-                .devices(&["-plugin", &argument])
+                .disks(subject.disk(&image))
+                .devices(&devices)
                 .time_limit(300);
             let report = test.execute(built, folder)?;
             ensure!(
@@ -78,8 +91,13 @@ impl Reached {
                 "{name}: under the plugin the machine ended with {:?}",
                 report.outcome
             );
+            let done = if subject.is_disk() {
+                "journal-end".to_owned()
+            } else {
+                format!("answered {ECHOES}")
+            };
             ensure!(
-                !report.console.contains("FAILED") && report.console.contains("journal-end"),
+                !report.console.contains("FAILED") && report.console.contains(&done),
                 "{name}: the load failed under the plugin"
             );
             fs::remove_file(&image)?;

@@ -1,4 +1,4 @@
-//! The few frames that the test sends, and what it looks for in those it gets (RFC 826, 791, 792).
+//! The few frames that the tests send, and what they look for in those they get (RFC 826, 791, 792).
 
 use alloc::vec::Vec;
 
@@ -6,6 +6,20 @@ use net_client::MacAddress;
 
 /// An IPv4 address.
 pub type Address = [u8; 4];
+
+/// Our address, as QEMU's user network has it.
+pub const OWN: Address = [10, 0, 2, 15];
+/// The gateway's there.
+pub const GATEWAY: Address = [10, 0, 2, 2];
+
+/// What is wrong with an echo.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Damage {
+    /// Its checksum tells, so whoever gets it drops it.
+    Told,
+    /// Its checksum is right, and its content is not what was sent.
+    Hidden,
+}
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
@@ -87,8 +101,12 @@ pub fn echo_request(
     frame
 }
 
-/// The number of an echo reply of ours with the payload that it should have; `Err`: one that is damaged.
-pub fn echo_reply(frame: &[u8], payload: usize) -> Option<Result<u16, ()>> {
+/// The number of an echo reply of ours. `payload` tells how many bytes of content the one of a number should have; those for which it
+/// does not are not ours.
+pub fn echo_reply(
+    frame: &[u8],
+    payload: impl FnOnce(u16) -> Option<usize>,
+) -> Option<Result<u16, Damage>> {
     let is_echo =
         frame.get(12..14)? == ETHERTYPE_IPV4 && *frame.get(ETHERNET + 9)? == PROTOCOL_ICMP;
     // A short frame is padded, so that the IP header tells where it ends.
@@ -101,12 +119,17 @@ pub fn echo_reply(frame: &[u8], payload: usize) -> Option<Result<u16, ()>> {
     let number = icmp.get(6..8)?;
     let number = u16::from_be_bytes([number[0], number[1]]);
     let body = icmp.get(ICMP..)?;
-    let whole = body.len() == payload && checksum(icmp) == [0, 0];
-    let right = body
-        .iter()
-        .enumerate()
-        .all(|(at, b)| *b == pattern(number, at));
-    Some(if whole && right { Ok(number) } else { Err(()) })
+    if checksum(icmp) != [0, 0] {
+        return Some(Err(Damage::Told));
+    }
+    let length = payload(number)?;
+    let mut content = body.iter().enumerate();
+    let right = body.len() == length && content.all(|(at, b)| *b == pattern(number, at));
+    Some(if right {
+        Ok(number)
+    } else {
+        Err(Damage::Hidden)
+    })
 }
 
 fn pattern(number: u16, at: usize) -> u8 {
