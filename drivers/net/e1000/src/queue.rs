@@ -210,13 +210,6 @@ impl NetQueue for Queue {
         let length = self.receive.read::<u16>(at(index, rx::LENGTH));
         self.rx_head = index.wrapping_add(1);
         self.rx_count -= 1;
-        if u32::from(length) > BUFFER_BYTES {
-            return Err(DriverError::Protocol {
-                what: "bytes of a received frame",
-                expected: BUFFER_BYTES.into(),
-                seen: length.into(),
-            });
-        }
         let mut flags = 0;
         if status & rx::STATUS_EOP == 0 {
             flags |= rx_flags::MORE;
