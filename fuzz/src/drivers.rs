@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ddk::{DeviceContext, Driver, Event, EventQueue, StopReason, block_on};
 use ddk_class_block::BlockDevice;
+use ddk_class_net::NetDevice;
 use ddk_class_serial::{Pump, Stream, StreamEnd};
 use model_virtio::VirtioPci;
 use model_virtio_blk::BlockModel;
@@ -72,7 +73,62 @@ pub fn virtio_net(bytes: &[u8]) {
         ],
         ..Shape::default()
     };
-    let Some((platform, cx, driver)) = start::<virtio_net::VirtioNet>(input, shape) else {
+    serve_frames::<virtio_net::VirtioNet>(input, shape);
+}
+
+/// Both controllers; the input chooses.
+pub fn e1000(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let choice = input.byte();
+    let (device, honest): (_, fn(u8, usize, u64) -> u64) = if choice & 4 == 0 {
+        (spec_e1000::DEVICE_82574L, |_, at, contents| {
+            use spec_e1000::eeprom::{ADDRESS_SHIFT_82574, DONE_82574};
+            intel(at, contents as u32, ADDRESS_SHIFT_82574, DONE_82574).into()
+        })
+    } else {
+        (spec_e1000::DEVICE_82540EM, |_, at, contents| {
+            use spec_e1000::eeprom::{ADDRESS_SHIFT_8254X, DONE_8254X};
+            intel(at, contents as u32, ADDRESS_SHIFT_8254X, DONE_8254X).into()
+        })
+    };
+    let mut config = vec![0; 256];
+    let ids = [spec_e1000::PCI_VENDOR, device].map(u16::to_le_bytes);
+    config.splice(..4, ids.concat());
+    let link = spec_e1000::status::LU | spec_e1000::status::FD;
+    let shape = Shape {
+        config,
+        bars: vec![(0, 0x2_0000)],
+        interrupts: u16::from(choice & 3),
+        cpus: 2,
+        registers: vec![(0, 0x08, link.into())],
+        honest: Some(honest),
+        ..Shape::default()
+    };
+    serve_frames::<e1000::E1000>(input, shape);
+}
+
+/// A reset is over at once, and a word of the EEPROM is there at once (SDM 13.4.1, 13.4.4).
+fn intel(register: usize, contents: u32, address_shift: u32, done: u32) -> u32 {
+    use spec_e1000::eeprom::{CHECKED_WORDS, CHECKSUM, DATA_SHIFT};
+    const ADDRESS: [u16; 3] = [0x5452, 0x1200, 0x5634];
+    match register {
+        0x00 => contents & !spec_e1000::ctrl::RST,
+        0x14 => {
+            let address = contents >> address_shift & 0xff;
+            let word = if address == u32::from(CHECKED_WORDS) - 1 {
+                CHECKSUM.wrapping_sub(ADDRESS.into_iter().fold(0, u16::wrapping_add))
+            } else {
+                ADDRESS.get(address as usize).copied().unwrap_or(0)
+            };
+            u32::from(word) << DATA_SHIFT | done
+        }
+        _ => contents,
+    }
+}
+
+/// An interface's driver, with frames.
+fn serve_frames<D: NetDevice + 'static>(input: Input, shape: Shape) {
+    let Some((platform, cx, driver)) = start::<D>(input, shape) else {
         return;
     };
     let Some(mut served) = net::Served::new(cx, driver, platform.memory()) else {

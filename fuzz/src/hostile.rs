@@ -1,8 +1,8 @@
 //! A device without honesty: a [`Platform`] whose registers, configuration space, interrupts, DMA contents and
 //! time come from the fuzzer's bytes.
 //!
-//! A register answers with what was last written to it, or with a number from the input, as the input
-//! wishes, so that a driver gets far while any single answer can be a lie. Each time that the driver writes
+//! A register answers with what was last written to it, or what a device makes of that ([`Shape::honest`]), or with a number
+//! from the input, as the input wishes, so that a driver gets far while any single answer can be a lie. Each time that the driver writes
 //! a register or waits, the device may write into memory that the driver shares with it, and fire. When the
 //! input is over the device is gone: reads give ones and waits end at their deadline. So every run ends, and one
 //! that asks on for [`AFTER_END_MAX`] accesses of a device that is gone has hung.
@@ -31,6 +31,7 @@ struct State {
     regions: Vec<DmaRegion>,
     pages: usize,
     bound: Vec<Option<(Queue, u64)>>,
+    honest: fn(u8, usize, u64) -> u64,
     now_ns: u64,
     after_end: u32,
 }
@@ -50,6 +51,8 @@ pub struct Shape {
     pub cpus: usize,
     /// Contents of registers: BAR, offset, value.
     pub registers: Vec<(u8, usize, u64)>,
+    /// What an honest device makes of what was written: BAR, offset and contents give what is read. Without it, the contents.
+    pub honest: Option<fn(u8, usize, u64) -> u64>,
 }
 
 #[derive(Clone)]
@@ -76,7 +79,7 @@ impl Device {
         let choice = s.input.byte();
         if choice < 0xe0 {
             let stored = s.registers.get(&(space, offset)).copied().unwrap_or(0);
-            return stored & width.all_ones();
+            return (s.honest)(space, offset, stored) & width.all_ones();
         }
         s.input.number(width.bytes())
     }
@@ -142,6 +145,7 @@ impl HostilePlatform {
             regions: Vec::new(),
             pages: 0,
             bound: vec![None; usize::from(shape.interrupts)],
+            honest: shape.honest.unwrap_or(|_, _, contents| contents),
             now_ns: 0,
             after_end: 0,
         };

@@ -76,6 +76,18 @@ pub const TARGETS: &[Target] = &[
         "driver virtio-net and an honest device, with a hostile client",
     ),
     target(
+        "e1000",
+        4096,
+        drivers::e1000,
+        "driver e1000 over hostile devices, with frames",
+    ),
+    target(
+        "e1000-client",
+        4096,
+        net::e1000_client,
+        "driver e1000 and honest devices, with a hostile client",
+    ),
+    target(
         "edu",
         2048,
         drivers::edu,

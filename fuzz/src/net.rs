@@ -1,11 +1,14 @@
 //! Network drivers under the class layer, with a client whose entries are the fuzzer's too.
 
+use std::sync::Arc;
+
 use ddk::{Deadline, DeviceAccess, DeviceContext, StopReason, block_on};
-use ddk_backend_sim::{DeviceMemory, Payload, Sim};
+use ddk_backend_sim::{DeviceMemory, Payload, Sim, SimPlatform};
 use ddk_class_net::{
     Command, MacAddress, NetDevice, Offloads, ReceiveMode, RingOffsets, Session, Supervisor,
     Verdict, Worker,
 };
+use model_e1000::{E1000Model, Kind};
 use model_virtio::VirtioPci;
 use model_virtio_net::{NetModel, NetModelOptions, deliver};
 use proto::net::{Received, RxBuffer, Sent, Transmit};
@@ -171,15 +174,36 @@ impl<D: NetDevice + 'static> Served<D> {
 /// The client's bytes against a driver whose device is honest: nothing that a client does may make the driver
 /// break the device's rules.
 pub fn virtio_net_client(bytes: &[u8]) {
-    let mut input = Input::new(bytes);
     let sim = Sim::new(1);
     let model = VirtioPci::new(&sim, NetModel::new(NetModelOptions::default()), 2);
-    let platform = model.platform(1);
-    let cx = DeviceContext::new(platform.clone()).expect("a queue");
-    let driver = block_on(
-        &cx,
-        <virtio_net::VirtioNet as ddk::Driver>::start(cx.clone()),
-    );
+    hostile_client::<virtio_net::VirtioNet>(bytes, &sim, model.platform(1), |frame| {
+        deliver(&model, frame, Header::default());
+    });
+}
+
+/// The same with Intel's controllers; the input chooses.
+pub fn e1000_client(bytes: &[u8]) {
+    let kind = match bytes.first() {
+        Some(choice) if choice & 1 != 0 => Kind::I82540em,
+        _ => Kind::I82574l,
+    };
+    let bytes = bytes.get(1..).unwrap_or_default();
+    let sim = Sim::new(1);
+    let model = E1000Model::new(&sim, kind, [2, 0, 0, 0, 0, 1], 2);
+    hostile_client::<e1000::E1000>(bytes, &sim, model.platform(1), |frame| {
+        model.deliver(frame);
+    });
+}
+
+fn hostile_client<D: NetDevice + 'static>(
+    bytes: &[u8],
+    sim: &Sim,
+    platform: Arc<SimPlatform>,
+    deliver: impl Fn(&[u8]),
+) {
+    let mut input = Input::new(bytes);
+    let cx = DeviceContext::new(platform).expect("a queue");
+    let driver = block_on(&cx, D::start(cx.clone()));
     let driver = driver.expect("events").expect("the model is in order");
     let Some(mut served) = Served::new(cx, driver, sim.memory()) else {
         panic!("the model has a queue");
@@ -193,11 +217,7 @@ pub fn virtio_net_client(bytes: &[u8]) {
         served.turn();
         sim.settle();
         let len = 14 + usize::from(input.byte()) * 5;
-        deliver(
-            &model,
-            frame.get(..len).unwrap_or(&frame),
-            Header::default(),
-        );
+        deliver(frame.get(..len).unwrap_or(&frame));
         sim.check();
     }
     served.turn();

@@ -45,7 +45,7 @@ fn context(words: [u64; 2]) -> tx::Context {
     }
 }
 
-/// How a frame is to be cut, if its context and its bytes agree (SDM 3.5).
+/// How a frame is to be cut, if its context and its length agree (SDM 3.5).
 fn cut(context: &tx::Context, frame: &[u8]) -> Result<Cut, String> {
     let odd = |what: &str| Err(format!("{what}: {context:?} for {} bytes", frame.len()));
     let headers = usize::from(context.header);
@@ -59,10 +59,8 @@ fn cut(context: &tx::Context, frame: &[u8]) -> Result<Cut, String> {
     if usize::from(context.ip_start) != ETHERNET || offset != start + TCP_CHECKSUM {
         return odd("places of headers");
     }
-    let is_v4 = frame.get(12..14) == Some(&[8, 0]);
-    if is_v4 != (context.command & tx::CONTEXT_IPV4 != 0) {
-        return odd("IP version");
-    }
+    // The frame's own type it does not look at.
+    let is_v4 = context.command & tx::CONTEXT_IPV4 != 0;
     if is_v4 && (context.ip_offset != 24 || usize::from(context.ip_end) + 1 != start) {
         return odd("places of the IPv4 header's checksum");
     }

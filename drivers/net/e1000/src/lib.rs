@@ -57,6 +57,8 @@ const MTU: u32 = 1500;
 const FRAME_MAX: u32 = MTU + 18;
 /// Longest frame to be segmented: an IP packet of 64 KiB and its Ethernet header.
 const SEGMENTED_MAX: u32 = 65535 + 14;
+/// How frames are sent: short ones padded, with the manual's numbers for half duplex (SDM 13.4.33).
+const TCTL: u32 = tctl::PSP | tctl::CT | tctl::COLD;
 /// Vector of the queues, and of everything else.
 const VECTOR_QUEUES: u16 = 0;
 const VECTOR_OTHER: u16 = 1;
@@ -106,7 +108,8 @@ async fn reset(
     alive("STATUS", registers.status().read())?;
     registers.imc().write(u32::MAX);
     registers.rctl().write(0);
-    registers.tctl().write(0);
+    // The frame under way still goes out, and may have to be padded.
+    registers.tctl().write(TCTL);
     if family == Family::Pcie82574 {
         let control = registers.ctrl().read();
         registers.ctrl().write(control | ctrl::GIO_MASTER_DISABLE);
@@ -183,9 +186,7 @@ impl E1000 {
         if self.has_messages() {
             self.set_up_messages();
         }
-        registers
-            .tctl()
-            .write(tctl::EN | tctl::PSP | tctl::CT | tctl::COLD);
+        registers.tctl().write(TCTL | tctl::EN);
         self.set_mode();
         self.link = link(registers)?;
         Ok(queue)
