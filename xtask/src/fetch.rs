@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
@@ -117,9 +117,21 @@ pub fn sha256(bytes: &[u8]) -> anyhow::Result<String> {
         .spawn()
         .context("sha256sum")?;
     child.stdin.take().context("sha256sum")?.write_all(bytes)?;
-    let output = child.wait_with_output()?;
+    hash_said(&child.wait_with_output()?)
+}
+
+/// The same of a file.
+///
+/// # Errors
+/// When that fails.
+pub fn sha256_of(file: &Path) -> anyhow::Result<String> {
+    let output = Command::new("sha256sum").arg(file).output();
+    hash_said(&output.context("sha256sum")?)
+}
+
+fn hash_said(output: &Output) -> anyhow::Result<String> {
     ensure!(output.status.success(), "sha256sum: {}", output.status);
-    let text = String::from_utf8(output.stdout)?;
+    let text = String::from_utf8_lossy(&output.stdout);
     let hash = text.split_whitespace().next();
     Ok(hash.context("sha256sum said nothing")?.to_owned())
 }

@@ -5,8 +5,8 @@ use std::thread;
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use super::Court;
-use crate::fetch::{fetch, sha256};
+use super::{Court, Large, output};
+use crate::fetch::{fetch, sha256, sha256_of};
 use crate::setup::{Needed, needed};
 use crate::tool;
 
@@ -14,6 +14,8 @@ use crate::tool;
 const PARALLEL: usize = 64;
 /// Longest time of one program, in seconds, as `timeout` takes it.
 const LIMIT_S: &str = "600";
+/// Limit of a large file, in seconds.
+const FILE_LIMIT_S: u32 = 900;
 
 /// A judge.
 pub(super) struct Client {
@@ -24,9 +26,14 @@ pub(super) struct Client {
 
 pub(super) const ALL: &[Client] = &[
     Client {
+        name: "ping",
+        needs: &[],
+        judge: echoes,
+    },
+    Client {
         name: "curl",
         needs: &[needed("curl", "curl")],
-        judge: whole_files,
+        judge: whole_file,
     },
     Client {
         name: "curl-64",
@@ -81,34 +88,44 @@ fn curl(court: &Court, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
     fetch(arguments, 60, Some(court.capture))
 }
 
+/// The guest's ping and its gateway's answers. QEMU's user network passes no echo request into the guest. Nobody sends one again that
+/// was under way when the driver died.
+fn echoes(court: &Court) -> anyhow::Result<String> {
+    const SENT: u64 = 20;
+    let mut seen = Vec::new();
+    for gateway in ["10.0.2.2", "fec0::2"] {
+        let command = format!("ping --json -c {SENT} -W 2 -i 0.2 {gateway}");
+        let answer: Value = serde_json::from_str(&output(court.system, &command)?)?;
+        let received = answer["received"].as_u64().context("received")?;
+        ensure!(
+            received <= SENT && received * 2 > SENT,
+            "{gateway}: {received} answers to {SENT}"
+        );
+        seen.push(format!("{received} answers to {SENT} of {gateway}"));
+    }
+    Ok(seen.join(", "))
+}
+
 fn files(court: &Court) -> String {
     format!("http://127.0.0.1:{}/files", court.web)
 }
 
-/// The hash of the file that is fetched, as the system's image says.
-fn expected(court: &Court) -> anyhow::Result<String> {
-    let list = curl(court, &[&format!("{}/SHA256SUMS", files(court))])?;
-    let list = String::from_utf8(list)?;
-    let line = list.lines().find(|line| line.ends_with("big.bin"));
-    let hash = line.and_then(|line| line.split_whitespace().next());
-    Ok(hash.context("no hash of big.bin")?.to_owned())
-}
-
-fn whole_files(court: &Court) -> anyhow::Result<String> {
-    let expected = expected(court)?;
-    let url = format!("{}/big.bin", files(court));
-    let (mut fetched, mut times) = (0, 0);
-    while fetched < court.bytes {
-        let bytes = curl(court, &[&url])?;
-        let hash = sha256(&bytes)?;
-        ensure!(hash == expected, "big.bin: {hash}, expected {expected}");
-        fetched += bytes.len() as u64;
-        times += 1;
-    }
-    Ok(format!(
-        "{} MiB in {times} files, each with the right hash",
-        fetched >> 20
-    ))
+fn whole_file(court: &Court) -> anyhow::Result<String> {
+    let Large { name, bytes, hash } = court.large;
+    let (url, copy) = (
+        format!("{}/{name}", files(court)),
+        court.folder.join("copy"),
+    );
+    let output = copy.display().to_string();
+    fetch(
+        &["--output", &output, &url],
+        FILE_LIMIT_S,
+        Some(court.capture),
+    )?;
+    let got = sha256_of(&copy)?;
+    std::fs::remove_file(&copy)?;
+    ensure!(got == *hash, "{name}: {got}, expected {hash}");
+    Ok(format!("a file of {} MiB with the right hash", bytes >> 20))
 }
 
 fn parts_at_a_time(court: &Court) -> anyhow::Result<String> {
@@ -258,12 +275,14 @@ fn copies(court: &Court) -> anyhow::Result<String> {
 
 fn verified(court: &Court) -> anyhow::Result<String> {
     let uri = format!("--uri={}", uri(court));
+    let notes = format!("--aux-path={}", court.folder.display());
     let text = printed(
         "fio",
         &[
             "--name=judge",
             "--ioengine=nbd",
             &uri,
+            &notes,
             "--rw=randrw",
             "--bsrange=4k-64k",
             "--size=16M",

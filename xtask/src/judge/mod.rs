@@ -17,14 +17,16 @@ mod lossy;
 mod wire;
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, ExitCode, Stdio};
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
+use crate::fetch::sha256_of;
 use crate::system::headless::System;
-use crate::{build, image, setup};
+use crate::{build, image, setup, tool};
 
 /// Length of the disk that is exported.
 const SCRATCH_BYTES: u64 = 128 << 20;
@@ -61,7 +63,7 @@ struct NetArgs {
     /// Time of each load that has no end of its own.
     #[arg(long, value_name = "N", default_value_t = 10)]
     seconds: u32,
-    /// MiB that are fetched from the web server.
+    /// Size of the file that is fetched from the web server, in MiB.
     #[arg(long, value_name = "N", default_value_t = 1024)]
     mib: u64,
     /// Seconds between deaths of the driver; 0 for none.
@@ -107,6 +109,7 @@ struct Verdict {
 
 /// What judges work with.
 struct Court<'a> {
+    system: &'a System,
     folder: &'a Path,
     /// Frames of the guest's, as a pcap.
     capture: &'a Path,
@@ -114,7 +117,37 @@ struct Court<'a> {
     nbd: u16,
     iperf: u16,
     seconds: u32,
+    large: &'a Large,
+}
+
+/// A file on a disk of the guest's.
+struct Large {
+    /// Its path there.
+    name: String,
     bytes: u64,
+    hash: String,
+}
+
+impl Large {
+    /// Makes an ext4 image with such a file, for the third disk: the system mounts it at `/mnt/virtio2`.
+    fn make(folder: &Path, image: &Path, mib: u64) -> anyhow::Result<Large> {
+        let tree = folder.join("large");
+        std::fs::create_dir(&tree)?;
+        let file = tree.join("random.bin");
+        let mut source = File::open("/dev/urandom")?.take(mib << 20);
+        let bytes = std::io::copy(&mut source, &mut File::create(&file)?)?;
+        let hash = sha256_of(&file)?;
+        let size = format!("{}M", mib + mib / 16 + 32);
+        let mut format = tool::command("mke2fs");
+        format.args(["-q", "-F", "-t", "ext4", "-d"]);
+        tool::read(format.arg(&tree).arg(image).arg(size))?;
+        std::fs::remove_dir_all(&tree)?;
+        Ok(Large {
+            name: "mnt/virtio2/random.bin".to_owned(),
+            bytes,
+            hash,
+        })
+    }
 }
 
 /// A program that runs in the guest as long as this.
@@ -208,12 +241,14 @@ fn judge_interface(args: &NetArgs, nic: &str, tell: &mut dyn FnMut(Verdict)) -> 
     std::fs::copy(image::demo()?, &demo).context("a copy of the demo image")?;
     let scratch = folder.path().join("scratch.img");
     File::create(&scratch)?.set_len(SCRATCH_BYTES)?;
+    let image = folder.path().join("large.img");
+    let large = Large::make(folder.path(), &image, args.mib)?;
     let capture = folder.path().join("frames.pcap");
     let forwards = PORTS.map(|port| format!("0:{port}"));
-    let paths = [&demo, &scratch, &capture].map(|path| path.display().to_string());
-    let [demo, scratch, pcap] = &paths;
+    let paths = [&demo, &scratch, &image, &capture].map(|path| path.display().to_string());
+    let [disks @ .., pcap] = &paths;
     let mut arguments = vec!["--cpus", "2", "--nic", nic, "--capture", pcap];
-    for disk in [demo, scratch] {
+    for disk in disks {
         arguments.extend(["--disk", disk]);
     }
     for forward in &forwards {
@@ -222,16 +257,22 @@ fn judge_interface(args: &NetArgs, nic: &str, tell: &mut dyn FnMut(Verdict)) -> 
     let mut system = System::start(&arguments)?;
     let [web, nbd, iperf] = PORTS.map(|port| system.port(port));
     let court = Court {
+        system: &system,
         folder: folder.path(),
         capture: &capture,
         web: web?,
         nbd: nbd?,
         iperf: iperf?,
         seconds: args.seconds,
-        bytes: args.mib << 20,
+        large: &large,
     };
     // The boot has found the interface, not yet an address.
     system.sh("ip wait 30 >/dev/null", 0)?;
+    let mounted = format!(
+        "while ! stat /{} > /dev/null 2>&1; do sleep 0.1; done",
+        large.name
+    );
+    system.sh(&mounted, 0)?;
     let _exporter = Running::start(&system, "nbd virtio1")?;
     let _meter = Running::start(&system, "iperf3 -s")?;
     let before = memory(&system)?;
