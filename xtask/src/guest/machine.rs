@@ -55,6 +55,16 @@ fn put_behind_iommu(argument: &mut String) {
     }
 }
 
+impl Processors {
+    /// How QEMU is told.
+    pub fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::AtOnce => &[],
+            Self::InTurn => &["-accel", "tcg,thread=single"],
+        }
+    }
+}
+
 /// How processors are run where devices die thousands of times. The fault of [`met_known_fault`](super::met_known_fault) can
 /// also send a processor's write to its interrupt controller elsewhere: then an interrupt between processors is lost,
 /// or its end, and the machine stands still without a crash.
@@ -165,9 +175,7 @@ impl Machine {
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
             .arg("-kernel")
             .arg(&self.kernel);
-        if self.processors == Processors::InTurn {
-            command.args(["-accel", "tcg,thread=single"]);
-        }
+        command.args(self.processors.arguments());
         if let Some(archive) = &self.archive {
             command.arg("-initrd").arg(archive);
         }

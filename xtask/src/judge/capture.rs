@@ -9,35 +9,64 @@ use crate::tool;
 
 pub(super) const NEEDS: &[Needed] = &[needed("tshark", "tshark")];
 
-/// What no frame may be.
-const WRONG: &str = "_ws.malformed || ip.checksum.status == 0 || tcp.checksum.status == 0 \
-                     || udp.checksum.status == 0 || icmp.checksum.status == 0";
+/// Marks that no frame may have.
+const MALFORMED: &str = "_ws.malformed";
+/// What a decoder finds out about checksums: 0 for a wrong one.
+const CHECKSUMS: [&str; 4] = [
+    "ip.checksum.status",
+    "tcp.checksum.status",
+    "udp.checksum.status",
+    "icmp.checksum.status",
+];
 /// What is seen only where something was lost.
 const LOSS: &str =
     "tcp.analysis.retransmission || tcp.analysis.lost_segment || tcp.analysis.out_of_order";
 
-/// Frames of the capture that a filter lets pass, of so many at most.
-fn frames(capture: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
+/// What the decoder prints of each frame that is wrong, or tells of a loss: its number, whether it is malformed, its checksums.
+fn odd_frames(capture: &Path) -> anyhow::Result<String> {
     let mut command = tool::command("tshark");
     for check in ["ip", "tcp", "udp"] {
         command.args(["-o", &format!("{check}.check_checksum:TRUE")]);
     }
+    let wrong = CHECKSUMS
+        .map(|status| format!("{status} == 0"))
+        .join(" || ");
+    let filter = format!("{MALFORMED} || {wrong} || {LOSS}");
     // Frames are looked at as what they say they are, whatever their port.
-    command.args(["-n", "-Y", filter, "-r"]).arg(capture);
-    let text = String::from_utf8_lossy(&tool::read(&mut command)?).into_owned();
-    Ok(text.lines().map(|line| line.trim().to_owned()).collect())
+    command.args(["-n", "-Y", &filter, "-T", "fields"]);
+    for field in ["frame.number", MALFORMED].into_iter().chain(CHECKSUMS) {
+        command.args(["-e", field]);
+    }
+    command.arg("-r").arg(capture);
+    Ok(String::from_utf8_lossy(&tool::read(&mut command)?).into_owned())
+}
+
+/// What is wrong with the frame of a line of [`odd_frames`].
+fn fault(line: &str) -> Option<String> {
+    let mut fields = line.split('\t');
+    let number = fields.next()?;
+    if fields.next().is_some_and(|mark| !mark.is_empty()) {
+        return Some(format!("frame {number} is malformed"));
+    }
+    let wrong = CHECKSUMS
+        .into_iter()
+        .zip(fields)
+        // Of each header of that kind.
+        .find(|(_, seen)| seen.split(',').any(|status| status == "0"))?;
+    Some(format!("frame {number}: {} is 0", wrong.0))
 }
 
 /// Looks at all frames. `deaths`: how often the driver died, which loses frames.
 pub(super) fn judge(capture: &Path, deaths: u64) -> anyhow::Result<String> {
-    let wrong = frames(capture, WRONG)?;
+    let odd = odd_frames(capture)?;
+    let wrong: Vec<String> = odd.lines().filter_map(fault).collect();
     if let Some(first) = wrong.first() {
         bail!(
             "{} malformed frames or wrong checksums; the first: {first}",
             wrong.len()
         );
     }
-    let lost = frames(capture, LOSS)?.len();
+    let lost = odd.lines().count();
     if lost > 0 && deaths == 0 {
         bail!("{lost} signs of loss, and nothing was lost");
     }
@@ -46,4 +75,28 @@ pub(super) fn judge(capture: &Path, deaths: u64) -> anyhow::Result<String> {
         "{} MiB of frames: none malformed, no checksum wrong; {lost} signs of loss at {deaths} deaths",
         length >> 20
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fault;
+
+    #[test]
+    fn faults_are_told_from_losses() {
+        assert_eq!(fault("7\t\t1\t1\t\t"), None);
+        assert_eq!(fault("8\t\t1\t2\t\t"), None);
+        assert_eq!(
+            fault("9\t\t1,1\t0\t\t").as_deref(),
+            Some("frame 9: tcp.checksum.status is 0")
+        );
+        // The packet inside of an ICMP error has headers of its own.
+        assert_eq!(
+            fault("10\t\t1,0\t\t\t1").as_deref(),
+            Some("frame 10: ip.checksum.status is 0")
+        );
+        assert_eq!(
+            fault("11\t_ws.malformed\t1\t\t\t").as_deref(),
+            Some("frame 11 is malformed")
+        );
+    }
 }

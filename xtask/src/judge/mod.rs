@@ -25,6 +25,7 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use crate::fetch::sha256_of;
+use crate::guest::machine;
 use crate::system::headless::System;
 use crate::{build, image, setup, tool};
 
@@ -253,6 +254,10 @@ fn judge_interface(args: &NetArgs, nic: &str, tell: &mut dyn FnMut(Verdict)) -> 
     }
     for forward in &forwards {
         arguments.extend(["--forward", forward]);
+    }
+    if args.kill_every > 0 {
+        arguments.push("--");
+        arguments.extend(machine::reliable().arguments());
     }
     let mut system = System::start(&arguments)?;
     let [web, nbd, iperf] = PORTS.map(|port| system.port(port));
