@@ -126,19 +126,26 @@ impl StandIn {
         Ok(())
     }
 
-    /// A shell that runs a line in the copy.
-    pub fn shell(&self, line: &str) -> Command {
+    /// A program that runs in the copy.
+    pub fn command(&self, program: &str) -> Command {
         let mut command = tool::command("unshare");
         command
             .args(&self.arguments)
             .args([
                 "sh",
                 "-c",
-                "mount --bind \"$1\" \"$2\" && cd \"$2\" && exec sh -c \"$3\"",
+                "mount --bind \"$1\" \"$2\" && cd \"$2\" && shift 2 && exec \"$@\"",
                 "sh",
             ])
             .args([self.copy.as_path(), workspace_root()])
-            .arg(line);
+            .arg(program);
+        command
+    }
+
+    /// A shell that runs a line in the copy.
+    pub fn shell(&self, line: &str) -> Command {
+        let mut command = self.command("sh");
+        command.args(["-c", line]);
         command
     }
 }

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
+use crate::build::cargo::name_host_packages;
 use crate::build::{target_folder, workspace_root};
+use crate::copy::{self, StandIn};
 use crate::levels::Tally;
-use crate::tool;
-use crate::{copy, setup};
+use crate::{setup, tool};
 
 /// Seeds of the simulator that a break has to survive: those of the conformance level.
 const SEEDS: u64 = 4;
@@ -190,6 +191,7 @@ fn mutated(source: &str, mutation: &Mutation) -> anyhow::Result<String> {
 struct Copy {
     root: PathBuf,
     target: PathBuf,
+    stand_in: Option<StandIn>,
 }
 
 /// How a build went.
@@ -206,13 +208,19 @@ impl Build {
 
 impl Copy {
     fn make() -> anyhow::Result<Self> {
-        let copy = Self {
-            root: target_folder("mutations/source")?,
-            target: target_folder("mutations/target")?,
-        };
-        copy::sources(&copy.root)?;
-        copy::seed(&copy.target, &["debug"])?;
-        Ok(copy)
+        let root = target_folder("mutations/source")?;
+        copy::sources(&root)?;
+        let target = root.join("target");
+        let stand_in = StandIn::of(&root);
+        match &stand_in {
+            Some(stand_in) => stand_in.take_over(&["debug"])?,
+            None => copy::seed(&target, &["debug"])?,
+        }
+        Ok(Self {
+            root,
+            target,
+            stand_in,
+        })
     }
 
     /// Makes a break, does something, and takes the break back.
@@ -231,20 +239,30 @@ impl Copy {
         result
     }
 
-    fn cargo(&self, arguments: &[&str]) -> Command {
-        let mut command = setup::cargo();
-        command
-            .args(arguments)
-            .env("CARGO_TARGET_DIR", &self.target)
-            .current_dir(&self.root);
-        command
+    fn cargo(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+        let plain = setup::cargo();
+        let mut command = match &self.stand_in {
+            Some(stand_in) => {
+                let program = plain.get_program().to_str();
+                stand_in.command(program.context("cargo's name")?)
+            }
+            None => plain,
+        };
+        command.args(arguments).env_remove("CARGO_TARGET_DIR");
+        if self.stand_in.is_none() {
+            command.current_dir(&self.root);
+        }
+        Ok(command)
     }
 
     /// Builds the suite and the unit tests: what then runs under the limit does not wait for a compiler.
     fn build(&self, list: &List) -> anyhow::Result<Build> {
-        let suite = || self.cargo(&["build", "--quiet", "--package", "conformance"]);
-        let suite = list.driver.as_ref().map(|_| suite());
-        let mut units = self.units(list);
+        let suite = || {
+            let mut suite = self.cargo(&["build", "--quiet", "--bin", "conformance"])?;
+            name_host_packages(&mut suite).map(|()| suite)
+        };
+        let suite = list.driver.as_ref().map(|_| suite()).transpose()?;
+        let mut units = self.units(list)?;
         units.arg("--no-run");
         for mut command in suite.into_iter().chain([units]) {
             let output = command.output().context("cargo build")?;
@@ -258,12 +276,12 @@ impl Copy {
         Ok(Build(None))
     }
 
-    fn units(&self, list: &List) -> Command {
-        let mut units = self.cargo(&["test", "--quiet", "--lib"]);
+    fn units(&self, list: &List) -> anyhow::Result<Command> {
+        let mut units = self.cargo(&["test", "--quiet", "--lib"])?;
         for package in &list.packages {
             units.args(["--package", package]);
         }
-        units
+        Ok(units)
     }
 
     /// The suite, and then the unit tests.
@@ -279,7 +297,7 @@ impl Copy {
                 return Ok(said);
             }
         }
-        limited(self.units(list), "panicked at")
+        limited(self.units(list)?, "panicked at")
     }
 }
 

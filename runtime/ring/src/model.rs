@@ -1,4 +1,4 @@
-//! The ring under the model checker: `RUSTFLAGS="--cfg loom" cargo test -p ring --release --lib`.
+//! The ring under the model checker: `RUSTFLAGS="--cfg loom" cargo test -p ring --lib`.
 
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};

@@ -1,7 +1,9 @@
 //! The cargo runs, and what they say they built.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -142,6 +144,19 @@ pub fn bare_packages() -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
+/// Names all packages of which something builds on the host, for a cargo run that wants one or all of them: with
+/// another choice, dependencies have other features and are built again.
+///
+/// # Errors
+///
+/// When cargo cannot read a manifest.
+pub fn name_host_packages(command: &mut Command) -> anyhow::Result<()> {
+    for package in packages()?.iter().filter(|package| !package.target_only) {
+        command.args(["--package", &package.name]);
+    }
+    Ok(())
+}
+
 pub(super) fn build_kernel(toolchain: &Toolchain, profile: Profile) -> anyhow::Result<PathBuf> {
     let mut command = toolchain.cargo("build", &kernel_flags());
     command.args(["--package", "kernel", "--bins"]);
@@ -158,14 +173,16 @@ pub(super) fn build_kernel(toolchain: &Toolchain, profile: Profile) -> anyhow::R
         .context("package kernel has no binary of that name")
 }
 
+/// Folders, in a build folder of programs, of the files with debug information and of those without.
+const FULL: &str = "full";
+const STRIPPED: &str = "stripped";
+
+/// Builds all programs.
 pub(super) fn build_programs(
     toolchain: &Toolchain,
     profile: Profile,
 ) -> anyhow::Result<Vec<Program>> {
-    let packages: Vec<Package> = packages()?
-        .into_iter()
-        .filter(|package| package.in_image)
-        .collect();
+    let packages = image_packages()?;
     let mut owners: BTreeMap<&str, &Package> = BTreeMap::new();
     for package in &packages {
         for binary in &package.binaries {
@@ -178,11 +195,8 @@ pub(super) fn build_programs(
             }
         }
     }
-    if owners.is_empty() {
-        return Ok(Vec::new());
-    }
-    let chosen: Vec<&Package> = packages.iter().collect();
-    build_packages(toolchain, profile, &chosen)
+    let binaries: Vec<&str> = owners.into_keys().collect();
+    build_binaries(toolchain, profile, &packages, &binaries, None)
 }
 
 /// Builds the package that has a program of that name, or that name itself; gives the program.
@@ -195,9 +209,8 @@ pub(super) fn build_program(
     profile: Profile,
     name: &str,
 ) -> anyhow::Result<Program> {
-    let packages = packages()?;
-    let mut of_image = packages.iter().filter(|package| package.in_image);
-    let package = of_image.find(|package| {
+    let packages = image_packages()?;
+    let package = packages.iter().find(|package| {
         package.name == name || package.binaries.iter().any(|binary| binary == name)
     });
     let package = package.ok_or_else(|| {
@@ -205,102 +218,138 @@ pub(super) fn build_program(
             "no package has a program {name:?} for the system's image"
         ))
     })?;
-    let mut programs = build_packages(toolchain, profile, &[package])?;
-    let place = programs.iter().position(|program| program.name == name);
-    match (place, programs.len()) {
-        (Some(place), _) => Ok(programs.swap_remove(place)),
-        (None, 1) => Ok(programs.swap_remove(0)),
-        (None, _) => Err(UsageError(format!(
-            "package {name} has the programs {}; name one",
-            package.binaries.join(", ")
-        ))
-        .into()),
-    }
-}
-
-fn build_packages(
-    toolchain: &Toolchain,
-    profile: Profile,
-    packages: &[&Package],
-) -> anyhow::Result<Vec<Program>> {
-    let mut command = toolchain.cargo("build", &program_flags());
-    command.arg("--bins");
-    for package in packages {
-        command.args(["--package", &package.name]);
-    }
-    let folder = format!("programs{}", toolchain.folder_suffix());
-    let files = compile(command, &folder, profile)?;
-    let stripped_folder = target_folder(&format!("{folder}/stripped-{}", profile.folder()))?;
-    files
-        .into_iter()
-        .map(|(name, elf)| {
-            let stripped = stripped_folder.join(&name);
-            strip(&elf, &stripped)?;
-            let for_bench = packages
-                .iter()
-                .any(|package| package.for_bench && package.binaries.contains(&name));
-            Ok(Program {
-                name,
-                for_bench,
-                elf,
-                stripped,
-            })
-        })
-        .collect()
+    let own = package.binaries.iter().find(|binary| *binary == name);
+    let binary = match (own, package.binaries.as_slice()) {
+        (Some(binary), _) => binary,
+        (None, [binary]) => binary,
+        (None, _) => {
+            return Err(UsageError(format!(
+                "package {name} has the programs {}; name one",
+                package.binaries.join(", ")
+            ))
+            .into());
+        }
+    };
+    let programs = build_binaries(toolchain, profile, &packages, &[binary], None)?;
+    let program = programs.into_iter().next();
+    program.with_context(|| format!("cargo says nothing of {binary}"))
 }
 
 /// Programs of these packages with a feature `PACKAGE/FEATURE` of a package of the workspace.
 pub(super) fn build_with_feature(
     toolchain: &Toolchain,
     profile: Profile,
-    packages: &[&str],
+    names: &[&str],
     feature: &str,
 ) -> anyhow::Result<Vec<Program>> {
-    let (owner, name) = feature.split_once('/').context("PACKAGE/FEATURE")?;
-    let mut command = toolchain.cargo("build", &program_flags());
-    command.args(["--bins", "--package", owner, "--features", feature]);
-    for package in packages {
-        command.args(["--package", package]);
-    }
-    // In a folder of their own: nobody shall take them for those that are shipped.
-    let folder = format!("programs-{name}{}", toolchain.folder_suffix());
-    let files = compile(command, &folder, profile)?;
-    let stripped_folder = target_folder(&format!("{folder}/stripped-{}", profile.folder()))?;
-    files
-        .into_iter()
-        .map(|(name, elf)| {
-            let stripped = stripped_folder.join(&name);
-            strip(&elf, &stripped)?;
-            Ok(Program {
-                name,
-                for_bench: false,
-                elf,
-                stripped,
-            })
-        })
-        .collect()
+    let packages = image_packages()?;
+    let chosen = packages
+        .iter()
+        .filter(|package| names.contains(&package.name.as_str()));
+    let binaries: Vec<&str> = chosen
+        .flat_map(|package| package.binaries.iter().map(String::as_str))
+        .collect();
+    build_binaries(toolchain, profile, &packages, &binaries, Some(feature))
 }
 
-/// Programs in the build folders, without building anything.
+fn image_packages() -> anyhow::Result<Vec<Package>> {
+    let mut packages = packages()?;
+    packages.retain(|package| package.in_image);
+    Ok(packages)
+}
+
+/// Builds these programs. All packages of the image are named, however few programs are wanted: with another choice,
+/// dependencies have other features and are built again.
+fn build_binaries(
+    toolchain: &Toolchain,
+    profile: Profile,
+    packages: &[Package],
+    binaries: &[&str],
+    feature: Option<&str>,
+) -> anyhow::Result<Vec<Program>> {
+    if binaries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut command = toolchain.cargo("build", &program_flags());
+    for package in packages {
+        command.args(["--package", &package.name]);
+    }
+    for binary in binaries {
+        command.args(["--bin", binary]);
+    }
+    let suffix = toolchain.folder_suffix();
+    let folder = format!("programs{suffix}");
+    let mut products = folder.clone();
+    if let Some(feature) = feature {
+        let (owner, name) = feature.split_once('/').context("PACKAGE/FEATURE")?;
+        command.args(["--package", owner, "--features", feature]);
+        // Nobody shall take them for those that are shipped.
+        products = format!("programs-{name}{suffix}");
+    }
+    let products_in =
+        |kind: &str| target_folder(&format!("{products}/{kind}-{}", profile.folder()));
+    let (full, stripped) = (products_in(FULL)?, products_in(STRIPPED)?);
+    // Cargo gives a program the same place with and without a feature: until it is taken from there, nobody else builds.
+    let _turn = Turn::wait(&target_folder(&folder)?)?;
+    let files = compile(command, &folder, profile)?;
+    let built = files.into_iter().map(|(name, elf)| {
+        let (full, stripped) = (full.join(&name), stripped.join(&name));
+        if take(&elf, &full)? || !stripped.is_file() {
+            strip(&full, &stripped)?;
+        }
+        let for_bench = packages
+            .iter()
+            .any(|package| package.for_bench && package.binaries.contains(&name));
+        Ok(Program {
+            name,
+            for_bench,
+            elf: full,
+            stripped,
+        })
+    });
+    built.collect()
+}
+
+/// The right to build in a folder, among all processes; given back when it is dropped.
+struct Turn(#[expect(dead_code, reason = "its lock is held while it is open")] fs::File);
+
+impl Turn {
+    fn wait(folder: &Path) -> anyhow::Result<Self> {
+        let file = folder.join(".bulkhead-lock");
+        let file = fs::File::create(&file).with_context(|| file.display().to_string())?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+        Ok(Self(file))
+    }
+}
+
+/// Gives a file a second name, unless it has it; whether it was new.
+fn take(from: &Path, to: &Path) -> anyhow::Result<bool> {
+    let inode = |path: &Path| fs::metadata(path).map(|data| data.ino());
+    if let (Ok(a), Ok(b)) = (inode(from), inode(to))
+        && a == b
+    {
+        return Ok(false);
+    }
+    // Whoever reads the old one keeps it.
+    let new = to.with_extension("new");
+    let _ = fs::remove_file(&new);
+    fs::hard_link(from, &new).with_context(|| new.display().to_string())?;
+    fs::rename(&new, to).with_context(|| to.display().to_string())?;
+    Ok(true)
+}
+
+/// Programs that were built before and are still there, with whatever feature and profile.
 pub(super) fn built_before(name: &str) -> anyhow::Result<Vec<Program>> {
     let mut found = Vec::new();
-    let folders = |path: &Path| -> anyhow::Result<Vec<PathBuf>> {
-        let entries = std::fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
-        entries
-            .filter(|path| path.as_ref().is_ok_and(|p| p.is_dir()) || path.is_err())
-            .collect()
-    };
-    let target = workspace_root().join("target");
-    let is_ours = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("programs")
-    };
-    for folder in folders(&target)?.into_iter().filter(is_ours) {
+    for entry in fs::read_dir(workspace_root().join("target"))? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with("programs") {
+            continue;
+        }
         for profile in [Profile::Release, Profile::Debug].map(Profile::folder) {
-            let stripped = folder.join(format!("stripped-{profile}")).join(name);
-            let elfs = folders(&folder)?.into_iter();
-            let mut elfs = elfs.map(|target| target.join(profile).join(name));
-            if let (true, Some(elf)) = (stripped.is_file(), elfs.find(|elf| elf.is_file())) {
+            let product = |kind: &str| entry.path().join(format!("{kind}-{profile}")).join(name);
+            let (elf, stripped) = (product(FULL), product(STRIPPED));
+            if elf.is_file() && stripped.is_file() {
                 found.push(Program {
                     name: name.to_owned(),
                     for_bench: false,
@@ -356,14 +405,8 @@ pub(crate) fn compile(
     Ok(files)
 }
 
-/// Copies an ELF file without its debug information, unless the copy is newer.
+/// Copies an ELF file without its debug information.
 fn strip(elf: &Path, stripped: &Path) -> anyhow::Result<()> {
-    let modified = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified());
-    if let (Ok(from), Ok(to)) = (modified(elf), modified(stripped))
-        && to > from
-    {
-        return Ok(());
-    }
     let mut command = tool::command("objcopy");
     command.arg("--strip-debug").arg(elf).arg(stripped);
     tool::run(&mut command, Output::OnFailure)

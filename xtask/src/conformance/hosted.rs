@@ -2,37 +2,51 @@
 
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::matrix::{Entry, Verdict};
-use crate::build::workspace_root;
+use crate::build::{Profile, cargo, workspace_root};
 use crate::setup;
-use crate::tool::{self, Output};
+use crate::tool;
 
-/// Runs the suite for these drivers at these homes, all at once: most of them wait most of the time.
+/// The suite's program.
+const SUITE: &str = "conformance";
+
+/// Builds the suite.
 ///
 /// # Errors
-/// When the program does not build or breaks off.
+/// When it does not compile.
+pub fn build() -> anyhow::Result<PathBuf> {
+    let mut build = setup::cargo();
+    build.args(["build", "--quiet", "--bin", SUITE]);
+    cargo::name_host_packages(&mut build)?;
+    let mut built = cargo::compile(build, "", Profile::Debug)?;
+    built
+        .remove(SUITE)
+        .context("cargo says nothing of the suite")
+}
+
+/// Runs the suite for these drivers at these homes, all at once.
+///
+/// # Errors
+/// When the program breaks off.
 pub fn run(
+    suite: &Path,
     drivers: &[&str],
     homes: &[&str],
     filter: Option<&str>,
     seeds: &Range<u64>,
 ) -> anyhow::Result<Vec<Entry>> {
-    let mut build = setup::cargo();
-    build
-        .args(["build", "--quiet", "--package", "conformance"])
-        .current_dir(workspace_root());
-    tool::run(&mut build, Output::OnFailure)?;
     let cells = drivers
         .iter()
         .flat_map(|driver| homes.iter().map(move |home| (*driver, *home)));
     std::thread::scope(|scope| {
         let running: Vec<_> = cells
-            .map(|(driver, home)| scope.spawn(move || cell(driver, home, filter, seeds)))
+            .map(|(driver, home)| scope.spawn(move || cell(suite, driver, home, filter, seeds)))
             .collect();
         let mut entries = Vec::new();
         for cell in running {
@@ -46,14 +60,15 @@ pub fn run(
 }
 
 fn cell(
+    suite: &Path,
     driver: &str,
     home: &str,
     filter: Option<&str>,
     seeds: &Range<u64>,
 ) -> anyhow::Result<Vec<Entry>> {
-    let mut command = setup::cargo();
+    let mut command = Command::new(suite);
     command
-        .args(["run", "--quiet", "--package", "conformance", "--", "--json"])
+        .arg("--json")
         .arg(format!("--drivers={driver}"))
         .arg(format!("--homes={home}"))
         .arg(format!("--seed={}", seeds.start))

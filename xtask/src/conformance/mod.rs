@@ -9,7 +9,10 @@ mod hosted;
 mod matrix;
 mod wire;
 
-use anyhow::ensure;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{anyhow, bail, ensure};
 
 use crate::levels::Tally;
 
@@ -65,15 +68,30 @@ pub fn run(options: &Options) -> anyhow::Result<Tally> {
     );
     let mut matrix = Matrix::new(&drivers, &homes);
     let seeds = options.seed.map_or(0..SEEDS, |seed| seed..seed + 1);
-    let hosted: Vec<_> = homes
-        .iter()
-        .copied()
-        .filter(|home| !["os", "vfio"].contains(home))
-        .collect();
-    if !hosted.is_empty() {
-        for entry in hosted::run(&drivers, &hosted, case, &seeds)? {
-            matrix.add(entry);
-        }
+    let mut hosted = homes.clone();
+    hosted.retain(|home| !["os", "vfio"].contains(home));
+    let suite = match hosted[..] {
+        [] => None,
+        _ => Some(hosted::build()?),
+    };
+    // All at once: most of the cells wait most of the time.
+    let (at_hosts, booted) = thread::scope(|scope| {
+        let at_hosts = suite
+            .as_ref()
+            .map(|suite| scope.spawn(|| hosted::run(suite, &drivers, &hosted, case, &seeds)));
+        let booted = match homes.contains(&"os") {
+            true => booted_rows(&drivers, case, seeds.start),
+            false => Ok(Vec::new()),
+        };
+        (at_hosts.map(thread::ScopedJoinHandle::join), booted)
+    });
+    let at_hosts = match at_hosts {
+        None => Vec::new(),
+        Some(Ok(entries)) => entries?,
+        Some(Err(_)) => bail!("the hosts' caller panicked"),
+    };
+    for entry in at_hosts {
+        matrix.add(entry);
     }
     if homes.contains(&"vfio") {
         // `cargo xtask test vfio` drives the devices there with tests of its own.
@@ -87,21 +105,14 @@ pub fn run(options: &Options) -> anyhow::Result<Tally> {
             });
         }
     }
-    if homes.contains(&"os") {
-        for &driver in &drivers {
-            let verdicts = if INTERFACES.contains(&driver) {
-                booted_net::run(driver, case, seeds.start)?
-            } else {
-                booted::run(driver, case, seeds.start)?
-            };
-            for (case, verdict) in verdicts {
-                matrix.add(Entry {
-                    driver: driver.to_owned(),
-                    home: "os".to_owned(),
-                    case,
-                    verdict,
-                });
-            }
+    for (driver, verdicts) in booted? {
+        for (case, verdict) in verdicts {
+            matrix.add(Entry {
+                driver: driver.to_owned(),
+                home: "os".to_owned(),
+                case,
+                verdict,
+            });
         }
     }
     if options.json {
@@ -110,4 +121,40 @@ pub fn run(options: &Options) -> anyhow::Result<Tally> {
         print!("{}", matrix.table());
     }
     Ok(matrix.tally())
+}
+
+/// A driver, and what became of each case.
+type Row<'a> = (&'a str, Vec<(String, Verdict)>);
+
+/// The microkernel's column, two guests at a time: each waits for its wire or its disk now and then.
+fn booted_rows<'a>(
+    drivers: &[&'a str],
+    case: Option<&str>,
+    seed: u64,
+) -> anyhow::Result<Vec<Row<'a>>> {
+    let queue = Mutex::new(drivers.iter().copied());
+    let lane = || {
+        let mut rows = Vec::new();
+        loop {
+            let driver = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(driver) = driver else {
+                return Ok(rows);
+            };
+            let verdicts = if INTERFACES.contains(&driver) {
+                booted_net::run(driver, case, seed)?
+            } else {
+                booted::run(driver, case, seed)?
+            };
+            rows.push((driver, verdicts));
+        }
+    };
+    thread::scope(|scope| {
+        let lanes = [scope.spawn(lane), scope.spawn(lane)];
+        let rows = lanes.map(|lane| match lane.join() {
+            Ok(rows) => rows,
+            Err(_) => Err(anyhow!("a guest's caller panicked")),
+        });
+        let rows: Vec<Vec<Row<'_>>> = rows.into_iter().collect::<anyhow::Result<_>>()?;
+        Ok(rows.into_iter().flatten().collect())
+    })
 }

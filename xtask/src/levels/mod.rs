@@ -43,9 +43,9 @@ pub enum Level {
 /// The levels in the order in which they run: what fails fast comes first.
 const ORDER: [Level; 10] = [
     Level::Lint,
+    Level::Miri,
     Level::Unit,
     Level::Loom,
-    Level::Miri,
     Level::System,
     Level::Conformance,
     Level::Vfio,
@@ -143,6 +143,11 @@ impl std::fmt::Display for Tally {
 pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let mut tally = Tally::default();
+    // The first level leaves it room, and the others find it done.
+    let mut miri = match args.level {
+        None => Some(unit::Miri::start()?),
+        Some(_) => None,
+    };
     for level in ORDER {
         if args.level.is_some_and(|wanted| wanted != level) {
             continue;
@@ -152,7 +157,8 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             continue;
         }
         println!("==      {level:?} (at {} s)", started.elapsed().as_secs());
-        match run_level(level, args) {
+        let miri = (level == Level::Miri).then(|| miri.take()).flatten();
+        match run_level(level, args, miri) {
             Ok(counts) => tally.add(counts),
             Err(error) if args.level.is_some() => return Err(error),
             Err(error) => {
@@ -175,14 +181,14 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn run_level(level: Level, args: &TestArgs) -> anyhow::Result<Tally> {
+fn run_level(level: Level, args: &TestArgs, miri: Option<unit::Miri>) -> anyhow::Result<Tally> {
     let filter = args.filter.as_deref();
     match level {
         Level::Lint => checks::lint(),
         Level::Doc => Ok(checks::documentation()),
         Level::Unit => unit::host(),
         Level::Loom => unit::loom(),
-        Level::Miri => unit::miri(),
+        Level::Miri => miri.map_or_else(unit::Miri::start, Ok)?.finish(),
         Level::System => system::run(filter),
         Level::Controls => controls::run(),
         Level::Vfio => vfio::run(filter),

@@ -1,9 +1,10 @@
 //! Tests that run on the host: cargo test, loom, Miri.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{self, BufRead, BufReader};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::thread::{self, JoinHandle};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use super::Tally;
 use crate::build::cargo::{Package, packages};
@@ -37,7 +38,7 @@ pub(super) fn loom() -> anyhow::Result<Tally> {
     if chosen.is_empty() {
         return Ok(tally);
     }
-    let mut command = test_command(&chosen, &["--lib", "--release"]);
+    let mut command = test_command(&chosen, &["--lib"]);
     command
         .env("RUSTFLAGS", "--cfg loom")
         .arg("--target-dir")
@@ -46,39 +47,66 @@ pub(super) fn loom() -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// Tests of packages with `package.metadata.bulkhead = { miri = true }`.
-pub(super) fn miri() -> anyhow::Result<Tally> {
-    let packages = packages()?;
-    let chosen = select(&packages, |package| package.wants_miri);
-    let mut tally = Tally::default();
-    if chosen.is_empty() {
-        return Ok(tally);
+/// Tests of packages with `package.metadata.bulkhead = { miri = true }`. They take one processor, and for long: they run
+/// beside whatever else the machine does until [`Miri::finish`].
+pub(super) enum Miri {
+    /// Why they do not run.
+    NotThere,
+    /// What cargo will have said.
+    Running {
+        text: String,
+        output: JoinHandle<io::Result<Output>>,
+    },
+}
+
+impl Miri {
+    /// Starts them.
+    pub(super) fn start() -> anyhow::Result<Self> {
+        let there = tool::command("cargo")
+            .args(["+nightly", "miri", "--version"])
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if !there {
+            return Ok(Self::NotThere);
+        }
+        let mut command = tool::command("cargo");
+        command.args(["+nightly", "miri", "test", "--lib", "--no-fail-fast"]);
+        for package in select(&packages()?, |package| package.wants_miri) {
+            command.args(["--package", &package.name]);
+        }
+        command
+            // Property tests look for their files of failures.
+            .env("MIRIFLAGS", "-Zmiri-disable-isolation")
+            // Set by the cargo that runs this, for another toolchain.
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env_remove("CARGO")
+            .env_remove("RUSTC")
+            .arg("--target-dir")
+            .arg(target_folder("miri")?)
+            .current_dir(workspace_root())
+            .stdin(Stdio::null());
+        Ok(Self::Running {
+            text: tool::shown(&command),
+            output: thread::spawn(move || command.output()),
+        })
     }
-    let there = tool::command("cargo")
-        .args(["+nightly", "miri", "--version"])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !there {
-        tally.skip("Miri", "no nightly toolchain with Miri is installed");
-        return Ok(tally);
+
+    /// Waits for them, shows what they say, and counts.
+    pub(super) fn finish(self) -> anyhow::Result<Tally> {
+        let mut tally = Tally::default();
+        match self {
+            Self::NotThere => tally.skip("Miri", "no nightly toolchain with Miri is installed"),
+            Self::Running { text, output } => {
+                let output = output.join();
+                let output = output.map_err(|_| anyhow!("whoever waits for {text} panicked"))?;
+                let output = output.with_context(|| format!("cannot start {text}"))?;
+                eprint!("{}", String::from_utf8_lossy(&output.stderr));
+                tally = count(&text, output.stdout.as_slice())?;
+                expect_success(&mut tally, &text, output.status);
+            }
+        }
+        Ok(tally)
     }
-    let mut command = tool::command("cargo");
-    command.args(["+nightly", "miri", "test", "--lib", "--no-fail-fast"]);
-    for package in &chosen {
-        command.args(["--package", &package.name]);
-    }
-    command
-        // Property tests look for their files of failures.
-        .env("MIRIFLAGS", "-Zmiri-disable-isolation")
-        // Set by the cargo that runs this, for another toolchain.
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .env_remove("CARGO")
-        .env_remove("RUSTC")
-        .arg("--target-dir")
-        .arg(target_folder("miri")?)
-        .current_dir(workspace_root());
-    tally.add(counted(command)?);
-    Ok(tally)
 }
 
 fn select(packages: &[Package], wanted: impl Fn(&Package) -> bool) -> Vec<&Package> {
@@ -103,9 +131,17 @@ fn counted(mut command: Command) -> anyhow::Result<Tally> {
         .spawn()
         .with_context(|| format!("cannot start {text}"))?;
     let stdout = child.stdout.take().context("the tests' output")?;
+    let mut tally = count(&text, BufReader::new(stdout))?;
+    let status = child.wait().with_context(|| text.clone())?;
+    expect_success(&mut tally, &text, status);
+    Ok(tally)
+}
+
+/// Shows what a test command says of failures, and counts.
+fn count(text: &str, output: impl BufRead) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     let mut named = 0;
-    for line in BufReader::new(stdout).split(b'\n') {
+    for line in output.split(b'\n') {
         let line = line.context("the tests' output")?;
         let line = String::from_utf8_lossy(&line);
         if let Some(counts) = result_line(&line) {
@@ -124,13 +160,15 @@ fn counted(mut command: Command) -> anyhow::Result<Tally> {
             println!("        {line}");
         }
     }
-    let status = child.wait().with_context(|| text.clone())?;
+    Ok(tally)
+}
+
+/// Counts a failure that no test was named for: it did not compile, or a test ended the whole process.
+fn expect_success(tally: &mut Tally, text: &str, status: ExitStatus) {
     if !status.success() && tally.failures.is_empty() {
-        // It did not compile, or a test ended the whole process.
         println!("FAILED  {text}: {status}");
         tally.fail(format!("{text}: {status}"));
     }
-    Ok(tally)
 }
 
 /// Lines that would hide the others: one for each test that passed, and for

@@ -33,7 +33,7 @@ mod tutorial;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -52,8 +52,10 @@ const TIME_LIMIT: Duration = Duration::from_secs(240);
 /// How often a known fault of QEMU's may end a test before that counts.
 const EMULATOR_CRASHES: u32 = 3;
 
-/// Guests that run at a time: most have one processor, and some only wait.
+/// Guests that run at a time: most have one processor.
 const GUESTS: usize = 2;
+/// Guests beside them that mostly wait, for what takes its time on any machine.
+const WAITING_GUESTS: usize = 1;
 
 /// A test: a machine, a script, and what is expected of it.
 pub struct SystemTest {
@@ -71,6 +73,7 @@ pub struct SystemTest {
     check: Check,
     files: Option<Files>,
     without: Vec<String>,
+    mostly_waits: bool,
 }
 
 /// What a test adds to the boot archive: names and contents.
@@ -115,6 +118,7 @@ impl SystemTest {
             check: Box::new(check),
             files: None,
             without: Vec::new(),
+            mostly_waits: false,
         }
     }
 
@@ -196,6 +200,12 @@ impl SystemTest {
     /// Another program than its own for a service.
     fn replace(mut self, name: &'static str, by: &'static str) -> Self {
         self.replaced.push((name, by));
+        self
+    }
+
+    /// It hardly needs a processor: retransmissions, limits and pauses are what it is about.
+    fn mostly_waits(mut self) -> Self {
+        self.mostly_waits = true;
         self
     }
 
@@ -420,6 +430,13 @@ enum Turn<'a> {
     Guest(&'a SystemTest),
 }
 
+impl<'a> Turn<'a> {
+    /// That of a test in a guest, with its name.
+    fn of(test: &'a SystemTest) -> (&'a str, Self) {
+        (&test.name, Self::Guest(test))
+    }
+}
+
 /// Runs the system tests whose name contains `filter`.
 ///
 /// # Errors
@@ -452,25 +469,29 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
     // The longest are among those of the host's side, and come first.
     let hosts = host_side::TESTS.iter().filter(|(name, _)| wanted(name));
     let hosts = hosts.map(|(name, check)| (*name, Turn::Host(*check)));
-    let guests = tests.iter().map(|t| (t.name.as_str(), Turn::Guest(t)));
-    let (queue, counted) = (Mutex::new(hosts.chain(guests)), Mutex::new(&mut tally));
+    let (waiting, busy): (Vec<_>, Vec<_>) = tests.iter().partition(|test| test.mostly_waits);
+    let queue = |turns: Vec<_>| Mutex::new(turns.into_iter());
+    let busy = queue(hosts.chain(busy.into_iter().map(Turn::of)).collect());
+    let waiting = queue(waiting.into_iter().map(Turn::of).collect());
+    let counted = Mutex::new(&mut tally);
+    let lane = |queue: &Mutex<std::vec::IntoIter<(&str, Turn<'_>)>>| {
+        loop {
+            let turn = locked(queue).next();
+            let Some((name, turn)) = turn else { break };
+            let started = Instant::now();
+            let result = match turn {
+                Turn::Host(check) => check(),
+                Turn::Guest(test) => test.run(&built, &folder),
+            };
+            locked(&counted).record(name, started.elapsed(), result);
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..GUESTS {
-            scope.spawn(|| {
-                loop {
-                    let turn = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((name, turn)) = turn else { break };
-                    let started = Instant::now();
-                    let result = match turn {
-                        Turn::Host(check) => check(),
-                        Turn::Guest(test) => test.run(&built, &folder),
-                    };
-                    counted
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .record(name, started.elapsed(), result);
-                }
-            });
+            scope.spawn(|| lane(&busy));
+        }
+        for _ in 0..WAITING_GUESTS {
+            scope.spawn(|| lane(&waiting));
         }
     });
     if filter.is_some() && tally.passed + tally.failures.len() <= 1 {
@@ -480,6 +501,10 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<Tally> {
         );
     }
     Ok(tally)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All tests in guests, with their images made.

@@ -70,7 +70,8 @@ pub(super) fn tests() -> anyhow::Result<Vec<SystemTest>> {
             report.expect_console("before\n")
         })
         .disks([demo()?])
-        .time_limit(15),
+        .time_limit(15)
+        .mostly_waits(),
     );
     // A system without a disk still comes up, with the boot archive's programs.
     tests.push(SystemTest::new("no-disk", "echo up; lsblk", |report| {

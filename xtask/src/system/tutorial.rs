@@ -10,9 +10,8 @@ use crate::copy::{self, StandIn};
 use crate::tool;
 
 /// Profiles whose packages the copy takes over.
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 5] = [
     "debug",
-    "release",
     "programs/release",
     "programs/x86_64-unknown-none/release",
     "kernel/release",
