@@ -11,7 +11,10 @@ mod unit;
 mod vfio;
 
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
 
 use crate::{conformance, mutations, system};
 
@@ -48,11 +51,15 @@ const ORDER: [Level; 10] = [
     Level::Loom,
     Level::System,
     Level::Conformance,
+    Level::Doc,
     Level::Vfio,
     Level::Mutations,
     Level::Controls,
-    Level::Doc,
 ];
+
+/// Levels that begin with another one in a run of all, and the other: Miri has use for one processor only, and conformance waits for
+/// devices most of the time.
+const BESIDE: [(Level, Level); 2] = [(Level::Miri, Level::Lint), (Level::Doc, Level::Conformance)];
 
 /// What `cargo xtask test` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -143,11 +150,7 @@ impl std::fmt::Display for Tally {
 pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let mut tally = Tally::default();
-    // The first level leaves it room, and the others find it done.
-    let mut miri = match args.level {
-        None => Some(unit::Miri::start()?),
-        Some(_) => None,
-    };
+    let mut beside = Vec::new();
     for level in ORDER {
         if args.level.is_some_and(|wanted| wanted != level) {
             continue;
@@ -157,8 +160,19 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             continue;
         }
         println!("==      {level:?} (at {} s)", started.elapsed().as_secs());
-        let miri = (level == Level::Miri).then(|| miri.take()).flatten();
-        match run_level(level, args, miri) {
+        for (other, _) in BESIDE.iter().filter(|(_, host)| *host == level) {
+            if args.level.is_none() {
+                let (other, args) = (*other, args.clone());
+                beside.push((other, thread::spawn(move || run_level(other, &args))));
+            }
+        }
+        let running = beside.iter().position(|(other, _)| *other == level);
+        let counts = match running.map(|place| beside.swap_remove(place).1.join()) {
+            None => run_level(level, args),
+            Some(Ok(counts)) => counts,
+            Some(Err(_)) => Err(anyhow!("it panicked")),
+        };
+        match counts {
             Ok(counts) => tally.add(counts),
             Err(error) if args.level.is_some() => return Err(error),
             Err(error) => {
@@ -181,14 +195,14 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn run_level(level: Level, args: &TestArgs, miri: Option<unit::Miri>) -> anyhow::Result<Tally> {
+fn run_level(level: Level, args: &TestArgs) -> anyhow::Result<Tally> {
     let filter = args.filter.as_deref();
     match level {
         Level::Lint => checks::lint(),
         Level::Doc => Ok(checks::documentation()),
         Level::Unit => unit::host(),
         Level::Loom => unit::loom(),
-        Level::Miri => miri.map_or_else(unit::Miri::start, Ok)?.finish(),
+        Level::Miri => unit::miri(),
         Level::System => system::run(filter),
         Level::Controls => controls::run(),
         Level::Vfio => vfio::run(filter),

@@ -25,9 +25,17 @@ pub(super) fn host() -> anyhow::Result<Tally> {
             targets.extend(["--bin", binary.as_str()]);
         }
     }
-    let mut tally = counted(test_command(&chosen, &targets))?;
-    tally.add(counted(test_command(&chosen, &["--doc"]))?);
-    Ok(tally)
+    let mut build = test_command(&chosen, &targets);
+    build.args(["--no-run", "--quiet"]);
+    if tool::run(&mut build, tool::Output::Inherit).is_ok() {
+        // Most examples are compiled one after the other: they leave room for the tests.
+        let examples = Running::start(test_command(&chosen, &["--doc"]));
+        let mut tally = counted(test_command(&chosen, &targets))?;
+        tally.add(examples.finish()?);
+        return Ok(tally);
+    }
+    // It says once more what does not compile.
+    counted(test_command(&chosen, &targets))
 }
 
 /// Tests that loom drives through every interleaving.
@@ -47,64 +55,64 @@ pub(super) fn loom() -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// Tests of packages with `package.metadata.bulkhead = { miri = true }`. They take one processor, and for long: they run
-/// beside whatever else the machine does until [`Miri::finish`].
-pub(super) enum Miri {
-    /// Why they do not run.
-    NotThere,
-    /// What cargo will have said.
-    Running {
-        text: String,
-        output: JoinHandle<io::Result<Output>>,
-    },
+/// Tests of packages with `package.metadata.bulkhead = { miri = true }`.
+pub(super) fn miri() -> anyhow::Result<Tally> {
+    let packages = packages()?;
+    let chosen = select(&packages, |package| package.wants_miri);
+    let mut tally = Tally::default();
+    if chosen.is_empty() {
+        return Ok(tally);
+    }
+    let there = tool::command("cargo")
+        .args(["+nightly", "miri", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !there {
+        tally.skip("Miri", "no nightly toolchain with Miri is installed");
+        return Ok(tally);
+    }
+    let mut command = tool::command("cargo");
+    command.args(["+nightly", "miri", "test", "--lib", "--no-fail-fast"]);
+    for package in &chosen {
+        command.args(["--package", &package.name]);
+    }
+    command
+        // Property tests look for their files of failures.
+        .env("MIRIFLAGS", "-Zmiri-disable-isolation")
+        // Set by the cargo that runs this, for another toolchain.
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("CARGO")
+        .env_remove("RUSTC")
+        .arg("--target-dir")
+        .arg(target_folder("miri")?)
+        .current_dir(workspace_root());
+    // Beside another level: what it prints shall not get between that level's lines.
+    Running::start(command).finish()
 }
 
-impl Miri {
-    /// Starts them.
-    pub(super) fn start() -> anyhow::Result<Self> {
-        let there = tool::command("cargo")
-            .args(["+nightly", "miri", "--version"])
-            .output()
-            .is_ok_and(|output| output.status.success());
-        if !there {
-            return Ok(Self::NotThere);
-        }
-        let mut command = tool::command("cargo");
-        command.args(["+nightly", "miri", "test", "--lib", "--no-fail-fast"]);
-        for package in select(&packages()?, |package| package.wants_miri) {
-            command.args(["--package", &package.name]);
-        }
-        command
-            // Property tests look for their files of failures.
-            .env("MIRIFLAGS", "-Zmiri-disable-isolation")
-            // Set by the cargo that runs this, for another toolchain.
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .env_remove("CARGO")
-            .env_remove("RUSTC")
-            .arg("--target-dir")
-            .arg(target_folder("miri")?)
-            .current_dir(workspace_root())
-            .stdin(Stdio::null());
-        Ok(Self::Running {
+/// A test command that runs beside something else; what it prints is shown when it has ended.
+struct Running {
+    text: String,
+    output: JoinHandle<io::Result<Output>>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        Self {
             text: tool::shown(&command),
-            output: thread::spawn(move || command.output()),
-        })
+            output: thread::spawn(move || command.stdin(Stdio::null()).output()),
+        }
     }
 
-    /// Waits for them, shows what they say, and counts.
-    pub(super) fn finish(self) -> anyhow::Result<Tally> {
-        let mut tally = Tally::default();
-        match self {
-            Self::NotThere => tally.skip("Miri", "no nightly toolchain with Miri is installed"),
-            Self::Running { text, output } => {
-                let output = output.join();
-                let output = output.map_err(|_| anyhow!("whoever waits for {text} panicked"))?;
-                let output = output.with_context(|| format!("cannot start {text}"))?;
-                eprint!("{}", String::from_utf8_lossy(&output.stderr));
-                tally = count(&text, output.stdout.as_slice())?;
-                expect_success(&mut tally, &text, output.status);
-            }
-        }
+    /// Waits for it, shows what it says of failures, and counts.
+    fn finish(self) -> anyhow::Result<Tally> {
+        let Self { text, output } = self;
+        let output = output.join();
+        let output = output.map_err(|_| anyhow!("whoever waits for {text} panicked"))?;
+        let output = output.with_context(|| format!("cannot start {text}"))?;
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        let mut tally = count(&text, output.stdout.as_slice())?;
+        expect_success(&mut tally, &text, output.status);
         Ok(tally)
     }
 }
