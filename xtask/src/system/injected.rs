@@ -7,7 +7,8 @@ use serde_json::Value;
 
 /// Faults for each driver.
 const FAULTS: u64 = 24;
-const DRIVERS: [&str; 4] = ["virtio-blk", "nvme", "virtio-net", "e1000e"];
+/// Not e1000e: QEMU's 82574L ends the emulator by an assertion when a moderated message comes due after messages were switched off.
+const DRIVERS: [&str; 4] = ["virtio-blk", "nvme", "virtio-net", "e1000"];
 
 /// Injects them, and looks at the counts.
 pub(super) fn share() -> anyhow::Result<()> {
