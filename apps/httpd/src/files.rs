@@ -9,7 +9,9 @@ use httpd::places::Place;
 use httpd::range::{Part, part};
 use httpd::request::{Method, Request};
 use net::{NetworkError, TcpStream};
-use proto::fs::{Bytes, DirectoryEntry, FileClient, FileKind, FilesClient, FsError, OpenFlags};
+use proto::fs::{
+    Bytes, DirectoryEntry, FileClient, FileKind, FilesClient, FsError, INLINE_BYTES_MAX, OpenFlags,
+};
 use rt::ipc::CallError;
 use rt::{AsHandle, Channel, Deadline, Mapping, startup, time};
 
@@ -95,12 +97,25 @@ fn send(
         ),
     };
     let kind = media_type(&request.path);
-    let text = head(status, kind, length, &more, request.persistence);
-    write(stream, text.as_bytes(), place)?;
-    if request.method == Method::Head || length == 0 {
-        return Ok(());
+    let mut bytes = head(status, kind, length, &more, request.persistence).into_bytes();
+    let length = match request.method {
+        Method::Head => 0,
+        _ => length,
+    };
+    if length > u64::from(INLINE_BYTES_MAX) {
+        write(stream, &bytes, place)?;
+        return content(stream, file, (start, length), place);
     }
-    content(stream, file, (start, length), place)
+    // What is short travels with the head.
+    if length > 0 {
+        let short = file.read(start, length as u32);
+        let short = short.map_err(|_| NetworkError::Gone)?;
+        if short.len() as u64 != length {
+            return Err(NetworkError::Gone);
+        }
+        bytes.extend_from_slice(&short);
+    }
+    write(stream, &bytes, place)
 }
 
 /// From the file's pages to the connection's pipe by way of one buffer that both sides share.

@@ -119,6 +119,15 @@ pub struct Received {
     pub prefix: [u8; PREFIX_MAX],
 }
 
+/// What is to interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Wish {
+    /// The next received frame.
+    Received,
+    /// The next frame that was received or sent.
+    Any,
+}
+
 /// A queue pair. Nothing here waits, allocates or logs.
 pub trait NetQueue: Send {
     /// Its limits.
@@ -151,8 +160,8 @@ pub trait NetQueue: Send {
     /// Shows the device what was provided and queued.
     fn kick(&mut self);
 
-    /// Asks for an interrupt with the next frame received or sent. `true`: look again before sleeping.
-    fn arm(&mut self) -> bool;
+    /// Asks for an interrupt with the next frame of these. `true`: there is one already, look again before sleeping.
+    fn arm(&mut self, wish: Wish) -> bool;
 
     /// Interrupts are of no use until [`NetQueue::arm`].
     fn disarm(&mut self);

@@ -39,7 +39,7 @@ pub use counters::QueueCounters;
 pub use ddk_class_core::{Doorbell, SessionId, TICK_MS};
 pub use device::{
     Checksum, DeviceCounters, Frame, NetDevice, NetQueue, NicInfo, PushError, QueueLimits,
-    Received, Segment, SegmentRequest,
+    Received, Segment, SegmentRequest, Wish,
 };
 pub use link::{Command, Notice, Notices, WorkerLink};
 pub use proto::net::{

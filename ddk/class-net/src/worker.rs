@@ -15,7 +15,7 @@ use ring::Memory;
 use crate::FRAGMENTS_MAX;
 use crate::check::{self, Segments};
 use crate::counters::QueueCounters;
-use crate::device::{Frame, NetQueue, NicInfo, PushError, QueueLimits, Received};
+use crate::device::{Frame, NetQueue, NicInfo, PushError, QueueLimits, Received, Wish};
 use crate::link::{Command, Notice, Notices, WorkerLink};
 use crate::session::Session;
 
@@ -27,6 +27,9 @@ const KEY_SESSION: u64 = 0;
 
 /// How often a queue without an interrupt is looked at while it has nothing, in nanoseconds.
 const IDLE_POLL_NS: u64 = 500_000_000;
+
+/// With so many bytes of receive buffers the device has enough for now: twice the longest frame that it may put together.
+const PROVIDED_ENOUGH: u64 = 128 * 1024;
 
 /// Frames and buffers taken from the client before the device has its turn.
 const TURN: u32 = 256;
@@ -41,6 +44,8 @@ struct Sending {
     age: u8,
     /// Buffers of the fragments.
     slots: [u16; FRAGMENTS_MAX],
+    /// Nobody waits for it.
+    is_lazy: bool,
 }
 
 /// The fragments of the frame that is next.
@@ -54,6 +59,12 @@ struct Assembly {
 }
 
 impl Assembly {
+    /// Whether nobody waits for the frame.
+    fn is_lazy(&self) -> bool {
+        let first = self.fragments.first();
+        first.is_some_and(|f| f.flags & tx_flags::LAZY != 0)
+    }
+
     fn clear(&mut self) {
         self.fragments.clear();
         self.count = 0;
@@ -77,13 +88,17 @@ pub struct Worker<Q, M> {
     /// Receive buffers that the device has, by token.
     providing: Vec<Option<RxBuffer>>,
     rx_free: Vec<u32>,
+    /// Bytes of these buffers.
+    provided_bytes: u64,
     /// Frames that the device has, by token.
     sending: Vec<Option<Sending>>,
     tx_free: Vec<u32>,
     assembly: Assembly,
     segments: Segments,
-    /// Something was taken from the device since its interrupt was armed.
-    disarmed: bool,
+    /// What the device's interrupt was armed for, until something is taken from the device.
+    armed: Option<Wish>,
+    /// Frames that the device has and for which somebody waits.
+    awaited: usize,
     /// The frame that is being received goes on in the next buffer.
     in_frame: bool,
     /// When a queue without an interrupt was looked at last.
@@ -123,6 +138,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             session: None,
             providing: (0..limits.rx_depth).map(|_| None).collect(),
             rx_free: tokens(limits.rx_depth),
+            provided_bytes: 0,
             sending: (0..limits.tx_depth).map(|_| None).collect(),
             tx_free: tokens(limits.tx_depth),
             assembly: Assembly {
@@ -130,7 +146,8 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
                 ..Assembly::default()
             },
             segments: Segments::new(),
-            disarmed: true,
+            armed: None,
+            awaited: 0,
             in_frame: false,
             looked_ns: 0,
         })
@@ -236,8 +253,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             let Some(received) = queue.received()? else {
                 break;
             };
-            if !self.disarmed {
-                self.disarmed = true;
+            if self.armed.take().is_some() {
                 queue.disarm();
             }
             self.received(&received)?;
@@ -261,6 +277,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             return Err(odd("receive buffer that the device has", token));
         };
         self.rx_free.push(token);
+        self.provided_bytes -= u64::from(buffer.length);
         let Some(session) = &mut self.session else {
             return Ok(());
         };
@@ -302,8 +319,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         while self.tx_free.len() < self.sending.len() {
             let Some(queue) = &mut self.queue else { break };
             let Some(token) = queue.sent()? else { break };
-            if !self.disarmed {
-                self.disarmed = true;
+            if self.armed.take().is_some() {
                 queue.disarm();
             }
             let entry = self.sending.get_mut(token as usize).and_then(Option::take);
@@ -315,6 +331,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
                 });
             };
             self.tx_free.push(token);
+            self.awaited -= usize::from(!frame.is_lazy);
             self.counters.tx_frames.add(1);
             self.counters.tx_bytes.add(frame.length.into());
             self.finish(&frame, Status::OK);
@@ -435,6 +452,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
                 Ok(()) => {
                     session.buffers.hold(buffer.slot);
                     self.rx_free.pop();
+                    self.provided_bytes += u64::from(buffer.length);
                     if let Some(entry) = self.providing.get_mut(token as usize) {
                         *entry = Some(buffer);
                     }
@@ -546,6 +564,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             fragments: count as u16,
             age: 0,
             slots: [0; FRAGMENTS_MAX],
+            is_lazy: self.assembly.is_lazy(),
         };
         let slots = sending.slots.iter_mut();
         for (slot, fragment) in slots.zip(&self.assembly.fragments) {
@@ -553,6 +572,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             session.buffers.hold(fragment.slot);
         }
         sending.id = self.assembly.fragments.first().map_or(0, |f| f.id);
+        self.awaited += usize::from(!sending.is_lazy);
         self.tx_free.pop();
         if let Some(entry) = self.sending.get_mut(token as usize) {
             *entry = Some(sending);
@@ -569,9 +589,11 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         if !self.paused
             && let Some(session) = self.session.as_mut().filter(|s| !s.closed)
         {
-            // Where the device has no room, what comes back from it wakes us.
+            // Where the device has no room, what comes back from it wakes us. While it has enough, further buffers wait for what wakes us
+            // anyway.
             let mut armed = Ok(false);
-            if session.waiting_rx.is_none() && !self.rx_free.is_empty() {
+            let wants_more = self.provided_bytes < PROVIDED_ENOUGH && !self.rx_free.is_empty();
+            if session.waiting_rx.is_none() && wants_more {
                 armed = session.free.arm();
             }
             if !self.assembly.is_complete {
@@ -583,14 +605,18 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             }
         }
         let (providing, sending) = self.in_flight();
-        if self.disarmed
+        let wish = match self.awaited {
+            0 => Wish::Received,
+            _ => Wish::Any,
+        };
+        if self.armed < Some(wish)
             && providing + sending > 0
             && let Some(queue) = &mut self.queue
         {
-            if queue.arm() {
+            if queue.arm(wish) {
                 more = true;
             } else {
-                self.disarmed = false;
+                self.armed = Some(wish);
             }
         }
         if sending == 0 {
@@ -628,6 +654,10 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
                 Command::Tick => self.tick(),
                 Command::Beat(beat) => self.notices.send(Notice::Alive(beat)),
                 Command::Pause => {
+                    // What was sent and not asked for yet was not lost.
+                    if !self.paused {
+                        self.reap();
+                    }
                     if !self.paused {
                         self.paused = true;
                         self.notices
@@ -740,8 +770,10 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         let (rx, tx) = (self.limits.rx_depth, self.limits.tx_depth);
         self.providing = (0..rx).map(|_| None).collect();
         self.rx_free = tokens(rx);
+        self.provided_bytes = 0;
         self.sending = (0..tx).map(|_| None).collect();
         self.tx_free = tokens(tx);
+        self.awaited = 0;
         if self.session.as_ref().is_some_and(|s| s.closed) {
             self.end();
         }
@@ -750,7 +782,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         }
         queue.kick();
         self.paused = false;
-        self.disarmed = true;
+        self.armed = None;
         if let Err(error) = queue.bind(self.link.events(), KEY_INTERRUPT) {
             let error = DriverError::platform("interrupt of the queue", error);
             self.notices.send(Notice::Broken(self.index, error));
@@ -772,6 +804,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             Ok(()) => {
                 session.buffers.hold(buffer.slot);
                 self.rx_free.pop();
+                self.provided_bytes += u64::from(buffer.length);
                 if let Some(entry) = self.providing.get_mut(token as usize) {
                     *entry = Some(buffer);
                 }

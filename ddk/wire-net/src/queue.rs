@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use ddk::{DeviceContext, DmaRegion, DriverError, EventQueue, PlatformError};
-use ddk_class_net::{Frame, NetQueue, PushError, QueueLimits, Received, Segment};
+use ddk_class_net::{Frame, NetQueue, PushError, QueueLimits, Received, Segment, Wish};
 
 use crate::chance::Lottery;
 use crate::receive::Receive;
@@ -109,7 +109,7 @@ impl<Q: NetQueue> NetQueue for WiredQueue<Q> {
                 given_back = false;
             }
             // Who sees nothing does not ask for the next interrupt.
-            if next.is_none() && taken && self.queue.arm() {
+            if next.is_none() && taken && self.queue.arm(Wish::Any) {
                 taken = false;
                 continue;
             }
@@ -135,7 +135,7 @@ impl<Q: NetQueue> NetQueue for WiredQueue<Q> {
                 return Ok(Some(token));
             }
             let taken = self.transmit.reap(&mut self.queue)?;
-            if taken && !self.transmit.has_done() && !self.queue.arm() {
+            if taken && !self.transmit.has_done() && !self.queue.arm(Wish::Any) {
                 return Ok(None);
             }
             if !taken {
@@ -151,9 +151,9 @@ impl<Q: NetQueue> NetQueue for WiredQueue<Q> {
         self.queue.kick();
     }
 
-    fn arm(&mut self) -> bool {
-        let own = self.receive.has_ready() || self.transmit.has_done();
-        own || self.queue.arm()
+    fn arm(&mut self, wish: Wish) -> bool {
+        let own = self.receive.has_ready() || wish == Wish::Any && self.transmit.has_done();
+        own || self.queue.arm(wish)
     }
 
     fn disarm(&mut self) {

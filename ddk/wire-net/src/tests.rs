@@ -9,7 +9,7 @@ use ddk::{DeviceAccess, DeviceContext, DriverError, EventQueue, PlatformError, b
 use ddk_backend_sim::{DeviceMemory, Sim};
 use ddk_class_net::{
     Checksum, Frame, NetQueue, PushError, QueueLimits, Received, Segment, SegmentRequest,
-    Segmentation, rx_flags,
+    Segmentation, Wish, rx_flags,
 };
 
 use crate::{Counts, Payload, Rates, Wire, WiredQueue};
@@ -104,9 +104,10 @@ impl NetQueue for Queue {
 
     fn kick(&mut self) {}
 
-    fn arm(&mut self) -> bool {
+    fn arm(&mut self, wish: Wish) -> bool {
         self.nic.is_armed = true;
-        !self.nic.sent.is_empty() || !(self.nic.arriving.is_empty() || self.nic.free.is_empty())
+        wish == Wish::Any && !self.nic.sent.is_empty()
+            || !(self.nic.arriving.is_empty() || self.nic.free.is_empty())
     }
 
     fn disarm(&mut self) {

@@ -149,6 +149,18 @@ pub struct TxFrame<'a> {
     pub checksum: Option<Checksum>,
     /// How the device is to cut it; needs `checksum`.
     pub segment: Option<Segment>,
+    /// Whether somebody waits for its buffers.
+    pub answer: Answer,
+}
+
+/// When the driver is to say that a frame was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Answer {
+    /// As soon as it was.
+    #[default]
+    Soon,
+    /// When there is something else to say, and within two seconds: saves an interrupt and a wake-up.
+    Lazy,
 }
 
 impl<'a> TxFrame<'a> {
@@ -158,6 +170,7 @@ impl<'a> TxFrame<'a> {
             parts,
             checksum: None,
             segment: None,
+            answer: Answer::Soon,
         }
     }
 
@@ -175,6 +188,9 @@ impl<'a> TxFrame<'a> {
                 ..Transmit::default()
             };
             if n == 0 {
+                if frame.answer == Answer::Lazy {
+                    entry.flags |= tx_flags::LAZY;
+                }
                 if let Some(checksum) = frame.checksum {
                     entry.flags |= tx_flags::CHECKSUM;
                     entry.checksum_start = checksum.start;
@@ -278,9 +294,13 @@ mod tests {
                 size: 1460,
                 header_length: 54,
             }),
+            answer: Answer::Lazy,
         };
         let entries: Vec<_> = frame.entries(9).collect();
-        assert_eq!(entries[0].flags, tx_flags::MORE | tx_flags::CHECKSUM);
+        assert_eq!(
+            entries[0].flags,
+            tx_flags::MORE | tx_flags::CHECKSUM | tx_flags::LAZY
+        );
         assert_eq!(
             (entries[0].segmentation, entries[0].segment_size),
             (1, 1460)

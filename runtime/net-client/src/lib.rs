@@ -51,7 +51,7 @@ mod recovery;
 mod session;
 
 pub use error::SessionError;
-pub use frame::{Checksum, RxChecksum, RxFrame, RxPart, Segment, Space, TxDone, TxFrame};
+pub use frame::{Answer, Checksum, RxChecksum, RxFrame, RxPart, Segment, Space, TxDone, TxFrame};
 pub use nic::Nic;
 pub use port::{FramePort, Offload};
 pub use proto::net::{

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use proto::net::{BufferAccess, Status};
 use sys::{Deadline, Mapping};
 
-use crate::frame::{Checksum, RxChecksum, RxFrame, Segment, Space, TxFrame};
+use crate::frame::{Answer, Checksum, RxChecksum, RxFrame, Segment, Space, TxFrame};
 use crate::session::Buffer;
 use crate::{Nic, Session, SessionError};
 
@@ -182,6 +182,11 @@ impl FramePort {
             parts: parts.get(..count).unwrap_or_default(),
             checksum: sending.offload.checksum,
             segment: sending.offload.segment,
+            answer: if self.has_spare_buffers() {
+                Answer::Lazy
+            } else {
+                Answer::Soon
+            },
         };
         if let Err(error) = self.session.transmit(&frame, first.into()) {
             self.tx_free.append(&mut sending.numbers);
@@ -191,6 +196,25 @@ impl FramePort {
             *kept = sending;
         }
         Ok(())
+    }
+
+    /// Whether so many buffers are free that those under way need not come back soon.
+    fn has_spare_buffers(&self) -> bool {
+        self.tx_free.len() * 2 >= self.tx_frames.len()
+    }
+
+    /// Asks for the session's event to be rung with the next frame received, and, when buffers are scarce, with the next one sent. `true`:
+    /// there is something already, look again.
+    ///
+    /// # Errors
+    /// As [`Session::receive`].
+    pub fn arm(&mut self) -> Result<bool, SessionError> {
+        self.reclaim()?;
+        if self.has_spare_buffers() {
+            self.session.arm_received()
+        } else {
+            self.session.arm()
+        }
     }
 
     /// Takes back the buffers of what was sent.
@@ -233,15 +257,18 @@ impl FramePort {
         self.session.kick()
     }
 
-    /// Shows the driver what there is, and sleeps until there is something to receive or something was sent. May return early.
+    /// Shows the driver what there is, and sleeps until there is something to receive or buffers that were scarce come back. May return
+    /// early.
     ///
     /// # Errors
     /// As [`Session::wait`].
     pub fn wait(&mut self, deadline: Deadline) -> Result<(), SessionError> {
         // A driver that is gone has no doorbell; the wait finds its successor.
         let _ = self.session.kick();
-        self.reclaim()?;
-        self.session.wait(deadline)
+        if self.arm()? {
+            return Ok(());
+        }
+        self.session.sleep(deadline)
     }
 }
 

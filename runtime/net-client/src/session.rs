@@ -332,8 +332,17 @@ impl Session {
     /// As [`Session::receive`].
     #[inline]
     pub fn arm(&mut self) -> Result<bool, SessionError> {
-        let received = self.connection.received.arm()?;
-        Ok(self.connection.sent.arm()? | received | !self.lost.is_empty())
+        let received = self.arm_received()?;
+        Ok(self.connection.sent.arm()? | received)
+    }
+
+    /// As [`Session::arm`], for received frames and those that were lost.
+    ///
+    /// # Errors
+    /// As [`Session::receive`].
+    #[inline]
+    pub fn arm_received(&mut self) -> Result<bool, SessionError> {
+        Ok(self.connection.received.arm()? | !self.lost.is_empty())
     }
 
     /// The event that is rung after [`Session::arm`]: `SIGNALED`, a new edge each time.
@@ -355,6 +364,11 @@ impl Session {
         if self.arm()? {
             return Ok(());
         }
+        self.sleep(deadline)
+    }
+
+    /// Sleeps until the event rings.
+    pub(crate) fn sleep(&mut self, deadline: Deadline) -> Result<(), SessionError> {
         if self.closed {
             return self.recover(deadline);
         }

@@ -177,8 +177,11 @@ pub mod tx_flags {
     pub const MORE: u16 = 1;
     /// The device computes the checksum.
     pub const CHECKSUM: u16 = 2;
+    /// Nobody waits for the answer: it may come together with that of a later frame, or with a received one, and takes no interrupt of its
+    /// own. It comes within two seconds.
+    pub const LAZY: u16 = 4;
     /// Every flag that is defined.
-    pub const ALL: u16 = MORE | CHECKSUM;
+    pub const ALL: u16 = MORE | CHECKSUM | LAZY;
 }
 
 /// The answer to a frame: its fragments' buffers may be used again.

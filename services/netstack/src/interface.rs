@@ -147,6 +147,11 @@ impl Interface {
             .collect()
     }
 
+    /// How many addresses it has.
+    pub fn address_count(&self) -> usize {
+        self.iface.ip_addrs().len()
+    }
+
     /// Whether it is its address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.iface.has_ip_addr(IpAddress::from(address))

@@ -110,8 +110,7 @@ impl Link for NicLink {
             }
             // Asks for the doorbell only when there is nothing left of either kind; that ends, because nothing is sent
             // meanwhile.
-            let armed = port.reclaim().and_then(|()| port.session().arm());
-            if !matches!(armed, Ok(true)) {
+            if !matches!(port.arm(), Ok(true)) {
                 return false;
             }
         }

@@ -66,8 +66,8 @@ pub enum End {
     Stuck(String),
     /// All its faults are done, and the counts or the image are not what they must be.
     Traces(String),
-    /// The emulator crashed, which is nobody's fault here; by this signal.
-    Emulator(i32),
+    /// The emulator crashed, which is nobody's fault here; by this signal, while this fault was in.
+    Emulator(i32, Option<Box<Entry>>),
     /// Somebody wants the campaign to end.
     Interrupted,
 }
@@ -176,7 +176,15 @@ impl Boot<'_> {
         }
         // Before the errors: a machine that is gone has no memory to write to.
         if let Outcome::Crashed(signal) = outcome {
-            return Ok(End::Emulator(signal));
+            let during = current.map(|(class, number, fault)| {
+                let seen = Seen {
+                    unjudged: true,
+                    reason: format!("QEMU crashed (signal {signal})"),
+                    ..Seen::default()
+                };
+                Box::new(Entry::new(driver, class, self.seed, number, &fault, seen))
+            });
+            return Ok(End::Emulator(signal, during));
         }
         if let Some(error) = error {
             return Err(error.context("injection"));

@@ -27,6 +27,9 @@ pub struct Seen {
     pub stuck: bool,
     /// The kernel went down.
     pub kernel: bool,
+    /// The emulator crashed each time that it was tried, so nothing was seen.
+    #[serde(default)]
+    pub unjudged: bool,
     /// Requests that failed.
     pub failed: u64,
     /// Blocks that were not what they must be.
@@ -67,6 +70,7 @@ impl Seen {
             recover_us: number("recover-us")?,
             stuck: number("stuck")? == 1,
             kernel: false,
+            unjudged: false,
             failed: number("failed")?,
             wrong: number("wrong")?,
             lost: number("lost")?,
@@ -101,7 +105,7 @@ impl Seen {
     /// Whether anything was to be seen of it.
     pub fn manifested(&self) -> bool {
         let harm = self.failed > 0 || self.wrong > 0 || self.lost > 0;
-        self.died || harm || self.stuck || !self.recovered
+        !self.unjudged && (self.died || harm || self.stuck || !self.recovered)
     }
 
     /// Whether the load saw nothing but a pause.

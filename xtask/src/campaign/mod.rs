@@ -226,6 +226,9 @@ fn is_drivers_code(name: &str) -> bool {
     OURS.iter().any(|part| name.contains(part)) && !NOT.iter().any(|part| name.contains(part))
 }
 
+/// How often a fault is injected on which QEMU crashes.
+const ATTEMPTS: u32 = 3;
+
 /// Class and number of each fault of a driver.
 fn faults(args: &CampaignArgs) -> Vec<(Class, u64)> {
     if let Some(number) = args.number {
@@ -319,21 +322,32 @@ fn trials(args: &CampaignArgs, drivers: &[Subject]) -> anyhow::Result<ExitCode> 
                         End::Done => String::new(),
                         End::Interrupted => ", interrupted".to_owned(),
                         End::Stuck(how) | End::Traces(how) => format!("; {how}"),
-                        End::Emulator(signal) => format!("; QEMU crashed (signal {signal})"),
+                        End::Emulator(signal, _) => format!("; QEMU crashed (signal {signal})"),
                     }
                 );
+                if !matches!(ended, End::Emulator(..)) {
+                    barren = 0;
+                }
                 match ended {
                     End::Done => {}
                     End::Traces(how) => traces.push(format!("{}: {how}", driver.name)),
                     // The fault that did it is in the journal; without one it is nobody's, and would come again.
                     End::Stuck(how) if finished == 0 => anyhow::bail!("{}: {how}", driver.name),
                     End::Stuck(_) => {}
-                    // The fault that was in is injected again. One on which QEMU crashes each time ends the campaign.
-                    End::Emulator(signal) => {
-                        barren = if finished == 0 { barren + 1 } else { 0 };
-                        let crash = format!("{}: QEMU crashed (signal {signal})", driver.name);
-                        anyhow::ensure!(barren < 3, crash);
+                    // The fault that was in is injected again; one on which QEMU crashes each time cannot be judged.
+                    End::Emulator(signal, during) => {
                         crashes += 1;
+                        barren = if finished == 0 { barren + 1 } else { 1 };
+                        if barren < ATTEMPTS {
+                            continue;
+                        }
+                        let entry = during.with_context(|| {
+                            format!("{}: QEMU crashed (signal {signal})", driver.name)
+                        })?;
+                        eprintln!("xtask: {}", told(&entry, args));
+                        rest.remove(0);
+                        journal.add(*entry)?;
+                        barren = 0;
                     }
                     End::Interrupted => break 'runs,
                 }
@@ -380,10 +394,13 @@ fn trials(args: &CampaignArgs, drivers: &[Subject]) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::from(u8::from(!good)))
 }
 
-/// A fault in words, with the command that injects it again.
+/// A fault in words, with the command that injects it again. What failed are requests of a disk, what was wrong are blocks or echoes, what
+/// was lost are sessions.
 fn told(entry: &Entry, args: &CampaignArgs) -> String {
     let seen = &entry.seen;
-    let became = if seen.kernel {
+    let became = if seen.unjudged {
+        "not judged"
+    } else if seen.kernel {
         "the kernel crashed"
     } else if seen.stuck {
         "stuck"
@@ -394,7 +411,7 @@ fn told(entry: &Entry, args: &CampaignArgs) -> String {
     };
     let class = clap::ValueEnum::to_possible_value(&entry.class);
     format!(
-        "{} {}: {}: {became}, {} requests failed, {} blocks wrong, {} sessions lost; {}; \
+        "{} {}: {}: {became}, {} failed, {} wrong, {} lost; {}; \
          again: cargo xtask campaign --class {} --driver {} --seed {} --cpus {} --number {}",
         entry.driver,
         entry.number,

@@ -26,6 +26,8 @@ pub struct Tally {
     kernel: u64,
     /// Attempts beyond the grants that were not refused.
     not_refused: u64,
+    /// Those on which QEMU crashed each time.
+    unjudged: u64,
     latencies_us: Vec<u64>,
     recoveries_us: Vec<u64>,
     detected: BTreeMap<&'static str, Vec<u64>>,
@@ -47,6 +49,10 @@ impl Tally {
     /// Counts a fault.
     pub fn add(&mut self, entry: &Entry) {
         let seen = &entry.seen;
+        if seen.unjudged {
+            self.unjudged += 1;
+            return;
+        }
         self.injected += 1;
         self.not_refused += u64::from(entry.fault.contains("NOT REFUSED"));
         match entry.activated {
@@ -119,6 +125,7 @@ impl Tally {
             "stuck": self.stuck,
             "kernel_crashes": self.kernel,
             "grants_not_refused": self.not_refused,
+            "not_judged": self.unjudged,
         })
     }
 
@@ -218,6 +225,12 @@ pub fn table(groups: &mut [(String, Tally)]) -> String {
             times.len(),
             percentile(times, 50) as f64 / 1000.0,
             percentile(times, 99) as f64 / 1000.0,
+        ));
+    }
+    if all.unjudged > 0 {
+        text.push_str(&format!(
+            "\nnot judged, since QEMU crashed on each try: {} more\n",
+            all.unjudged
         ));
     }
     text

@@ -315,7 +315,12 @@ fn judge_interface(args: &NetArgs, nic: &str, tell: &mut dyn FnMut(Verdict)) -> 
     system.sh("poweroff", 0)?;
     system.ended()?;
     if wanted("tshark") {
-        let (outcome, seen) = hear(capture::NEEDS, || capture::judge(&capture, deaths));
+        let (outcome, mut seen) = hear(capture::NEEDS, || capture::judge(&capture, deaths));
+        if matches!(outcome, Outcome::Failed) {
+            let kept = build::target_folder("judge")?.join(format!("{nic}.pcap"));
+            std::fs::rename(&capture, &kept).context("the capture")?;
+            seen.push_str(&format!("; the capture is {}", kept.display()));
+        }
         say("tshark", outcome, seen);
     }
     Ok(())

@@ -15,6 +15,8 @@ use crate::tool;
 /// All tests of the host: libraries, programs of the host, integration tests,
 /// examples in the documentation.
 pub(super) fn host() -> anyhow::Result<Tally> {
+    // Tests of file systems read what others' tools make, those of the guests' supervision run QEMU.
+    setup::ensure(&[setup::MACHINE, setup::IMAGES])?;
     let packages = packages()?;
     // What runs on the bare target has its logic in a library that builds on the host as well. All packages are named
     // in both commands: with another choice, dependencies have other features and are built again.

@@ -37,7 +37,7 @@ pub fn step(
         return Ok(());
     }
     let result = match step {
-        FenceStep::MaskInterrupts => msix::silence(config, address, info),
+        FenceStep::MaskInterrupts => msix::mask(config, address, info),
         FenceStep::BusMasterOff => bus_master_off(config, address),
         FenceStep::Reset => reset(config, memory, clock, info, bridge),
     };
@@ -129,7 +129,7 @@ pub fn reset(
         0,
         "command after reset",
     )?;
-    msix::silence(config, address, info)
+    msix::turn_off(config, address, info)
 }
 
 fn need(info: &PciFunctionInfo, id: u16) -> Result<u16, BusError> {

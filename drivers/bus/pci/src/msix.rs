@@ -130,30 +130,17 @@ pub fn set_vector(
     write(memory, at, value)
 }
 
-/// Turns off MSI-X, MSI and INTx, and reads back that they are off.
+/// Sees to it that the function interrupts nobody, and reads that back. MSI-X stays on, masked as a whole: a function whose
+/// MSI-X is off falls back to INTx, and QEMU's 82574L ends the emulator when a moderated message comes due then.
 ///
 /// # Errors
 /// [`BusError::NotVerified`] with the register that did not take it.
-pub fn silence(
+pub fn mask(
     config: &impl ConfigSpace,
     address: PciAddress,
     info: &PciFunctionInfo,
 ) -> Result<(), BusError> {
     const MSI_ENABLE: u16 = 1;
-    if let Some(at) = capability::find(&info.capabilities, id::MSIX) {
-        let at = at.saturating_add(2);
-        // Masked before it is turned off: a function whose MSI-X is off may fall back to INTx.
-        let held = config.read16(address, at);
-        config.write16(address, at, held | FUNCTION_MASK);
-        verify(
-            config,
-            address,
-            at,
-            FUNCTION_MASK,
-            FUNCTION_MASK,
-            "MSI-X function mask",
-        )?;
-    }
     let held = config.read16(address, register::COMMAND);
     config.write16(address, register::COMMAND, held | command::INTX_DISABLE);
     verify(
@@ -166,14 +153,40 @@ pub fn silence(
     )?;
     if let Some(at) = capability::find(&info.capabilities, id::MSIX) {
         let at = at.saturating_add(2);
-        config.write16(address, at, FUNCTION_MASK);
-        verify(config, address, at, ENABLE, 0, "MSI-X enable")?;
+        let held = config.read16(address, at);
+        config.write16(address, at, held | FUNCTION_MASK);
+        verify(
+            config,
+            address,
+            at,
+            FUNCTION_MASK,
+            FUNCTION_MASK,
+            "MSI-X function mask",
+        )?;
     }
     if let Some(at) = capability::find(&info.capabilities, id::MSI) {
         let at = at.saturating_add(2);
         let held = config.read16(address, at);
         config.write16(address, at, held & !MSI_ENABLE);
         verify(config, address, at, MSI_ENABLE, 0, "MSI enable")?;
+    }
+    Ok(())
+}
+
+/// Turns off MSI-X, MSI and INTx of a function that has nothing to tell any more, and reads back that they are off.
+///
+/// # Errors
+/// [`BusError::NotVerified`] with the register that did not take it.
+pub fn turn_off(
+    config: &impl ConfigSpace,
+    address: PciAddress,
+    info: &PciFunctionInfo,
+) -> Result<(), BusError> {
+    mask(config, address, info)?;
+    if let Some(at) = capability::find(&info.capabilities, id::MSIX) {
+        let at = at.saturating_add(2);
+        config.write16(address, at, FUNCTION_MASK);
+        verify(config, address, at, ENABLE, 0, "MSI-X enable")?;
     }
     Ok(())
 }

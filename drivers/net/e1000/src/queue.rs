@@ -11,7 +11,7 @@ use core::sync::atomic::{Ordering, fence};
 use ddk::{DeviceContext, DmaRegion, DriverError, EventQueue, Irq, Mmio, PAGE, PlatformError};
 use ddk_class_net::{
     Frame, NetQueue, PushError, QueueLimits, Received, SEGMENTS_MAX, Segment, Segmentation, Status,
-    rx_flags,
+    Wish, rx_flags,
 };
 use spec_e1000::{BUFFER_BYTES, DESCRIPTOR_BYTES, cause, rx, tx};
 
@@ -302,15 +302,18 @@ impl NetQueue for Queue {
     }
 
     #[inline]
-    fn arm(&mut self) -> bool {
+    fn arm(&mut self, wish: Wish) -> bool {
         if let Notification::Message(_) = self.notification {
             // What is there is seen below; only what comes after that is worth a message.
-            let causes = cause::RXQ0 | cause::TXQ0;
+            let causes = match wish {
+                Wish::Received => cause::RXQ0,
+                Wish::Any => cause::RXQ0 | cause::TXQ0,
+            };
             self.registers.icr().write(causes);
             self.registers.ims().write(causes);
         }
         fence(Ordering::SeqCst);
-        self.has_received() || self.has_sent()
+        self.has_received() || wish == Wish::Any && self.has_sent()
     }
 
     #[inline]

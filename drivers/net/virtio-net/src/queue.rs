@@ -7,7 +7,7 @@
 use ddk::{DeviceContext, DmaRegion, DriverError, EventQueue, Irq, PlatformError};
 use ddk_class_net::{
     Checksum, Frame, NetQueue, PushError, QueueLimits, Received, SEGMENTS_MAX, Segment,
-    SegmentRequest, Segmentation, Status,
+    SegmentRequest, Segmentation, Status, Wish,
 };
 use ddk_virtio::{ChainTooLong, Virtqueue};
 use spec_virtio::net::{HEADER_BYTES, Header, feature, header_flags, segmentation};
@@ -180,10 +180,13 @@ impl NetQueue for Queue {
     }
 
     #[inline]
-    fn arm(&mut self) -> bool {
-        // Both wishes, whatever the first finds.
+    fn arm(&mut self, wish: Wish) -> bool {
+        // Both, whatever the first finds.
         let received = self.receive.arm();
-        self.transmit.arm() | received
+        match wish {
+            Wish::Received => received,
+            Wish::Any => self.transmit.arm() | received,
+        }
     }
 
     #[inline]

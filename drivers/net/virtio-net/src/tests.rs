@@ -964,3 +964,26 @@ fn wake_ups_are_asked_for_where_there_is_something_to_come() {
     assert!(client.receive().is_some());
     assert!(m.supervisor.counters().interrupts > before);
 }
+
+#[test]
+fn a_frame_that_nobody_waits_for_takes_no_interrupt() {
+    let mut m = Machine::plain();
+    let mut client = m.client(8);
+    // A new ring asks for one with its first entry (2.7.7.1).
+    m.works(&mut client, 0);
+    let lazy = Transmit {
+        flags: tx_flags::LAZY,
+        ..Transmit::default()
+    };
+    let before = m.supervisor.counters().interrupts;
+    client.send(1, &to_us(100, 1), 100, lazy);
+    m.run();
+    assert_eq!(m.wire().len(), 1);
+    assert_eq!(m.supervisor.counters().interrupts, before);
+    // One that somebody waits for has its interrupt, and tells of both.
+    client.send(2, &to_us(100, 2), 100, Transmit::default());
+    m.run();
+    assert_eq!(m.supervisor.counters().interrupts, before + 1);
+    assert_eq!(client.sent(), Some((1, Status::OK)));
+    assert_eq!(client.sent(), Some((2, Status::OK)));
+}

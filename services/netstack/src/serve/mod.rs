@@ -90,7 +90,7 @@ impl Net {
             let (more, delay, count) = {
                 let mut stack = self.stack();
                 let more = stack.poll(now());
-                let count: usize = stack.interfaces().iter().map(|i| i.addresses().len()).sum();
+                let count: usize = stack.interfaces().iter().map(|i| i.address_count()).sum();
                 (more, stack.delay(now()), count)
             };
             if core::mem::replace(&mut addresses, count) != count {

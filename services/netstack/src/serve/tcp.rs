@@ -219,6 +219,8 @@ struct Stream {
     requests: Option<(Source, TcpSocketServer)>,
     /// Something came for the server.
     asked: Cell<bool>,
+    /// Bytes for the program wait for room in its pipe.
+    wants_room: bool,
     remote: SocketAddr,
 }
 
@@ -257,6 +259,7 @@ impl Stream {
             doorbell,
             requests: Some((control, TcpSocketServer::new(server))),
             asked: Cell::new(false),
+            wants_room: false,
             remote: connection.remote,
         };
         Ok((stream, client, handles))
@@ -283,7 +286,13 @@ impl Stream {
                     break;
                 }
             }
-            match self.pipe.arm() {
+            let armed = if self.wants_room {
+                self.pipe.arm()
+            } else {
+                // A program that reads need not wake anybody.
+                self.pipe.reader.arm()
+            };
+            match armed {
                 Ok(false) => {}
                 Ok(true) => continue,
                 Err(_) => break,
@@ -400,7 +409,7 @@ impl Stream {
             };
             writer.finish(end);
         }
-        writer.flush()?;
+        self.wants_room = !writer.flush()? || socket.can_recv();
         // From the program.
         while socket.can_send() && reader.available()? > 0 {
             let mut failed = Ok(());
@@ -417,6 +426,7 @@ impl Stream {
         reader.release()?;
         // Also to look for the end.
         let rest = reader.available()?;
+        let before = socket.state();
         match reader.end() {
             Some(End::Reset) => socket.abort(),
             Some(End::Finished) => socket.close(),
@@ -424,6 +434,8 @@ impl Stream {
             None if orphan && rest == 0 => socket.close(),
             None => {}
         }
+        // The end has to be sent as well.
+        moved |= socket.state() != before;
         let over = match socket.state() {
             tcp::State::Closed => true,
             tcp::State::TimeWait => orphan && !stack.may_linger(),

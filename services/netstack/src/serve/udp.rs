@@ -56,12 +56,23 @@ struct Socket {
     taker: Taker,
     /// A datagram that finds no room on its interface.
     waiting: Option<Datagram>,
+    /// The program does not know yet of all that is in its pipe.
+    unannounced: bool,
     // Before what they watch.
     doorbell: Source,
     closed: Source,
     /// The program is.
     gone: Cell<bool>,
     _channel: Channel,
+}
+
+/// What a look at a socket led to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// There is something to send.
+    Queued,
+    /// Nothing to do for the interfaces.
+    Idle,
 }
 
 impl Socket {
@@ -109,6 +120,7 @@ impl Socket {
             pipe,
             taker: Taker::default(),
             waiting: None,
+            unannounced: false,
             doorbell,
             closed,
             gone: Cell::new(false),
@@ -120,18 +132,23 @@ impl Socket {
     async fn run(mut self) {
         loop {
             match self.step() {
-                Ok(true) => {
+                Ok(Step::Queued) => {
                     self.net.kick();
                     self.net.executor.yield_now().await;
                     continue;
                 }
-                Ok(false) => {}
+                Ok(Step::Idle) => {}
                 Err(error) => {
                     rt::warn!("datagram socket: {error}");
                     break;
                 }
             }
-            match self.pipe.arm() {
+            let armed = if self.unannounced {
+                self.pipe.arm()
+            } else {
+                self.pipe.reader.arm()
+            };
+            match armed {
                 Ok(false) => {}
                 Ok(true) => continue,
                 Err(_) => break,
@@ -174,9 +191,9 @@ impl Socket {
         Poll::Pending
     }
 
-    /// Moves what can be moved; tells whether there was something.
-    fn step(&mut self) -> Result<bool, PipeError> {
-        let mut moved = false;
+    /// Moves what can be moved.
+    fn step(&mut self) -> Result<Step, PipeError> {
+        let mut step = Step::Idle;
         let mut stack = self.net.stack();
         // To the program. What finds no room in the pipe is lost, as datagrams may be.
         for id in &self.sockets {
@@ -187,10 +204,9 @@ impl Socket {
             while let Ok((payload, meta)) = socket.recv() {
                 let remote = convert::socket_address(meta.endpoint);
                 put(&mut self.pipe.writer, remote, payload)?;
-                moved = true;
             }
         }
-        self.pipe.writer.flush()?;
+        self.unannounced = !self.pipe.writer.flush()?;
         // From the program.
         loop {
             let datagram = match self.waiting.take() {
@@ -214,7 +230,9 @@ impl Socket {
             let socket = interface.sockets.get_mut::<udp::Socket>(id.handle);
             let remote = convert::endpoint(datagram.remote);
             match socket.send_slice(&datagram.payload, remote) {
-                Ok(()) | Err(udp::SendError::Unaddressable) => moved = true,
+                Ok(()) => step = Step::Queued,
+                // As on any network, too.
+                Err(udp::SendError::Unaddressable) => {}
                 Err(udp::SendError::BufferFull) => {
                     self.waiting = Some(datagram);
                     break;
@@ -222,7 +240,7 @@ impl Socket {
             }
         }
         self.pipe.reader.release()?;
-        Ok(moved)
+        Ok(step)
     }
 }
 

@@ -12,8 +12,8 @@ use ddk_conformance_net::{
     Sum, Wired, Woken,
 };
 use net_client::{
-    Buffer, Checksum, MacAddress, NetCounters, NetError, NetInfo, Offloads, ReceiveMode, RxFrame,
-    Segment, Session, SessionError, Space, Status, TxFrame,
+    Answer, Buffer, Checksum, MacAddress, NetCounters, NetError, NetInfo, Offloads, ReceiveMode,
+    RxFrame, Segment, Session, SessionError, Space, Status, TxFrame,
 };
 use rt::{Deadline, Vmo};
 
@@ -317,6 +317,7 @@ impl Nic for SystemNic<'_> {
                 size: cut.size,
                 header_length: cut.header_length,
             }),
+            answer: Answer::Soon,
         };
         match open.session.transmit(&frame, token.into()) {
             Ok(()) => Ok(true),
