@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 
 use crate::abi::MESSAGE_BYTES_MAX;
 
-/// Buffers kept; who needs one more gets it from the heap.
-const SLOTS: usize = 2;
+/// Buffers kept; who needs one more gets it from the heap. As many as threads are in calls at a time, but for servers of crowds.
+const SLOTS: usize = 16;
 
 #[repr(C, align(64))]
 struct Slot {

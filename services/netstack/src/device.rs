@@ -10,7 +10,7 @@ use proto::inet::InterfaceCounters;
 use smoltcp::phy::{self, Checksum, DeviceCapabilities, PacketMeta};
 use smoltcp::time::Instant;
 
-use crate::link::{Link, Medium, Properties};
+use crate::link::{Checksums, Link, Medium, Properties};
 
 /// Takes note of frames.
 pub trait Recorder {
@@ -124,20 +124,23 @@ impl phy::Device for Device {
             medium,
             mtu,
             offloads,
+            checksums,
         } = self.properties;
         let mut capabilities = DeviceCapabilities::default();
         (capabilities.medium, capabilities.max_transmission_unit) = match medium {
             Medium::Ethernet(_) => (phy::Medium::Ethernet, mtu + 14),
             Medium::Ip => (phy::Medium::Ip, mtu),
         };
-        let checksum = match (offloads.tx_checksum, offloads.rx_checksum) {
-            (false, false) => Checksum::Both,
-            (true, false) => Checksum::Rx,
-            (false, true) => Checksum::Tx,
-            (true, true) => Checksum::None,
+        capabilities.checksum.tcp = match checksums {
+            Checksums::Link => Checksum::None,
+            Checksums::Stack => Checksum::Both,
         };
-        capabilities.checksum.tcp = checksum;
-        capabilities.checksum.udp = checksum;
+        capabilities.checksum.udp = match (medium, offloads.tx_checksum) {
+            (Medium::Ip, _) => Checksum::None,
+            // A datagram in fragments can be looked at only when it is whole.
+            (Medium::Ethernet(_), true) => Checksum::Rx,
+            (Medium::Ethernet(_), false) => Checksum::Both,
+        };
         if offloads.tx_checksum {
             capabilities.segmentation.tcpv4 = offloads.tx_tcp4.and_then(NonZeroUsize::new);
             capabilities.segmentation.tcpv6 = offloads.tx_tcp6.and_then(NonZeroUsize::new);

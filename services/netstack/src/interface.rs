@@ -13,7 +13,7 @@ use core::net::IpAddr;
 use proto::inet::{Configuration, InterfaceState, NetworkError, Origin};
 use smoltcp::iface::{Config, PollIngressSingleResult, PollResult, Route, SocketHandle, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::socket::{dhcpv4, dns};
+use smoltcp::socket::dhcpv4;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
     EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, HardwareAddress,
@@ -40,7 +40,6 @@ pub struct Interface {
     pub(crate) iface: Box<smoltcp::iface::Interface>,
     /// Its sockets.
     pub sockets: SocketSet<'static>,
-    pub(crate) dns: SocketHandle,
     dhcp: Option<SocketHandle>,
     /// The address that DHCP gave.
     leased: Option<IpCidr>,
@@ -70,14 +69,11 @@ impl Interface {
         config.random_seed = seed;
         config.slaac = slaac;
         let iface = Box::new(smoltcp::iface::Interface::new(config, &mut device, now));
-        let mut sockets = SocketSet::new(Vec::new());
-        let dns = sockets.add(dns::Socket::new(&[], crate::serve::query_slots()));
         let mut interface = Interface {
             name: name.into(),
             device,
             iface,
-            sockets,
-            dns,
+            sockets: SocketSet::new(Vec::new()),
             dhcp: None,
             leased: None,
             fixed: Vec::new(),

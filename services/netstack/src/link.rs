@@ -19,14 +19,23 @@ pub enum Medium {
 /// What a link's device takes off the stack's hands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Offloads {
-    /// It computes transport checksums of frames to be sent; the stack leaves the fields zero.
+    /// It computes transport checksums of frames to be sent.
     pub tx_checksum: bool,
     /// Longest TCP/IPv4 frame that it cuts into segments.
     pub tx_tcp4: Option<usize>,
     /// Longest TCP/IPv6 frame that it cuts into segments.
     pub tx_tcp6: Option<usize>,
-    /// Transport checksums of received frames are right: what is not, the link drops.
+    /// It looks at transport checksums of received frames.
     pub rx_checksum: bool,
+}
+
+/// Who sees to it that TCP's checksums are right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checksums {
+    /// The stack.
+    Stack,
+    /// The link: it drops received segments whose checksum is wrong, and fills in those of segments to be sent.
+    Link,
 }
 
 /// Properties of a link that do not change.
@@ -38,6 +47,8 @@ pub struct Properties {
     pub mtu: usize,
     /// What the device does.
     pub offloads: Offloads,
+    /// Who is responsible for TCP's checksums.
+    pub checksums: Checksums,
 }
 
 /// A way for frames.
@@ -92,6 +103,7 @@ impl Link for Loopback {
                 rx_checksum: true,
                 ..Offloads::default()
             },
+            checksums: Checksums::Link,
         }
     }
 
@@ -211,6 +223,7 @@ impl Link for WireEnd {
             medium: Medium::Ethernet(self.mac),
             mtu: self.mtu,
             offloads: Offloads::default(),
+            checksums: Checksums::Stack,
         }
     }
 

@@ -24,7 +24,7 @@ use proto::inet::Configuration;
 use proto::net::NetEndpointClient;
 use sys::{AsHandle, Mutex, Signals};
 
-use crate::link::{self, Link, Medium, Properties};
+use crate::link::{self, Checksums, Link, Medium, Properties};
 use crate::segment;
 use crate::serve::{Net, now};
 
@@ -76,6 +76,7 @@ fn properties(info: &NetInfo) -> Properties {
             tx_tcp6: tso(Offloads::TX_TCP6),
             rx_checksum: info.offloads.contains(Offloads::RX_CHECKSUM),
         },
+        checksums: Checksums::Link,
     }
 }
 
@@ -95,7 +96,7 @@ impl Link for NicLink {
         };
         loop {
             match port.receive(frame) {
-                Ok(Some(RxChecksum::Unchecked)) if self.properties.offloads.rx_checksum => {
+                Ok(Some(RxChecksum::Unchecked)) => {
                     // The stack relies on the link for this.
                     if segment::checksum_is_right(self.properties.medium, frame) {
                         return true;
@@ -151,6 +152,8 @@ impl Link for NicLink {
                     header_length: finish.header_length,
                 });
             }
+        } else {
+            segment::fill_in_checksum(self.properties.medium, frame);
         }
         matches!(port.send(frame, offload), Ok(true))
     }

@@ -5,10 +5,12 @@ use core::num::NonZeroU16;
 
 use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket,
-    UdpPacket,
 };
 
 use crate::link::Medium;
+
+/// Where a TCP header has its checksum.
+const TCP_CHECKSUM: u16 = 16;
 
 /// Transport header of a whole packet, with the packet's addresses.
 struct Transport<'a> {
@@ -18,6 +20,14 @@ struct Transport<'a> {
     payload: &'a [u8],
     /// Where the payload starts in the frame.
     offset: usize,
+}
+
+impl Transport<'_> {
+    fn pseudo_header_sum(&self) -> u16 {
+        let length = self.payload.len() as u32;
+        let protocol = self.protocol.into();
+        pseudo_header_sum(&self.source, &self.destination, protocol, length)
+    }
 }
 
 /// The transport payload, if the frame holds a whole IP packet without extension headers.
@@ -80,19 +90,70 @@ pub fn connection_request(medium: Medium, frame: &[u8]) -> Option<(SocketAddr, S
     })
 }
 
-/// Whether the transport checksum is right, or there is none.
+/// Whether a frame may be taken in that nobody has looked at: it has no TCP segment, or one with the right checksum. A segment in
+/// fragments may not, since its checksum is for the whole; TCP finds out what fits into a packet and sends none.
 pub fn checksum_is_right(medium: Medium, frame: &[u8]) -> bool {
-    let Some(transport) = transport(medium, frame) else {
-        return true;
-    };
-    let (source, destination) = (&transport.source, &transport.destination);
-    match transport.protocol {
-        IpProtocol::Tcp => TcpPacket::new_checked(transport.payload)
-            .is_ok_and(|tcp| tcp.verify_checksum(source, destination)),
-        IpProtocol::Udp => UdpPacket::new_checked(transport.payload)
-            .is_ok_and(|udp| udp.verify_checksum(source, destination)),
-        _ => true,
+    match transport(medium, frame) {
+        Some(transport) if transport.protocol == IpProtocol::Tcp => {
+            ones_complement_sum(transport.payload, transport.pseudo_header_sum()) == 0xffff
+        }
+        Some(_) => true,
+        None => !is_fragment_of_tcp(medium, frame),
     }
+}
+
+/// Computes the checksum of a TCP segment to be sent and puts it into its field, which is zero.
+pub fn fill_in_checksum(medium: Medium, frame: &mut [u8]) {
+    let Some(transport) = transport(medium, frame) else {
+        return;
+    };
+    if transport.protocol != IpProtocol::Tcp {
+        return;
+    }
+    let sum = ones_complement_sum(transport.payload, transport.pseudo_header_sum());
+    let at = transport.offset + usize::from(TCP_CHECKSUM);
+    if let Some(field) = frame.get_mut(at..at + 2) {
+        field.copy_from_slice(&(!sum).to_be_bytes());
+    }
+}
+
+fn is_fragment_of_tcp(medium: Medium, frame: &[u8]) -> bool {
+    let packet = match medium {
+        Medium::Ip => Some(frame),
+        Medium::Ethernet(_) => EthernetFrame::new_checked(frame)
+            .ok()
+            .filter(|ethernet| ethernet.ethertype() == EthernetProtocol::Ipv4)
+            .and_then(|_| frame.get(EthernetFrame::<&[u8]>::header_len()..)),
+    };
+    let ip = packet.and_then(|packet| Ipv4Packet::new_checked(packet).ok());
+    ip.is_some_and(|ip| {
+        ip.version() == 4
+            && ip.next_header() == IpProtocol::Tcp
+            && (ip.more_frags() || ip.frag_offset() != 0)
+    })
+}
+
+/// Sum of 16-bit words in ones' complement, not inverted; `start` is added. Eight bytes at a time, since the sum is the same in any order
+/// of bytes (RFC 1071, 2).
+fn ones_complement_sum(bytes: &[u8], start: u16) -> u16 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut sum = u64::from(start.to_be());
+    let mut add = |word: u64| {
+        let (next, carry) = sum.overflowing_add(word);
+        sum = next + u64::from(carry);
+    };
+    for word in words {
+        add(u64::from_ne_bytes(*word));
+    }
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    add(u64::from_ne_bytes(last));
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    u16::from_be(sum as u16)
 }
 
 /// What a device needs to know to finish a frame.
@@ -127,7 +188,7 @@ pub fn prepare(
         let (offset, header) = match transport.protocol {
             IpProtocol::Tcp => {
                 let tcp = TcpPacket::new_checked(transport.payload).ok()?;
-                (16u16, usize::from(tcp.header_len()))
+                (TCP_CHECKSUM, usize::from(tcp.header_len()))
             }
             IpProtocol::Udp => (6, 8),
             _ => return None,
@@ -180,4 +241,96 @@ fn pseudo_header_sum(
         sum = (sum >> 16) + (sum & 0xffff);
     }
     sum as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use smoltcp::phy::ChecksumCapabilities;
+    use smoltcp::wire::{
+        IpRepr, Ipv4Address, Ipv4Repr, Ipv6Address, Ipv6Repr, TcpControl, TcpRepr, TcpSeqNumber,
+        TcpTimestampGenerator, TcpTimestampRepr,
+    };
+
+    use super::*;
+
+    /// A segment of the stack's, with its checksum, as smoltcp computes it.
+    fn segment(v6: bool, payload: &[u8]) -> Vec<u8> {
+        let now: TcpTimestampGenerator = || 7;
+        let tcp = TcpRepr {
+            src_port: 4711,
+            dst_port: 80,
+            control: TcpControl::Psh,
+            seq_number: TcpSeqNumber(-5),
+            ack_number: Some(TcpSeqNumber(99)),
+            window_len: 4096,
+            window_scale: None,
+            max_seg_size: None,
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: Some(TcpTimestampRepr::new(now(), 3)),
+            payload,
+        };
+        let (next_header, payload_len) = (IpProtocol::Tcp, tcp.buffer_len());
+        let ip = if v6 {
+            IpRepr::Ipv6(Ipv6Repr {
+                src_addr: Ipv6Address::new(0xfec0, 0, 0, 0, 1, 2, 3, 0xffff),
+                dst_addr: Ipv6Address::new(0xfec0, 0, 0, 0, 0, 0, 0, 2),
+                next_header,
+                payload_len,
+                hop_limit: 64,
+            })
+        } else {
+            IpRepr::Ipv4(Ipv4Repr {
+                src_addr: Ipv4Address::new(10, 0, 2, 15),
+                dst_addr: Ipv4Address::new(255, 1, 2, 3),
+                next_header,
+                payload_len,
+                hop_limit: 64,
+            })
+        };
+        let mut bytes = std::vec![0; ip.buffer_len()];
+        let checksums = ChecksumCapabilities::default();
+        ip.emit(&mut bytes, &checksums);
+        let mut packet = TcpPacket::new_unchecked(&mut bytes[ip.header_len()..]);
+        tcp.emit(&mut packet, &ip.src_addr(), &ip.dst_addr(), &checksums);
+        bytes
+    }
+
+    #[test]
+    fn checksums_are_those_of_the_stack() {
+        for len in (0..70).chain([255, 1447, 1448]) {
+            let payload: Vec<u8> = (0..len).map(|n| (n * 37 + len) as u8).collect();
+            for (v6, header) in [(false, 20), (true, 40)] {
+                let frame = segment(v6, &payload);
+                assert!(checksum_is_right(Medium::Ip, &frame), "{len}");
+                let mut empty = frame.clone();
+                empty[header + 16..header + 18].fill(0);
+                fill_in_checksum(Medium::Ip, &mut empty);
+                assert_eq!(empty, frame, "{len}");
+                // Every bit counts.
+                for at in [header, header + 17, frame.len() - 1] {
+                    let mut damaged = frame.clone();
+                    damaged[at] ^= 0x40;
+                    assert!(!checksum_is_right(Medium::Ip, &damaged), "{len} {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_checksum_of_tcp_passes_but_its_fragments() {
+        let mut frame = segment(false, b"some bytes");
+        // More fragments.
+        frame[6] = 0x20;
+        let mut packet = Ipv4Packet::new_unchecked(&mut frame);
+        packet.fill_checksum();
+        assert!(!checksum_is_right(Medium::Ip, &frame));
+        let mut packet = Ipv4Packet::new_unchecked(&mut frame);
+        packet.set_next_header(IpProtocol::Udp);
+        assert!(checksum_is_right(Medium::Ip, &frame));
+        assert!(checksum_is_right(Medium::Ip, &[]));
+        assert!(checksum_is_right(Medium::Ethernet([2; 6]), &[0; 14]));
+    }
 }

@@ -315,13 +315,18 @@ impl Stack {
         Ok(interface.sockets.get_mut::<tcp::Socket>(id.handle))
     }
 
-    /// Whether a TCP port is taken, by a listener or a connection's local end.
+    /// Whether a TCP port is taken, by a listener or an end of a connection. The other end counts when it is ours, too: it may linger
+    /// longer than the one that had the port.
     fn tcp_port_in_use(&self, port: u16) -> bool {
         let listens = self.listeners.values().any(|l| l.local.port() == port);
         listens
-            || self.interfaces.iter().any(|i| {
+            || self.interfaces.iter().enumerate().any(|(n, i)| {
                 i.sockets.iter().any(|(_, socket)| match socket {
-                    Socket::Tcp(tcp) => tcp.local_endpoint().is_some_and(|e| e.port == port),
+                    Socket::Tcp(tcp) => {
+                        tcp.local_endpoint().is_some_and(|e| e.port == port)
+                            || n == LOOPBACK
+                                && tcp.remote_endpoint().is_some_and(|e| e.port == port)
+                    }
                     _ => false,
                 })
             })

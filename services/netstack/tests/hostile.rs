@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use hostile_frames::{Flood, Generator, Host, Net};
-use netstack::link::{Link, Medium, Offloads, Properties};
+use netstack::link::{Checksums, Link, Medium, Offloads, Properties};
 use netstack::stack::{SocketId, Stack, TCP_MAX};
 use proto::inet::Configuration;
 use smoltcp::socket::tcp;
@@ -55,6 +55,7 @@ impl Link for End {
             medium: Medium::Ethernet(self.mac),
             mtu: 1500,
             offloads: self.offloads,
+            checksums: Checksums::Stack,
         }
     }
 

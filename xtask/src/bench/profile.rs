@@ -90,6 +90,7 @@ pub fn report(profile: &str, built: &Built, operations: u64) -> anyhow::Result<S
         programs.push(Program::load(&program.name, &program.elf)?);
     }
     let mut functions: BTreeMap<(String, String), u64> = BTreeMap::new();
+    let mut totals: BTreeMap<String, u64> = BTreeMap::new();
     let mut sum = 0;
     for line in profile.lines() {
         let block = Block::parse(line).with_context(|| line.to_owned())?;
@@ -103,13 +104,21 @@ pub fn report(profile: &str, built: &Built, operations: u64) -> anyhow::Result<S
             }
             None => ("?".to_owned(), format!("{:#x}", block.address)),
         };
+        *totals.entry(place.0.clone()).or_default() += block.instructions;
         *functions.entry(place).or_default() += block.instructions;
         sum += block.instructions;
     }
+
+    let mut totals: Vec<_> = totals.into_iter().collect();
+    totals.sort_by_key(|(_, instructions)| std::cmp::Reverse(*instructions));
     let mut sorted: Vec<_> = functions.into_iter().collect();
     sorted.sort_by_key(|(_, instructions)| std::cmp::Reverse(*instructions));
     let operations = operations.max(1);
     let mut text = format!("instructions per operation: {}\n", sum / operations);
+    for (program, instructions) in totals.iter().filter(|(_, n)| *n >= operations) {
+        let _ = writeln!(text, "{:>10} {program}", instructions / operations);
+    }
+    text.push('\n');
     for ((program, function), instructions) in sorted.iter().take(SHOWN) {
         // Writing to a string cannot fail.
         let _ = writeln!(

@@ -18,8 +18,6 @@ use ipc::{Channel, Server};
 use proto::inet::{DnsServer, IpServer, TcpServer, UdpServer};
 use smoltcp::time::Instant;
 
-pub(crate) use names::slots as query_slots;
-
 use crate::stack::Stack;
 
 /// Shortest pause between two looks at a stack that has nothing to receive.

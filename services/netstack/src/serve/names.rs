@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use executor::Deadline;
 use proto::inet::{DnsRequest, Family, HOST_NAME_MAX, NetworkError};
-use smoltcp::socket::dns;
+use smoltcp::socket::{Socket, dns};
 use smoltcp::wire::{DnsQueryType, IpAddress};
 
 use super::Net;
@@ -73,7 +73,8 @@ async fn resolve(net: &Net, name: &str, family: Family) -> Result<Vec<IpAddr>, N
 }
 
 async fn query(net: &Net, name: &str, kind: DnsQueryType) -> Result<Vec<IpAddr>, NetworkError> {
-    let (index, handle) = {
+    // A socket of its own, so that without queries there is none to be looked at.
+    let (index, socket, query) = {
         let mut stack = net.stack();
         let servers: Vec<IpAddress> = stack
             .name_servers()
@@ -83,14 +84,15 @@ async fn query(net: &Net, name: &str, kind: DnsQueryType) -> Result<Vec<IpAddr>,
         let first = servers.first().copied().ok_or(NetworkError::NoNameServer)?;
         let index = stack.route(first.into())?;
         let interface = stack.interface_at(index)?;
-        let socket = interface.sockets.get_mut::<dns::Socket>(interface.dns);
-        socket.update_servers(&servers);
-        let started = socket.start_query(interface.iface.context(), name, kind);
-        let handle = started.map_err(|error| match error {
-            dns::StartQueryError::NoFreeSlot => NetworkError::LimitReached,
-            _ => NetworkError::Invalid,
-        })?;
-        (index, handle)
+        let queries = interface.sockets.iter();
+        let queries = queries.filter(|(_, socket)| matches!(socket, Socket::Dns(_)));
+        if queries.count() >= QUERIES_MAX {
+            return Err(NetworkError::LimitReached);
+        }
+        let mut socket = dns::Socket::new(&servers, Vec::new());
+        let query = socket.start_query(interface.iface.context(), name, kind);
+        let query = query.map_err(|_| NetworkError::Invalid)?;
+        (index, interface.sockets.add(socket), query)
     };
     net.kick();
     let answered = poll_fn(|context| {
@@ -99,33 +101,22 @@ async fn query(net: &Net, name: &str, kind: DnsQueryType) -> Result<Vec<IpAddr>,
             Ok(interface) => interface,
             Err(error) => return Poll::Ready(Err(error)),
         };
-        let socket = interface.sockets.get_mut::<dns::Socket>(interface.dns);
-        match socket.get_query_result(handle) {
+        let socket = interface.sockets.get_mut::<dns::Socket>(socket);
+        match socket.get_query_result(query) {
             Err(dns::GetQueryResultError::Pending) => {
-                socket.register_query_waker(handle, context.waker());
+                socket.register_query_waker(query, context.waker());
                 Poll::Pending
             }
             Err(dns::GetQueryResultError::Failed) => Poll::Ready(Err(NetworkError::NameNotFound)),
             Ok(addresses) => Poll::Ready(Ok(addresses.iter().map(|a| (*a).into()).collect())),
         }
     });
-    match net
+    let outcome = net
         .executor
         .with_deadline(Deadline::after(LIMIT), answered)
-        .await
-    {
-        Ok(result) => result,
-        Err(_) => {
-            let mut stack = net.stack();
-            let interface = stack.interface_at(index)?;
-            let socket = interface.sockets.get_mut::<dns::Socket>(interface.dns);
-            socket.cancel_query(handle);
-            Err(NetworkError::NoNameServer)
-        }
+        .await;
+    if let Ok(interface) = net.stack().interface_at(index) {
+        interface.sockets.remove(socket);
     }
-}
-
-/// Room for queries, to be used again and again.
-pub(crate) fn slots() -> Vec<Option<dns::DnsQuery>> {
-    (0..QUERIES_MAX).map(|_| None).collect()
+    outcome.unwrap_or(Err(NetworkError::NoNameServer))
 }
