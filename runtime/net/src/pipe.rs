@@ -359,9 +359,12 @@ impl Reader {
 
     /// Asks for the doorbell with the next bytes. `true`: there is something already.
     pub fn arm(&mut self) -> Result<bool, PipeError> {
-        let more = self.filled.arm()?;
+        if !self.filled.arm()? {
+            // Nothing is taken now: that would take the wish back, and what comes at this moment would ring for nobody.
+            return Ok(false);
+        }
         self.look()?;
-        Ok(more)
+        Ok(true)
     }
 }
 
@@ -475,10 +478,13 @@ impl Writer {
 
     /// Asks for the doorbell with the next room. `true`: there is some already.
     pub fn arm(&mut self) -> Result<bool, PipeError> {
-        let more = self.freed.arm()?;
+        if !self.freed.arm()? {
+            // As for the reader: nothing is taken now.
+            return Ok(false);
+        }
         // Taken in, so that it is news once. That nothing is taken any more is for whoever writes.
         match self.room() {
-            Ok(_) | Err(PipeError::Closed) => Ok(more),
+            Ok(_) | Err(PipeError::Closed) => Ok(true),
             Err(error) => Err(error),
         }
     }

@@ -101,3 +101,21 @@ fn one_doorbell_per_arming() {
         assert!(rings >= armings);
     });
 }
+
+/// Why nothing may be taken between arming and sleeping: that takes the wish back, and whoever shows an entry just then
+/// rings for nobody.
+#[test]
+#[should_panic(expected = "asleep with news")]
+fn who_takes_after_arming_may_not_be_rung() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = pair(2);
+        let writer = thread::spawn(move || {
+            producer.push(&[1, 1]).unwrap();
+            producer.publish()
+        });
+        let sleeps = !consumer.arm().unwrap();
+        let takes = consumer.pop().unwrap().is_some();
+        let rung = writer.join().unwrap();
+        assert!(!(sleeps && takes) || rung, "asleep with news");
+    });
+}

@@ -320,7 +320,8 @@ impl<T: Entry, M: Memory> Consumer<T, M> {
     }
 
     /// Asks for the doorbell and looks again. `true`: there is more, drain again before sleeping.
-    /// `false`: sleep; the doorbell rings with the next entry.
+    /// `false`: sleep; the doorbell rings with the next entry. Who takes entries before that has to arm again, since
+    /// [`Consumer::pop`] takes the wish back.
     #[inline]
     #[must_use = "entries that came in the meantime ring no doorbell"]
     pub fn arm(&mut self) -> Result<bool, RingError> {

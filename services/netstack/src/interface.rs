@@ -304,11 +304,11 @@ impl Interface {
         true
     }
 
-    /// Sends what there is to send.
-    pub(crate) fn send(&mut self, now: Instant) {
+    /// Sends what there is to send. `true`: there may be more to be done at once.
+    pub(crate) fn send(&mut self, now: Instant) -> bool {
         self.iface.poll_maintenance(now);
         if !self.enabled || !self.device.link.is_up() {
-            return;
+            return false;
         }
         // Each round sends a frame for each socket at most; the link's room bounds them.
         while self
@@ -316,8 +316,8 @@ impl Interface {
             .poll_egress(now, &mut self.device, &mut self.sockets)
             == PollResult::SocketStateChanged
         {}
-        self.device.link.flush();
         self.polled = now;
+        self.device.link.flush()
     }
 
     /// When it wants to be looked at again.

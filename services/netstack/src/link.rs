@@ -63,8 +63,10 @@ pub trait Link {
     fn can_send(&mut self) -> bool;
     /// Sends a frame; with `segment_size` its device cuts it. `false`: it was dropped.
     fn send(&mut self, frame: &mut [u8], segment_size: Option<NonZeroU16>) -> bool;
-    /// Everything that was sent goes out now.
-    fn flush(&mut self) {}
+    /// Everything that was sent goes out now. `true`: there is room again for more, which was waited for.
+    fn flush(&mut self) -> bool {
+        false
+    }
     /// Frames that were dropped because they were damaged, so far.
     fn damaged(&self) -> u64 {
         0

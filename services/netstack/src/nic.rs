@@ -158,11 +158,15 @@ impl Link for NicLink {
         matches!(port.send(frame, offload), Ok(true))
     }
 
-    fn flush(&mut self) {
-        if let Some(port) = self.shared.port.borrow_mut().as_mut() {
-            // A driver that is gone has no doorbell.
-            let _ = port.flush();
-        }
+    fn flush(&mut self) -> bool {
+        let mut port = self.shared.port.borrow_mut();
+        let Some(port) = port.as_mut() else {
+            return false;
+        };
+        // A driver that is gone has no doorbell.
+        let _ = port.flush();
+        // Looks for room have taken the wish for the doorbell back.
+        port.session().room() < LONG_FRAME_BUFFERS && matches!(port.arm(), Ok(true))
     }
 
     fn damaged(&self) -> u64 {

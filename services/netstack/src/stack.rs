@@ -216,7 +216,7 @@ impl Stack {
         }
         self.settle();
         for interface in &mut self.interfaces {
-            interface.send(now);
+            more |= interface.send(now);
         }
         // What was sent to oneself is there already.
         more | self

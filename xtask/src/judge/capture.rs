@@ -28,15 +28,16 @@ fn odd_frames(capture: &Path) -> anyhow::Result<String> {
     for check in ["ip", "tcp", "udp"] {
         command.args(["-o", &format!("{check}.check_checksum:TRUE")]);
     }
-    // What travels in streams is looked at in the stream's order, not in that of the frames.
-    command.args(["-o", "tcp.reassemble_out_of_order:TRUE"]);
-    // Nobody puts a file of a gigabyte together to look at it.
-    command.args(["-o", "http.desegment_body:FALSE"]);
+    // What travels in streams is for the clients to look at: to put gigabytes together in the order of the streams, over everything that
+    // was lost with a driver, takes a decoder hours.
+    command.args(["-o", "tcp.desegment_tcp_streams:FALSE"]);
+    for port in super::PORTS {
+        command.args(["-d", &format!("tcp.port=={port},data")]);
+    }
     let wrong = CHECKSUMS
         .map(|status| format!("{status} == 0"))
         .join(" || ");
     let filter = format!("{MALFORMED} || {wrong} || {LOSS}");
-    // Frames are looked at as what they say they are, whatever their port.
     command.args(["-n", "-Y", &filter, "-T", "fields"]);
     for field in ["frame.number", MALFORMED].into_iter().chain(CHECKSUMS) {
         command.args(["-e", field]);
