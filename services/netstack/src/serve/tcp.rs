@@ -424,8 +424,9 @@ impl Stream {
             moved |= sent.is_ok_and(|n| n > 0);
         }
         reader.release()?;
-        // Also to look for the end.
+        // Also to look for the end. What came just now is known here, so that no doorbell rings for it.
         let rest = reader.available()?;
+        moved |= rest > 0 && socket.can_send();
         let before = socket.state();
         match reader.end() {
             Some(End::Reset) => socket.abort(),
