@@ -25,7 +25,7 @@ use ddk_class_net::{
 };
 use spec_e1000::{cause, ctrl, ctrl_ext, ivar, rctl, status, tctl};
 
-use queue::{Notification, Queue};
+use queue::{Found, Notification, Queue};
 use registers::Registers;
 
 ddk::driver! {
@@ -174,7 +174,7 @@ impl E1000 {
         let notification = if self.has_messages() {
             Notification::Message(self.cx.interrupt(VECTOR_QUEUES)?)
         } else {
-            Notification::Polling
+            Notification::Polling(Found::default())
         };
         let queue = Queue::new(&self.cx, &self.mmio, notification)?;
         registers.rxcsum().write(spec_e1000::RXCSUM);

@@ -25,15 +25,24 @@ const ETHERNET: u8 = 14;
 const IPV4_CHECKSUM: u8 = 10;
 /// Where a TCP header has its checksum.
 const TCP_CHECKSUM: u16 = 16;
-/// How often a device without messages is looked at, in nanoseconds.
+/// How often a device without messages is looked at, in nanoseconds: after a look that found something, and otherwise.
+const BUSY_POLL_NS: u64 = 200_000;
 const POLL_NS: u64 = 1_000_000;
 
 /// How the driver hears of frames.
 pub(crate) enum Notification {
     /// By a message of the 82574.
     Message(Irq),
-    /// By looking again and again: the 82540EM has a line only, which is not given to drivers of PCI functions.
-    Polling,
+    /// By looking again and again: the 82540EM has a line only, which is not given to drivers of PCI functions. Whether something was
+    /// found since the look before the last.
+    Polling(Found),
+}
+
+/// What looks at the device found.
+#[derive(Default)]
+pub(crate) struct Found {
+    now: bool,
+    before: bool,
 }
 
 /// A frame that the device has.
@@ -66,6 +75,15 @@ pub struct Queue {
 
 fn at(index: u8, field: usize) -> usize {
     usize::from(index) * DESCRIPTOR_BYTES + field
+}
+
+impl Notification {
+    #[inline]
+    fn found(&mut self) {
+        if let Notification::Polling(found) = self {
+            found.now = true;
+        }
+    }
 }
 
 impl Queue {
@@ -210,6 +228,7 @@ impl NetQueue for Queue {
         let length = self.receive.read::<u16>(at(index, rx::LENGTH));
         self.rx_head = index.wrapping_add(1);
         self.rx_count -= 1;
+        self.notification.found();
         let mut flags = 0;
         if status & rx::STATUS_EOP == 0 {
             flags |= rx_flags::MORE;
@@ -322,17 +341,19 @@ impl NetQueue for Queue {
     }
 
     fn poll_ns(&self) -> Option<u64> {
-        match self.notification {
+        match &self.notification {
             Notification::Message(_) => None,
-            Notification::Polling => Some(POLL_NS),
+            Notification::Polling(found) if found.now || found.before => Some(BUSY_POLL_NS),
+            Notification::Polling(_) => Some(POLL_NS),
         }
     }
 
     fn interrupted(&mut self) -> bool {
-        match self.notification {
+        match &mut self.notification {
             // Other causes have a vector of their own.
             Notification::Message(_) => false,
-            Notification::Polling => {
+            Notification::Polling(found) => {
+                found.before = core::mem::take(&mut found.now);
                 let causes = self.registers.icr().read_with_effect();
                 // All ones: it is gone, which is for the control path to find out.
                 causes & cause::LSC != 0
@@ -343,7 +364,7 @@ impl NetQueue for Queue {
     fn bind(&mut self, events: &dyn EventQueue, key: u64) -> Result<(), PlatformError> {
         match &mut self.notification {
             Notification::Message(irq) => irq.bind(events, key),
-            Notification::Polling => Ok(()),
+            Notification::Polling(_) => Ok(()),
         }
     }
 }
