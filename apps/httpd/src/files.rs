@@ -108,12 +108,18 @@ fn send(
     }
     // What is short travels with the head.
     if length > 0 {
-        let short = file.read(start, length as u32);
-        let short = short.map_err(|_| NetworkError::Gone)?;
-        if short.len() as u64 != length {
-            return Err(NetworkError::Gone);
+        let refusal = match file.read(start, length as u32) {
+            Ok(short) if short.len() as u64 == length => {
+                bytes.extend_from_slice(&short);
+                None
+            }
+            Ok(_) => Some(Answer::failure(503, "the file is being changed")),
+            Err(error) => Some(failure(error)),
+        };
+        // Nothing was promised yet.
+        if let Some(answer) = refusal {
+            bytes = answer.bytes(request.method, request.persistence);
         }
-        bytes.extend_from_slice(&short);
     }
     write(stream, &bytes, place)
 }
