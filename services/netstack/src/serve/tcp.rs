@@ -30,7 +30,7 @@ const SHAPE: Memory = Memory {
 const WAIT_MAX_MS: u32 = 24 * 3600 * 1000;
 /// Probes in a row that a peer may leave without an answer.
 const KEEP_ALIVE_PROBES: u32 = 9;
-/// How long a connection whose program is gone may take to send the rest and end.
+/// How long a connection whose program is gone may go on without a byte of the rest being acknowledged.
 const ORPHAN_LIMIT: core::time::Duration = core::time::Duration::from_secs(60);
 
 /// A request to the scheme.
@@ -267,11 +267,18 @@ impl Stream {
 
     async fn run(mut self) {
         let mut orphan_until = Deadline::FOREVER;
+        let mut orphan_rest = 0;
         loop {
             self.control();
-            if self.requests.is_none() && orphan_until == Deadline::FOREVER {
-                orphan_until = Deadline::after(ORPHAN_LIMIT);
-                self.net.stack().orphaned(self.id);
+            if self.requests.is_none() {
+                let rest = self.rest();
+                if orphan_until == Deadline::FOREVER {
+                    self.net.stack().orphaned(self.id);
+                }
+                if orphan_until == Deadline::FOREVER || rest < orphan_rest {
+                    orphan_until = Deadline::after(ORPHAN_LIMIT);
+                    orphan_rest = rest;
+                }
             }
             match self.step() {
                 Ok(Step::Moved) => {
@@ -304,6 +311,14 @@ impl Stream {
             }
         }
         self.end().await;
+    }
+
+    /// Bytes of the program that the peer has not acknowledged.
+    fn rest(&mut self) -> usize {
+        let mut stack = self.net.stack();
+        let queued = stack.tcp(self.id).map_or(0, |socket| socket.send_queue());
+        // A pipe that is broken ends the connection in the next step.
+        queued + self.pipe.reader.available().unwrap_or(0)
     }
 
     /// Leaves the waker with everything that can happen.
