@@ -1,18 +1,14 @@
 //! One connection up to its requests: negotiation.
 
-use core::time::Duration;
-
 use block_client::{Access, Disk, SessionError};
 use nbd::negotiation::{self, Choice, Export, OPTION_DATA_MAX, OPTION_HEAD, reply};
 use nbd::transmission::{LENGTH_MAX, Style, flags};
 use net::{Delay, NetworkError, TcpStream};
 use rt::Deadline;
 
-use crate::pipeline::Transmission;
+use crate::pipeline::{DATA_LIMIT, Transmission};
 use crate::{Exports, Writing};
 
-/// Time for each step of the negotiation.
-const STEP_LIMIT: Duration = Duration::from_secs(30);
 /// How often a silent client is asked whether it is there.
 const KEEP_ALIVE_MS: u32 = 60_000;
 /// Request size that is served well.
@@ -69,12 +65,14 @@ pub fn serve(mut stream: TcpStream, exports: &Exports) -> Result<(), Broken> {
     Transmission::new(stream, &chosen)?.run()
 }
 
-fn receive<const N: usize>(
-    stream: &mut TcpStream,
-    limit: Duration,
-) -> Result<Option<[u8; N]>, Broken> {
+/// When the message that comes or goes now has to be whole.
+fn step() -> Deadline {
+    Deadline::after(DATA_LIMIT)
+}
+
+fn receive<const N: usize>(stream: &mut TcpStream) -> Result<Option<[u8; N]>, Broken> {
     let mut bytes = [0; N];
-    match stream.read_full(&mut bytes, Deadline::after(limit))? {
+    match stream.read_full(&mut bytes, step())? {
         0 if N > 0 => Ok(None),
         n if n < N => Err(Broken::Protocol(
             "the client left in the middle of a message",
@@ -117,9 +115,8 @@ fn open(exports: &Exports, name: &str, style: Style) -> Option<(Disk, Export)> {
 
 /// The negotiation; `None`: the client had enough.
 fn negotiate(stream: &mut TcpStream, exports: &Exports) -> Result<Option<Chosen>, Broken> {
-    let step = || Deadline::after(STEP_LIMIT);
     stream.write_all(&negotiation::GREETING, step())?;
-    let Some(client) = receive::<4>(stream, STEP_LIMIT)? else {
+    let Some(client) = receive::<4>(stream)? else {
         return Ok(None);
     };
     let client = u32::from_be_bytes(client);
@@ -128,7 +125,7 @@ fn negotiate(stream: &mut TcpStream, exports: &Exports) -> Result<Option<Chosen>
     }
     let mut style = Style::Simple;
     for _ in 0..OPTIONS_MAX {
-        let Some(head) = receive::<OPTION_HEAD>(stream, STEP_LIMIT)? else {
+        let Some(head) = receive::<OPTION_HEAD>(stream)? else {
             return Ok(None);
         };
         let head = negotiation::head(&head).ok_or(Broken::Protocol("no option"))?;

@@ -25,8 +25,9 @@ const SLOTS: usize = 64;
 const DEPTH: u16 = 64;
 /// Time between requests: clients keep idle connections.
 const IDLE_LIMIT: Duration = Duration::from_secs(24 * 3600);
-/// Time for data that was announced to come, or to be taken.
-const DATA_LIMIT: Duration = Duration::from_secs(120);
+/// Time for what is expected to come, or for a reply to be taken: six retransmissions, after 1, 3, 7, 15, 31 and
+/// 63 s (RFC 6298, 5), are within it, so that a wire that loses every fifth frame is no reason to leave.
+pub const DATA_LIMIT: Duration = Duration::from_secs(120);
 /// Time for a disk, with its driver's restarts.
 const DISK_LIMIT: Duration = Duration::from_secs(120);
 

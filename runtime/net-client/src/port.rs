@@ -108,8 +108,21 @@ impl FramePort {
     /// # Errors
     /// As [`Session::receive`].
     pub fn receive(&mut self, into: &mut Vec<u8>) -> Result<Option<RxChecksum>, SessionError> {
+        into.clear();
+        self.receive_to_end(into)
+    }
+
+    /// As [`FramePort::receive`], but the frame goes to the end of `into`.
+    ///
+    /// # Errors
+    /// As [`Session::receive`].
+    pub fn receive_to_end(
+        &mut self,
+        into: &mut Vec<u8>,
+    ) -> Result<Option<RxChecksum>, SessionError> {
+        let start = into.len();
         while self.session.receive(&mut self.frame)? {
-            into.clear();
+            into.truncate(start);
             for part in &self.frame.parts {
                 into.extend_from_slice(part.prefix());
                 let (at, len) = (part.space.offset as usize, part.space.length as usize);
@@ -126,6 +139,7 @@ impl FramePort {
                 return Ok(Some(self.frame.checksum));
             }
         }
+        into.truncate(start);
         Ok(None)
     }
 

@@ -6,11 +6,14 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::num::{NonZeroU16, NonZeroUsize};
 
+use net_client::RxChecksum;
 use proto::inet::InterfaceCounters;
 use smoltcp::phy::{self, Checksum, DeviceCapabilities, PacketMeta};
 use smoltcp::time::Instant;
 
-use crate::link::{Checksums, Link, Medium, Properties};
+use crate::coalesce::{Coalescer, Taken};
+use crate::link::{Link, Medium, Properties};
+use crate::segment::{self, Transport};
 
 /// Takes note of frames.
 pub trait Recorder {
@@ -25,6 +28,14 @@ pub struct Device {
     /// The frame that is received next, if `staged`.
     pub received: Vec<u8>,
     pub staged: bool,
+    /// Where its packet is.
+    pub transport: Option<Transport>,
+    /// A frame that came behind the staged one, if something is known of its checksum.
+    behind: Vec<u8>,
+    waiting: Option<RxChecksum>,
+    /// The link said just now that there is nothing.
+    drained: bool,
+    coalescer: Coalescer,
     output: Output,
 }
 
@@ -42,6 +53,11 @@ impl Device {
             link,
             received: Vec::new(),
             staged: false,
+            transport: None,
+            behind: Vec::new(),
+            waiting: None,
+            drained: false,
+            coalescer: Coalescer::default(),
             output: Output {
                 buffer: Vec::new(),
                 counters: InterfaceCounters::default(),
@@ -50,16 +66,62 @@ impl Device {
         }
     }
 
-    /// Stages the next received frame; `false` if there is none.
+    /// Stages what is received next: a frame, or a run of TCP segments as one. `false` if there is nothing.
     pub fn stage(&mut self) -> bool {
-        if !self.staged && self.link.receive(&mut self.received) {
-            self.staged = true;
-            let counters = &mut self.output.counters;
-            counters.rx_frames += 1;
-            counters.rx_bytes += self.received.len() as u64;
-            self.output.record(&self.received);
+        while !self.staged {
+            let checksum = match self.waiting.take() {
+                Some(checksum) => {
+                    core::mem::swap(&mut self.received, &mut self.behind);
+                    checksum
+                }
+                None if core::mem::take(&mut self.drained) => return false,
+                None => {
+                    self.received.clear();
+                    match fetch(self.link.as_mut(), &mut self.output, &mut self.received) {
+                        Some(checksum) => checksum,
+                        None => return false,
+                    }
+                }
+            };
+            let medium = self.properties.medium;
+            self.transport = segment::transport(medium, &self.received);
+            let transport = self.transport.as_ref();
+            // smoltcp looks at no checksum of TCP.
+            self.staged = checksum != RxChecksum::Unchecked
+                || segment::checksum_is_right(medium, &self.received, transport);
+            if !self.staged {
+                self.output.counters.rx_dropped += 1;
+            } else if let (Medium::Ethernet(_), Some(transport)) = (medium, transport)
+                // The loopback's packets are long, and moved without a copy.
+                && self.coalescer.begin(&mut self.received, transport)
+            {
+                self.stage_run();
+            }
         }
-        self.staged
+        true
+    }
+
+    /// Appends what follows the staged segment to it.
+    fn stage_run(&mut self) {
+        while !self.coalescer.is_complete() {
+            let (link, output) = (self.link.as_mut(), &mut self.output);
+            let (run, behind) = (&mut self.received, &mut self.behind);
+            let taken = self
+                .coalescer
+                .take(run, behind, |frame| fetch(link, output, frame));
+            match taken {
+                Some(Taken::Appended) => {}
+                Some(Taken::Apart(checksum)) => {
+                    self.waiting = Some(checksum);
+                    break;
+                }
+                None => {
+                    self.drained = true;
+                    break;
+                }
+            }
+        }
+        self.coalescer.finish(&mut self.received);
     }
 
     /// Does not receive the staged frame.
@@ -74,17 +136,26 @@ impl Device {
 
     /// All counters, with the link's.
     pub fn counters(&self) -> InterfaceCounters {
-        let own = self.output.counters;
         InterfaceCounters {
-            rx_dropped: own.rx_dropped + self.link.damaged(),
             recoveries: self.link.recoveries(),
-            ..own
+            ..self.output.counters
         }
     }
 
     pub fn add_recorder(&mut self, recorder: Rc<RefCell<dyn Recorder>>) {
         self.output.recorders.push(recorder);
     }
+}
+
+/// Adds the link's next frame to the end of `frame`, and to the accounts.
+fn fetch(link: &mut dyn Link, output: &mut Output, frame: &mut Vec<u8>) -> Option<RxChecksum> {
+    let start = frame.len();
+    let checksum = link.receive(frame)?;
+    let received = frame.get(start..).unwrap_or_default();
+    output.counters.rx_frames += 1;
+    output.counters.rx_bytes += received.len() as u64;
+    output.record(received);
+    Some(checksum)
 }
 
 impl Output {
@@ -105,6 +176,7 @@ impl phy::Device for Device {
         }
         let sending = TxToken {
             link: self.link.as_mut(),
+            properties: &self.properties,
             output: &mut self.output,
             segment_size: None,
         };
@@ -114,6 +186,7 @@ impl phy::Device for Device {
     fn transmit(&mut self, _timestamp: Instant) -> Option<TxToken<'_>> {
         self.link.can_send().then_some(TxToken {
             link: self.link.as_mut(),
+            properties: &self.properties,
             output: &mut self.output,
             segment_size: None,
         })
@@ -124,17 +197,14 @@ impl phy::Device for Device {
             medium,
             mtu,
             offloads,
-            checksums,
         } = self.properties;
         let mut capabilities = DeviceCapabilities::default();
         (capabilities.medium, capabilities.max_transmission_unit) = match medium {
             Medium::Ethernet(_) => (phy::Medium::Ethernet, mtu + 14),
             Medium::Ip => (phy::Medium::Ip, mtu),
         };
-        capabilities.checksum.tcp = match checksums {
-            Checksums::Link => Checksum::None,
-            Checksums::Stack => Checksum::Both,
-        };
+        // Looked at when a segment is staged, and filled in when it is sent.
+        capabilities.checksum.tcp = Checksum::None;
         capabilities.checksum.udp = match (medium, offloads.tx_checksum) {
             (Medium::Ip, _) => Checksum::None,
             // A datagram in fragments can be looked at only when it is whole.
@@ -161,6 +231,7 @@ impl phy::RxToken for RxToken<'_> {
 /// A frame that will be sent.
 pub struct TxToken<'a> {
     link: &'a mut dyn Link,
+    properties: &'a Properties,
     output: &'a mut Output,
     segment_size: Option<NonZeroU16>,
 }
@@ -172,6 +243,9 @@ impl phy::TxToken for TxToken<'_> {
         buffer.clear();
         buffer.resize(len, 0);
         let result = f(&mut buffer);
+        if !self.properties.offloads.tx_checksum {
+            segment::fill_in_checksum(self.properties.medium, &mut buffer);
+        }
         // An answer to a received frame comes without asking for room first.
         if self.link.can_send() && self.link.send(&mut buffer, self.segment_size) {
             output.counters.tx_frames += 1;

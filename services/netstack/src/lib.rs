@@ -14,6 +14,7 @@
 extern crate alloc;
 
 pub mod advertisement;
+mod coalesce;
 pub mod convert;
 mod device;
 pub mod interface;

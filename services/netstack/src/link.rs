@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::num::NonZeroU16;
 
+use net_client::RxChecksum;
+
 /// What a link carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Medium {
@@ -29,15 +31,6 @@ pub struct Offloads {
     pub rx_checksum: bool,
 }
 
-/// Who sees to it that TCP's checksums are right.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Checksums {
-    /// The stack.
-    Stack,
-    /// The link: it drops received segments whose checksum is wrong, and fills in those of segments to be sent.
-    Link,
-}
-
 /// Properties of a link that do not change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Properties {
@@ -47,8 +40,6 @@ pub struct Properties {
     pub mtu: usize,
     /// What the device does.
     pub offloads: Offloads,
-    /// Who is responsible for TCP's checksums.
-    pub checksums: Checksums,
 }
 
 /// A way for frames.
@@ -57,8 +48,8 @@ pub trait Link {
     fn properties(&self) -> Properties;
     /// Whether frames go anywhere now.
     fn is_up(&self) -> bool;
-    /// The next received frame in place of what `frame` holds; `false` if there is none.
-    fn receive(&mut self, frame: &mut Vec<u8>) -> bool;
+    /// Adds the next received frame to the end of `frame`; tells what is known of its transport checksum. `None` if there is none.
+    fn receive(&mut self, frame: &mut Vec<u8>) -> Option<RxChecksum>;
     /// Whether a frame can be sent now.
     fn can_send(&mut self) -> bool;
     /// Sends a frame; with `segment_size` its device cuts it. `false`: it was dropped.
@@ -66,10 +57,6 @@ pub trait Link {
     /// Everything that was sent goes out now. `true`: there is room again for more, which was waited for.
     fn flush(&mut self) -> bool {
         false
-    }
-    /// Frames that were dropped because they were damaged, so far.
-    fn damaged(&self) -> u64 {
-        0
     }
     /// Times that the driver was replaced, so far.
     fn recoveries(&self) -> u64 {
@@ -100,12 +87,10 @@ impl Link for Loopback {
             medium: Medium::Ip,
             mtu: LOOPBACK_MTU,
             offloads: Offloads {
-                // Memory does not damage packets.
                 tx_checksum: true,
                 rx_checksum: true,
                 ..Offloads::default()
             },
-            checksums: Checksums::Link,
         }
     }
 
@@ -113,15 +98,18 @@ impl Link for Loopback {
         true
     }
 
-    fn receive(&mut self, frame: &mut Vec<u8>) -> bool {
-        let Some(packet) = self.queue.pop_front() else {
-            return false;
-        };
-        let empty = core::mem::replace(frame, packet);
-        if self.spare.len() < 16 {
-            self.spare.push(empty);
+    fn receive(&mut self, frame: &mut Vec<u8>) -> Option<RxChecksum> {
+        let mut packet = self.queue.pop_front()?;
+        if frame.is_empty() {
+            core::mem::swap(frame, &mut packet);
+        } else {
+            frame.extend_from_slice(&packet);
         }
-        true
+        if self.spare.len() < 16 {
+            self.spare.push(packet);
+        }
+        // Memory does not damage packets.
+        Some(RxChecksum::Valid)
     }
 
     fn can_send(&mut self) -> bool {
@@ -225,7 +213,6 @@ impl Link for WireEnd {
             medium: Medium::Ethernet(self.mac),
             mtu: self.mtu,
             offloads: Offloads::default(),
-            checksums: Checksums::Stack,
         }
     }
 
@@ -233,18 +220,12 @@ impl Link for WireEnd {
         true
     }
 
-    fn receive(&mut self, frame: &mut Vec<u8>) -> bool {
+    fn receive(&mut self, frame: &mut Vec<u8>) -> Option<RxChecksum> {
         let mut direction = self.receives.borrow_mut();
         let next = direction.queue.pop_front();
         // Nothing comes to overtake it any more.
-        let next = next.or_else(|| direction.held.take());
-        match next {
-            Some(next) => {
-                *frame = next;
-                true
-            }
-            None => false,
-        }
+        frame.extend(next.or_else(|| direction.held.take())?);
+        Some(RxChecksum::Unchecked)
     }
 
     fn can_send(&mut self) -> bool {

@@ -24,7 +24,7 @@ use proto::inet::Configuration;
 use proto::net::NetEndpointClient;
 use sys::{AsHandle, Mutex, Signals};
 
-use crate::link::{self, Checksums, Link, Medium, Properties};
+use crate::link::{self, Link, Medium, Properties};
 use crate::segment;
 use crate::serve::{Net, now};
 
@@ -47,7 +47,6 @@ const LINK_WAIT: Duration = Duration::from_secs(3600);
 struct Shared {
     port: RefCell<Option<FramePort>>,
     carrier: Arc<AtomicBool>,
-    damaged: Cell<u64>,
     recoveries: Cell<u64>,
     driver: String,
     sum_with_length: bool,
@@ -76,7 +75,6 @@ fn properties(info: &NetInfo) -> Properties {
             tx_tcp6: tso(Offloads::TX_TCP6),
             rx_checksum: info.offloads.contains(Offloads::RX_CHECKSUM),
         },
-        checksums: Checksums::Link,
     }
 }
 
@@ -89,30 +87,18 @@ impl Link for NicLink {
         self.shared.carrier.load(Ordering::Relaxed) && self.shared.port.borrow().is_some()
     }
 
-    fn receive(&mut self, frame: &mut Vec<u8>) -> bool {
+    fn receive(&mut self, frame: &mut Vec<u8>) -> Option<RxChecksum> {
         let mut port = self.shared.port.borrow_mut();
-        let Some(port) = port.as_mut() else {
-            return false;
-        };
+        let port = port.as_mut()?;
         loop {
-            match port.receive(frame) {
-                Ok(Some(RxChecksum::Unchecked)) => {
-                    // The stack relies on the link for this.
-                    if segment::checksum_is_right(self.properties.medium, frame) {
-                        return true;
-                    }
-                    self.shared.damaged.set(self.shared.damaged.get() + 1);
-                    continue;
-                }
-                Ok(Some(_)) => return true,
-                Ok(None) => {}
-                // The end of its channel says what is to be done.
-                Err(_) => return false,
+            // Of an error the end of its channel says what is to be done.
+            if let Some(checksum) = port.receive_to_end(frame).ok()? {
+                return Some(checksum);
             }
             // Asks for the doorbell only when there is nothing left of either kind; that ends, because nothing is sent
             // meanwhile.
             if !matches!(port.arm(), Ok(true)) {
-                return false;
+                return None;
             }
         }
     }
@@ -152,8 +138,6 @@ impl Link for NicLink {
                     header_length: finish.header_length,
                 });
             }
-        } else {
-            segment::fill_in_checksum(self.properties.medium, frame);
         }
         matches!(port.send(frame, offload), Ok(true))
     }
@@ -167,10 +151,6 @@ impl Link for NicLink {
         let _ = port.flush();
         // Looks for room have taken the wish for the doorbell back.
         port.session().room() < LONG_FRAME_BUFFERS && matches!(port.arm(), Ok(true))
-    }
-
-    fn damaged(&self) -> u64 {
-        self.shared.damaged.get()
     }
 
     fn recoveries(&self) -> u64 {
@@ -211,7 +191,6 @@ pub async fn attach(
     let shared = Rc::new(Shared {
         port: RefCell::new(Some(port)),
         carrier: Arc::new(AtomicBool::new(info.link.is_up())),
-        damaged: Cell::new(0),
         recoveries: Cell::new(0),
         driver: info.driver.clone(),
         sum_with_length: info.segmentation_sum == SegmentationSum::WithLength,

@@ -1,4 +1,4 @@
-//! A look at a frame before the stack sees it: is it the first of a new connection, and is its checksum right.
+//! A look at a frame before the stack sees it, and after it made it: is it the first of a new connection, is its checksum right.
 
 use core::net::SocketAddr;
 use core::num::NonZeroU16;
@@ -12,28 +12,40 @@ use crate::link::Medium;
 /// Where a TCP header has its checksum.
 const TCP_CHECKSUM: u16 = 16;
 
-/// Transport header of a whole packet, with the packet's addresses.
-struct Transport<'a> {
-    source: IpAddress,
-    destination: IpAddress,
-    protocol: IpProtocol,
-    payload: &'a [u8],
-    /// Where the payload starts in the frame.
-    offset: usize,
+/// Where a whole packet is in its frame, and what it says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Transport {
+    /// Where the packet is from.
+    pub source: IpAddress,
+    /// Where it goes.
+    pub destination: IpAddress,
+    /// What its payload is.
+    pub protocol: IpProtocol,
+    /// Where the packet starts in the frame.
+    pub packet: usize,
+    /// Where its payload starts.
+    pub payload: usize,
+    /// Where it ends.
+    pub end: usize,
 }
 
-impl Transport<'_> {
-    fn pseudo_header_sum(&self) -> u16 {
-        let length = self.payload.len() as u32;
+impl Transport {
+    /// The packet's payload.
+    pub fn of<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        frame.get(self.payload..self.end).unwrap_or_default()
+    }
+
+    /// Sum of the pseudo-header of a packet with these addresses and a payload of `length` bytes, not inverted.
+    pub fn pseudo_header_sum(&self, length: usize) -> u16 {
         let protocol = self.protocol.into();
-        pseudo_header_sum(&self.source, &self.destination, protocol, length)
+        pseudo_header_sum(&self.source, &self.destination, protocol, length as u32)
     }
 }
 
-/// The transport payload, if the frame holds a whole IP packet without extension headers.
-fn transport(medium: Medium, frame: &[u8]) -> Option<Transport<'_>> {
-    let (version, packet, offset) = match medium {
-        Medium::Ip => (frame.first()? >> 4, frame, 0),
+/// The transport header, if the frame holds a whole IP packet.
+pub fn transport(medium: Medium, frame: &[u8]) -> Option<Transport> {
+    let (version, packet) = match medium {
+        Medium::Ip => (frame.first()? >> 4, 0),
         Medium::Ethernet(_) => {
             let ethernet = EthernetFrame::new_checked(frame).ok()?;
             let version = match ethernet.ethertype() {
@@ -41,46 +53,56 @@ fn transport(medium: Medium, frame: &[u8]) -> Option<Transport<'_>> {
                 EthernetProtocol::Ipv6 => 6,
                 _ => return None,
             };
-            let header = EthernetFrame::<&[u8]>::header_len();
-            (version, frame.get(header..)?, header)
+            (version, EthernetFrame::<&[u8]>::header_len())
         }
     };
-    match version {
+    let bytes = frame.get(packet..)?;
+    let found = match version {
         4 => {
-            let ip = Ipv4Packet::new_checked(packet).ok()?;
+            let ip = Ipv4Packet::new_checked(bytes).ok()?;
             if ip.more_frags() || ip.frag_offset() != 0 {
                 return None;
             }
-            Some(Transport {
+            Transport {
                 source: ip.src_addr().into(),
                 destination: ip.dst_addr().into(),
                 protocol: ip.next_header(),
-                offset: offset + usize::from(ip.header_len()),
-                payload: packet.get(usize::from(ip.header_len())..usize::from(ip.total_len()))?,
-            })
+                packet,
+                payload: packet + usize::from(ip.header_len()),
+                end: packet + usize::from(ip.total_len()),
+            }
         }
         6 => {
-            let ip = Ipv6Packet::new_checked(packet).ok()?;
-            let header = ip.header_len();
-            Some(Transport {
+            let ip = Ipv6Packet::new_checked(bytes).ok()?;
+            let mut payload = packet + ip.header_len();
+            let end = payload + usize::from(ip.payload_len());
+            let mut protocol = ip.next_header();
+            if protocol == IpProtocol::HopByHop {
+                // The one extension header that smoltcp goes past (RFC 8200, 4.3).
+                let header = frame.get(payload..end)?;
+                protocol = IpProtocol::from(*header.first()?);
+                payload += 8 + 8 * usize::from(*header.get(1)?);
+            }
+            Transport {
                 source: ip.src_addr().into(),
                 destination: ip.dst_addr().into(),
-                protocol: ip.next_header(),
-                offset: offset + header,
-                payload: packet.get(header..header + usize::from(ip.payload_len()))?,
-            })
+                protocol,
+                packet,
+                payload,
+                end,
+            }
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    (found.payload <= found.end && found.end <= frame.len()).then_some(found)
 }
 
-/// If the frame asks for a new connection: where from and where to.
-pub fn connection_request(medium: Medium, frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
-    let transport = transport(medium, frame)?;
+/// If the packet asks for a new connection: where from and where to.
+pub fn connection_request(transport: &Transport, frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     if transport.protocol != IpProtocol::Tcp {
         return None;
     }
-    let tcp = TcpPacket::new_checked(transport.payload).ok()?;
+    let tcp = TcpPacket::new_checked(transport.of(frame)).ok()?;
     let request = tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin();
     request.then(|| {
         (
@@ -92,10 +114,12 @@ pub fn connection_request(medium: Medium, frame: &[u8]) -> Option<(SocketAddr, S
 
 /// Whether a frame may be taken in that nobody has looked at: it has no TCP segment, or one with the right checksum. A segment in
 /// fragments may not, since its checksum is for the whole; TCP finds out what fits into a packet and sends none.
-pub fn checksum_is_right(medium: Medium, frame: &[u8]) -> bool {
-    match transport(medium, frame) {
+pub fn checksum_is_right(medium: Medium, frame: &[u8], transport: Option<&Transport>) -> bool {
+    match transport {
         Some(transport) if transport.protocol == IpProtocol::Tcp => {
-            ones_complement_sum(transport.payload, transport.pseudo_header_sum()) == 0xffff
+            let segment = transport.of(frame);
+            let start = transport.pseudo_header_sum(segment.len());
+            ones_complement_sum(segment, start) == 0xffff
         }
         Some(_) => true,
         None => !is_fragment_of_tcp(medium, frame),
@@ -110,8 +134,9 @@ pub fn fill_in_checksum(medium: Medium, frame: &mut [u8]) {
     if transport.protocol != IpProtocol::Tcp {
         return;
     }
-    let sum = ones_complement_sum(transport.payload, transport.pseudo_header_sum());
-    let at = transport.offset + usize::from(TCP_CHECKSUM);
+    let segment = transport.of(frame);
+    let sum = ones_complement_sum(segment, transport.pseudo_header_sum(segment.len()));
+    let at = transport.payload + usize::from(TCP_CHECKSUM);
     if let Some(field) = frame.get_mut(at..at + 2) {
         field.copy_from_slice(&(!sum).to_be_bytes());
     }
@@ -133,23 +158,30 @@ fn is_fragment_of_tcp(medium: Medium, frame: &[u8]) -> bool {
     })
 }
 
-/// Sum of 16-bit words in ones' complement, not inverted; `start` is added. Eight bytes at a time, since the sum is the same in any order
-/// of bytes (RFC 1071, 2).
-fn ones_complement_sum(bytes: &[u8], start: u16) -> u16 {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut sum = u64::from(start.to_be());
-    let mut add = |word: u64| {
-        let (next, carry) = sum.overflowing_add(word);
-        sum = next + u64::from(carry);
+/// Sum of 16-bit words in ones' complement, not inverted; `start` is added. In large pieces, since the sum is the same in any order of bytes
+/// (RFC 1071, 2).
+pub fn ones_complement_sum(bytes: &[u8], start: u16) -> u16 {
+    let mut sum = u128::from(start.to_be());
+    let mut carries = 0;
+    let mut add = |word: &[u8; 16]| {
+        let (next, carry) = sum.overflowing_add(u128::from_ne_bytes(*word));
+        sum = next;
+        carries += u64::from(carry);
     };
-    for word in words {
-        add(u64::from_ne_bytes(*word));
+    // Blocks of a known length are summed without a loop.
+    let (blocks, rest) = bytes.as_chunks::<64>();
+    for block in blocks {
+        block.as_chunks().0.iter().for_each(&mut add);
     }
-    let mut last = [0; 8];
+    let (words, rest) = rest.as_chunks();
+    words.iter().for_each(&mut add);
+    let mut last = [0; 16];
     for (to, from) in last.iter_mut().zip(rest) {
         *to = *from;
     }
-    add(u64::from_ne_bytes(last));
+    add(&last);
+    // 2^64 and 2^128 are 1 in ones' complement of 16 bits.
+    let mut sum = (sum >> 64) + u128::from(sum as u64) + u128::from(carries);
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }
@@ -177,33 +209,25 @@ pub fn prepare(
     segment_size: Option<NonZeroU16>,
     sum_with_length: bool,
 ) -> Option<Finish> {
-    let (start, offset, header_length, sum, is_v6) = {
-        let transport = transport(medium, frame)?;
-        let length = u32::try_from(transport.payload.len()).ok()?;
-        let length = if segment_size.is_some() && !sum_with_length {
-            0
-        } else {
-            length
-        };
-        let (offset, header) = match transport.protocol {
-            IpProtocol::Tcp => {
-                let tcp = TcpPacket::new_checked(transport.payload).ok()?;
-                (TCP_CHECKSUM, usize::from(tcp.header_len()))
-            }
-            IpProtocol::Udp => (6, 8),
-            _ => return None,
-        };
-        let sum = pseudo_header_sum(
-            &transport.source,
-            &transport.destination,
-            transport.protocol.into(),
-            length,
-        );
-        let start = u16::try_from(transport.offset).ok()?;
-        let headers = u16::try_from(transport.offset + header).ok()?;
-        let is_v6 = matches!(transport.source, IpAddress::Ipv6(_));
-        (start, offset, headers, sum, is_v6)
+    let transport = transport(medium, frame)?;
+    let payload = transport.of(frame);
+    let (offset, header) = match transport.protocol {
+        IpProtocol::Tcp => {
+            let tcp = TcpPacket::new_checked(payload).ok()?;
+            (TCP_CHECKSUM, usize::from(tcp.header_len()))
+        }
+        IpProtocol::Udp => (6, 8),
+        _ => return None,
     };
+    let length = if segment_size.is_some() && !sum_with_length {
+        0
+    } else {
+        payload.len()
+    };
+    let sum = transport.pseudo_header_sum(length);
+    let start = u16::try_from(transport.payload).ok()?;
+    let header_length = u16::try_from(transport.payload + header).ok()?;
+    let is_v6 = matches!(transport.source, IpAddress::Ipv6(_));
     let at = usize::from(start) + usize::from(offset);
     frame
         .get_mut(at..at + 2)?
@@ -244,7 +268,7 @@ fn pseudo_header_sum(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::vec::Vec;
 
     use smoltcp::phy::ChecksumCapabilities;
@@ -255,14 +279,14 @@ mod tests {
 
     use super::*;
 
-    /// A segment of the stack's, with its checksum, as smoltcp computes it.
-    fn segment(v6: bool, payload: &[u8]) -> Vec<u8> {
+    /// A packet with a segment of the stack's, with its checksum, as smoltcp computes it.
+    pub(crate) fn segment(v6: bool, control: TcpControl, sequence: i32, payload: &[u8]) -> Vec<u8> {
         let now: TcpTimestampGenerator = || 7;
         let tcp = TcpRepr {
             src_port: 4711,
             dst_port: 80,
-            control: TcpControl::Psh,
-            seq_number: TcpSeqNumber(-5),
+            control,
+            seq_number: TcpSeqNumber(sequence),
             ack_number: Some(TcpSeqNumber(99)),
             window_len: 4096,
             window_scale: None,
@@ -298,13 +322,17 @@ mod tests {
         bytes
     }
 
+    fn is_right(medium: Medium, frame: &[u8]) -> bool {
+        checksum_is_right(medium, frame, transport(medium, frame).as_ref())
+    }
+
     #[test]
     fn checksums_are_those_of_the_stack() {
         for len in (0..70).chain([255, 1447, 1448]) {
             let payload: Vec<u8> = (0..len).map(|n| (n * 37 + len) as u8).collect();
             for (v6, header) in [(false, 20), (true, 40)] {
-                let frame = segment(v6, &payload);
-                assert!(checksum_is_right(Medium::Ip, &frame), "{len}");
+                let frame = segment(v6, TcpControl::Psh, -5, &payload);
+                assert!(is_right(Medium::Ip, &frame), "{len}");
                 let mut empty = frame.clone();
                 empty[header + 16..header + 18].fill(0);
                 fill_in_checksum(Medium::Ip, &mut empty);
@@ -313,7 +341,7 @@ mod tests {
                 for at in [header, header + 17, frame.len() - 1] {
                     let mut damaged = frame.clone();
                     damaged[at] ^= 0x40;
-                    assert!(!checksum_is_right(Medium::Ip, &damaged), "{len} {at}");
+                    assert!(!is_right(Medium::Ip, &damaged), "{len} {at}");
                 }
             }
         }
@@ -321,16 +349,16 @@ mod tests {
 
     #[test]
     fn what_has_no_checksum_of_tcp_passes_but_its_fragments() {
-        let mut frame = segment(false, b"some bytes");
+        let mut frame = segment(false, TcpControl::Psh, -5, b"some bytes");
         // More fragments.
         frame[6] = 0x20;
         let mut packet = Ipv4Packet::new_unchecked(&mut frame);
         packet.fill_checksum();
-        assert!(!checksum_is_right(Medium::Ip, &frame));
+        assert!(!is_right(Medium::Ip, &frame));
         let mut packet = Ipv4Packet::new_unchecked(&mut frame);
         packet.set_next_header(IpProtocol::Udp);
-        assert!(checksum_is_right(Medium::Ip, &frame));
-        assert!(checksum_is_right(Medium::Ip, &[]));
-        assert!(checksum_is_right(Medium::Ethernet([2; 6]), &[0; 14]));
+        assert!(is_right(Medium::Ip, &frame));
+        assert!(is_right(Medium::Ip, &[]));
+        assert!(is_right(Medium::Ethernet([2; 6]), &[0; 14]));
     }
 }

@@ -235,9 +235,9 @@ impl Stack {
         let Some(interface) = interfaces.get_mut(index) else {
             return false;
         };
-        let medium = interface.properties().medium;
         interface.receive(now, |interface, frame| {
-            match segment::connection_request(medium, frame) {
+            let transport = interface.device.transport.as_ref();
+            match transport.and_then(|t| segment::connection_request(t, frame)) {
                 Some((source, destination)) => {
                     let admitted = admit(
                         interface,
