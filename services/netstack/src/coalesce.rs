@@ -322,14 +322,13 @@ fn put(bytes: &mut [u8], at: usize, value: usize) {
 mod tests {
     use std::boxed::Box;
     use std::collections::VecDeque;
-    use std::num::NonZeroU16;
     use std::vec;
 
     use smoltcp::wire::TcpControl;
 
     use super::*;
     use crate::device::Device;
-    use crate::link::{Link, Medium, Offloads, Properties};
+    use crate::link::{About, Link, Medium, Offloads, Properties};
     use crate::segment::tests::segment;
 
     /// Frames that were received already.
@@ -358,7 +357,7 @@ mod tests {
             false
         }
 
-        fn send(&mut self, _: &mut [u8], _: Option<NonZeroU16>) -> bool {
+        fn send(&mut self, _: &mut [u8], _: About<'_>) -> bool {
             false
         }
     }

@@ -12,8 +12,14 @@ use smoltcp::phy::{self, Checksum, DeviceCapabilities, PacketMeta};
 use smoltcp::time::Instant;
 
 use crate::coalesce::{Coalescer, Taken};
-use crate::link::{Link, Medium, Properties};
+use crate::link::{About, Link, Medium, Properties};
+use crate::recovery::Recovery;
 use crate::segment::{self, Transport};
+
+/// Longest frame without data of others: a message of DHCP with all its options.
+const LONGEST_MESSAGE: usize = 1024;
+/// Room for all headers in front of such data.
+const HEADERS: usize = 256;
 
 /// Takes note of frames.
 pub trait Recorder {
@@ -36,6 +42,7 @@ pub struct Device {
     /// The link said just now that there is nothing.
     drained: bool,
     coalescer: Coalescer,
+    pub recovery: Recovery,
     output: Output,
 }
 
@@ -58,6 +65,7 @@ impl Device {
             waiting: None,
             drained: false,
             coalescer: Coalescer::default(),
+            recovery: Recovery::default(),
             output: Output {
                 buffer: Vec::new(),
                 counters: InterfaceCounters::default(),
@@ -170,23 +178,27 @@ impl phy::Device for Device {
     type RxToken<'a> = RxToken<'a>;
     type TxToken<'a> = TxToken<'a>;
 
-    fn receive(&mut self, _timestamp: Instant) -> Option<(RxToken<'_>, TxToken<'_>)> {
+    fn receive(&mut self, now: Instant) -> Option<(RxToken<'_>, TxToken<'_>)> {
         if !core::mem::take(&mut self.staged) {
             return None;
         }
         let sending = TxToken {
             link: self.link.as_mut(),
             properties: &self.properties,
+            recovery: &mut self.recovery,
+            now,
             output: &mut self.output,
             segment_size: None,
         };
         Some((RxToken(&self.received), sending))
     }
 
-    fn transmit(&mut self, _timestamp: Instant) -> Option<TxToken<'_>> {
+    fn transmit(&mut self, now: Instant) -> Option<TxToken<'_>> {
         self.link.can_send().then_some(TxToken {
             link: self.link.as_mut(),
             properties: &self.properties,
+            recovery: &mut self.recovery,
+            now,
             output: &mut self.output,
             segment_size: None,
         })
@@ -232,6 +244,8 @@ impl phy::RxToken for RxToken<'_> {
 pub struct TxToken<'a> {
     link: &'a mut dyn Link,
     properties: &'a Properties,
+    recovery: &'a mut Recovery,
+    now: Instant,
     output: &'a mut Output,
     segment_size: Option<NonZeroU16>,
 }
@@ -239,22 +253,39 @@ pub struct TxToken<'a> {
 impl phy::TxToken for TxToken<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let output = self.output;
-        let mut buffer = core::mem::take(&mut output.buffer);
-        buffer.clear();
-        buffer.resize(len, 0);
-        let result = f(&mut buffer);
-        if !self.properties.offloads.tx_checksum {
-            segment::fill_in_checksum(self.properties.medium, &mut buffer);
+        let mut room = core::mem::take(&mut output.buffer);
+        if room.len() < len {
+            room.resize(len, 0);
         }
+        let buffer = room.get_mut(..len).unwrap_or_default();
+        // What is longer has data behind its headers, which are written whole.
+        let blank = if len > LONGEST_MESSAGE { HEADERS } else { len };
+        buffer.get_mut(..blank).unwrap_or_default().fill(0);
+        let result = f(buffer);
+        let medium = self.properties.medium;
+        let transport = segment::transport(medium, buffer);
+        if let Some(transport) = &transport {
+            if !self.properties.offloads.tx_checksum {
+                segment::fill_in_checksum(buffer, transport);
+            }
+            // The loopback loses nothing.
+            if matches!(medium, Medium::Ethernet(_)) {
+                self.recovery.sent(transport, buffer, self.now);
+            }
+        }
+        let about = About {
+            transport: transport.as_ref(),
+            segment_size: self.segment_size,
+        };
         // An answer to a received frame comes without asking for room first.
-        if self.link.can_send() && self.link.send(&mut buffer, self.segment_size) {
+        if self.link.can_send() && self.link.send(buffer, about) {
             output.counters.tx_frames += 1;
             output.counters.tx_bytes += len as u64;
-            output.record(&buffer);
+            output.record(buffer);
         } else {
             output.counters.tx_dropped += 1;
         }
-        output.buffer = buffer;
+        output.buffer = room;
         result
     }
 

@@ -277,6 +277,7 @@ impl Interface {
         now: Instant,
         mut admit: impl FnMut(&mut Interface, &[u8]) -> bool,
     ) -> bool {
+        self.ask_for_retransmissions(now);
         for _ in 0..BATCH {
             if !self.device.stage() {
                 return false;
@@ -293,6 +294,12 @@ impl Interface {
             if !admitted {
                 self.device.discard();
                 continue;
+            }
+            let device = &mut self.device;
+            if let (Medium::Ethernet(_), Some(transport)) =
+                (device.properties.medium, &device.transport)
+            {
+                device.recovery.heard(transport, &device.received, now);
             }
             let result = self
                 .iface
@@ -325,6 +332,15 @@ impl Interface {
         if !self.enabled || !self.device.link.is_up() {
             return None;
         }
+        let due = self.device.recovery.next_time();
+        let next = match self.next_time_of_sockets(now) {
+            Some(next) => due.map_or(next, |due| due.min(next)),
+            None => due?,
+        };
+        Some(next)
+    }
+
+    fn next_time_of_sockets(&mut self, now: Instant) -> Option<Instant> {
         let next = self.iface.poll_at(now, &self.sockets)?;
         // Sockets that want to be looked at now say 0. Any other time that has passed is that of smoltcp's last question for
         // a router, which it never gives up by itself.
@@ -365,18 +381,33 @@ impl Interface {
             ethertype: EthernetProtocol::Ipv6,
         };
         let len = ethernet.buffer_len() + ip.buffer_len() + advertisement.buffer_len();
-        self.device.received.clear();
-        self.device.received.resize(len, 0);
-        let mut frame = EthernetFrame::new_unchecked(self.device.received.as_mut_slice());
+        let mut bytes = alloc::vec![0; len];
+        let mut frame = EthernetFrame::new_unchecked(bytes.as_mut_slice());
         ethernet.emit(&mut frame);
         let mut packet = Ipv6Packet::new_unchecked(frame.payload_mut());
         ip.emit(&mut packet);
         let mut message = Icmpv6Packet::new_unchecked(packet.payload_mut());
         let checksums = ChecksumCapabilities::default();
         advertisement.emit(&ip.src_addr, &ip.dst_addr, &mut message, &checksums);
+        self.hear_own(bytes, now);
+    }
+
+    /// Receives a frame that no link has seen. Nothing is staged.
+    fn hear_own(&mut self, frame: Vec<u8>, now: Instant) {
+        self.device.received = frame;
         self.device.staged = true;
         self.iface
             .poll_ingress_single(now, &mut self.device, &mut self.sockets);
+    }
+
+    /// Has smoltcp send again what is due.
+    fn ask_for_retransmissions(&mut self, now: Instant) {
+        if self.device.staged || !self.enabled || !self.device.link.is_up() {
+            return;
+        }
+        for frame in self.device.recovery.due(now) {
+            self.hear_own(frame, now);
+        }
     }
 
     /// Takes in what DHCP found out since the last time; `None` without news.

@@ -20,6 +20,7 @@ mod device;
 pub mod interface;
 pub mod link;
 pub mod nic;
+mod recovery;
 pub mod segment;
 pub mod serve;
 pub mod stack;

@@ -9,6 +9,8 @@ use core::num::NonZeroU16;
 
 use net_client::RxChecksum;
 
+use crate::segment::Transport;
+
 /// What a link carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Medium {
@@ -42,6 +44,15 @@ pub struct Properties {
     pub offloads: Offloads,
 }
 
+/// What is known of a frame to be sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About<'a> {
+    /// Where its packet is, if it is a whole one.
+    pub transport: Option<&'a Transport>,
+    /// The device cuts its TCP data into segments of this size.
+    pub segment_size: Option<NonZeroU16>,
+}
+
 /// A way for frames.
 pub trait Link {
     /// What it is.
@@ -52,8 +63,8 @@ pub trait Link {
     fn receive(&mut self, frame: &mut Vec<u8>) -> Option<RxChecksum>;
     /// Whether a frame can be sent now.
     fn can_send(&mut self) -> bool;
-    /// Sends a frame; with `segment_size` its device cuts it. `false`: it was dropped.
-    fn send(&mut self, frame: &mut [u8], segment_size: Option<NonZeroU16>) -> bool;
+    /// Sends a frame. `false`: it was dropped.
+    fn send(&mut self, frame: &mut [u8], about: About<'_>) -> bool;
     /// Everything that was sent goes out now. `true`: there is room again for more, which was waited for.
     fn flush(&mut self) -> bool {
         false
@@ -116,7 +127,7 @@ impl Link for Loopback {
         self.queue.len() < LOOPBACK_PACKETS
     }
 
-    fn send(&mut self, frame: &mut [u8], _segment_size: Option<NonZeroU16>) -> bool {
+    fn send(&mut self, frame: &mut [u8], _about: About<'_>) -> bool {
         if !self.can_send() {
             return false;
         }
@@ -232,7 +243,7 @@ impl Link for WireEnd {
         self.sends.borrow().queue.len() < 1024
     }
 
-    fn send(&mut self, frame: &mut [u8], _segment_size: Option<NonZeroU16>) -> bool {
+    fn send(&mut self, frame: &mut [u8], _about: About<'_>) -> bool {
         self.sends.borrow_mut().put(frame.to_vec());
         true
     }

@@ -8,7 +8,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
-use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Poll, Waker};
 use core::time::Duration;
@@ -24,7 +23,7 @@ use proto::inet::Configuration;
 use proto::net::NetEndpointClient;
 use sys::{AsHandle, Mutex, Signals};
 
-use crate::link::{self, Link, Medium, Properties};
+use crate::link::{self, About, Link, Medium, Properties};
 use crate::segment;
 use crate::serve::{Net, now};
 
@@ -114,21 +113,23 @@ impl Link for NicLink {
         port.session().room() >= LONG_FRAME_BUFFERS
     }
 
-    fn send(&mut self, frame: &mut [u8], segment_size: Option<NonZeroU16>) -> bool {
+    fn send(&mut self, frame: &mut [u8], about: About<'_>) -> bool {
         let mut port = self.shared.port.borrow_mut();
         let Some(port) = port.as_mut() else {
             return false;
         };
         let mut offload = Offload::default();
-        if self.properties.offloads.tx_checksum {
-            let medium = self.properties.medium;
+        if self.properties.offloads.tx_checksum
+            && let Some(transport) = about.transport
+        {
             let sum_with_length = self.shared.sum_with_length;
-            if let Some(finish) = segment::prepare(medium, frame, segment_size, sum_with_length) {
+            let size = about.segment_size;
+            if let Some(finish) = segment::prepare(transport, frame, size, sum_with_length) {
                 offload.checksum = Some(Checksum {
                     start: finish.start,
                     offset: finish.offset,
                 });
-                offload.segment = segment_size.map(|size| Segment {
+                offload.segment = size.map(|size| Segment {
                     kind: if finish.is_v6 {
                         Segmentation::TCP6
                     } else {

@@ -127,10 +127,7 @@ pub fn checksum_is_right(medium: Medium, frame: &[u8], transport: Option<&Transp
 }
 
 /// Computes the checksum of a TCP segment to be sent and puts it into its field, which is zero.
-pub fn fill_in_checksum(medium: Medium, frame: &mut [u8]) {
-    let Some(transport) = transport(medium, frame) else {
-        return;
-    };
+pub fn fill_in_checksum(frame: &mut [u8], transport: &Transport) {
     if transport.protocol != IpProtocol::Tcp {
         return;
     }
@@ -204,12 +201,11 @@ pub struct Finish {
 /// Prepares a TCP or UDP frame with an empty checksum for a device that computes it: puts the pseudo-header's sum into the
 /// checksum field (with length 0 if it is cut and `sum_with_length` is not set). `None` for other frames, which need nothing.
 pub fn prepare(
-    medium: Medium,
+    transport: &Transport,
     frame: &mut [u8],
     segment_size: Option<NonZeroU16>,
     sum_with_length: bool,
 ) -> Option<Finish> {
-    let transport = transport(medium, frame)?;
     let payload = transport.of(frame);
     let (offset, header) = match transport.protocol {
         IpProtocol::Tcp => {
@@ -335,7 +331,8 @@ pub(crate) mod tests {
                 assert!(is_right(Medium::Ip, &frame), "{len}");
                 let mut empty = frame.clone();
                 empty[header + 16..header + 18].fill(0);
-                fill_in_checksum(Medium::Ip, &mut empty);
+                let transport = transport(Medium::Ip, &empty).unwrap();
+                fill_in_checksum(&mut empty, &transport);
                 assert_eq!(empty, frame, "{len}");
                 // Every bit counts.
                 for at in [header, header + 17, frame.len() - 1] {

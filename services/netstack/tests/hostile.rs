@@ -2,13 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::task::Waker;
 
 use hostile_frames::{Flood, Generator, Host, Net};
 use net_client::RxChecksum;
-use netstack::link::{Link, Medium, Offloads, Properties};
+use netstack::link::{About, Link, Medium, Offloads, Properties};
 use netstack::stack::{SocketId, Stack, TCP_MAX};
 use proto::inet::Configuration;
 use smoltcp::socket::tcp;
@@ -72,7 +71,7 @@ impl Link for End {
         true
     }
 
-    fn send(&mut self, frame: &mut [u8], _: Option<NonZeroU16>) -> bool {
+    fn send(&mut self, frame: &mut [u8], _: About<'_>) -> bool {
         let mut queue = self.out_queue.borrow_mut();
         if queue.len() < QUEUE {
             queue.push_back(frame.to_vec());
