@@ -46,8 +46,8 @@ pub struct Interface {
     /// Addresses that were set by hand, or come with the interface.
     fixed: Vec<IpCidr>,
     enabled: bool,
-    /// When it last did what was due.
-    polled: Instant,
+    /// When a socket wants to be looked at again.
+    next: Option<Instant>,
     routers: Routers,
 }
 
@@ -78,7 +78,7 @@ impl Interface {
             leased: None,
             fixed: Vec::new(),
             enabled: true,
-            polled: now,
+            next: None,
             routers: Routers::default(),
         };
         if let Medium::Ethernet(mac) = interface.device.properties.medium {
@@ -317,34 +317,39 @@ impl Interface {
         if !self.enabled || !self.device.link.is_up() {
             return false;
         }
-        // Each round sends a frame for each socket at most; the link's room bounds them.
-        while self
-            .iface
-            .poll_egress(now, &mut self.device, &mut self.sockets)
-            == PollResult::SocketStateChanged
-        {}
-        self.polled = now;
+        // Each round sends a frame for each socket at most; the link's room bounds them. Mostly one round is enough, and a look at when
+        // the sockets are due costs less than another.
+        let changed = self.send_round(now);
+        self.next = self.next_of_sockets(now);
+        if changed && self.next.is_some_and(|next| next <= now) {
+            while self.send_round(now) {}
+            self.next = self.next_of_sockets(now);
+        }
         self.device.link.flush()
     }
 
-    /// When it wants to be looked at again.
-    pub(crate) fn next_time(&mut self, now: Instant) -> Option<Instant> {
+    fn send_round(&mut self, now: Instant) -> bool {
+        let result = self
+            .iface
+            .poll_egress(now, &mut self.device, &mut self.sockets);
+        result == PollResult::SocketStateChanged
+    }
+
+    /// When it wants to be looked at again, as it was after it sent.
+    pub(crate) fn next_time(&self) -> Option<Instant> {
         if !self.enabled || !self.device.link.is_up() {
             return None;
         }
         let due = self.device.recovery.next_time();
-        let next = match self.next_time_of_sockets(now) {
-            Some(next) => due.map_or(next, |due| due.min(next)),
-            None => due?,
-        };
-        Some(next)
+        self.next.into_iter().chain(due).min()
     }
 
-    fn next_time_of_sockets(&mut self, now: Instant) -> Option<Instant> {
+    /// When a socket wants to be looked at again, after a look.
+    fn next_of_sockets(&mut self, now: Instant) -> Option<Instant> {
         let next = self.iface.poll_at(now, &self.sockets)?;
         // Sockets that want to be looked at now say 0. Any other time that has passed is that of smoltcp's last question for
         // a router, which it never gives up by itself.
-        if next > Instant::ZERO && next <= self.polled {
+        if next > Instant::ZERO && next <= now {
             self.give_up_routers(now);
             return self.iface.poll_at(now, &self.sockets);
         }

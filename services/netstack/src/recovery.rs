@@ -25,6 +25,8 @@ const RTO_FIRST: Duration = Duration::from_millis(1000);
 const DOUBLINGS: u32 = 5;
 /// How long after a peer's last word it is asked for more of them; then smoltcp's own times count, and its time-out.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How long a connection without a word keeps its place.
+const IDLE: Duration = Duration::from_secs(60);
 /// Connections with times. Of two that share a place one has smoltcp's times.
 const PLACES: usize = 256;
 /// Acknowledgements of the same number that ask for a retransmission.
@@ -107,6 +109,11 @@ impl Flow {
         });
     }
 
+    /// Whether another connection may have its place: one that never came about, or is not used.
+    fn may_go(&self, now: Instant) -> bool {
+        self.window == 0 && self.end == self.first || now - self.heard > IDLE
+    }
+
     /// Its time begins now, if anything of it is not acknowledged.
     fn arm(&mut self, now: Instant) {
         self.due = (self.first < self.end).then(|| now + self.time());
@@ -156,7 +163,7 @@ impl Recovery {
         };
         let place = self.place(&key)?;
         if tcp.syn() {
-            if place.as_ref().is_none_or(|other| other.due.is_none()) {
+            if place.as_ref().is_none_or(|other| other.may_go(now)) {
                 *place = Flow::new(key, frame, tcp.seq_number() + 1, now);
             }
             return None;

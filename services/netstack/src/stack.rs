@@ -302,8 +302,8 @@ impl Stack {
     }
 
     /// How long nothing has to be done unless frames come; `None`: for ever.
-    pub fn delay(&mut self, now: Instant) -> Option<Duration> {
-        let times = self.interfaces.iter_mut().filter_map(|i| i.next_time(now));
+    pub fn delay(&self, now: Instant) -> Option<Duration> {
+        let times = self.interfaces.iter().filter_map(Interface::next_time);
         let next = times.min()?;
         let micros = next.total_micros().saturating_sub(now.total_micros());
         Some(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))

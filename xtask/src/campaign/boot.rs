@@ -95,11 +95,13 @@ impl Boot<'_> {
              start-ms=3000 heartbeat-ms=200 silence-ms=700\n\
              drv restart {endpoint}; sleep 1\n\
              cat /boot/{MAILBOX} > /dev/null\n\
+             echo '== processes before'; ps -l\n\
              echo '== counts before'; kernstat -l\n\
              echo '== load'\n\
              test-campaign {} {} {BLOCKS} {PATIENCE_MS}\n\
              echo \"status $?\"\n\
              echo '== counts after'; kernstat -l\n\
+             echo '== processes after'; ps -l\n\
              true\n",
             self.subject.make_room(),
             self.subject.target(),
