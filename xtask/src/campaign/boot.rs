@@ -239,10 +239,18 @@ fn judged(console: &str) -> anyhow::Result<()> {
         from.map(|rest| rest.split("\n== ").next().unwrap_or(rest))
             .with_context(|| format!("no section {name}"))
     };
+    let pieces = heap_pieces(part("processes before")?, part("processes after")?);
     let changed: Vec<String> = part("counts before")?
         .lines()
         .zip(part("counts after")?.lines())
-        .filter(|(before, after)| !before.starts_with("used-bytes") && grown(before, after) > ONCE)
+        .filter(|(before, after)| {
+            let heaps = if before.starts_with("objects-Vmo") {
+                pieces
+            } else {
+                0
+            };
+            !before.starts_with("used-bytes") && grown(before, after) > ONCE + heaps
+        })
         .map(|(before, after)| format!("{before} before, {after} after"))
         .collect();
     ensure!(changed.is_empty(), "left behind: {}", changed.join("; "));
@@ -252,6 +260,42 @@ fn judged(console: &str) -> anyhow::Result<()> {
 /// What services make once, when a driver first has to be waited for to end: a fault that leaves something behind does so
 /// many times in a boot.
 const ONCE: i64 = 2;
+
+/// The shortest piece by which a program's heap grows, which is a memory object without a handle.
+const HEAP_PIECE: f64 = 512.0 * 1024.0;
+
+/// Pieces by which the heaps of processes have grown that were there before, by what they are charged with: a service needs more
+/// while there is a crash to be reported, and keeps it.
+fn heap_pieces(before: &str, after: &str) -> i64 {
+    let charged = |list: &str| -> BTreeMap<String, f64> {
+        let rows = list.lines().filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            Some(((*words.first()?).to_owned(), bytes(words.get(7)?)?))
+        });
+        rows.collect()
+    };
+    let (before, after) = (charged(before), charged(after));
+    let grown = after.iter().filter_map(|(pid, now)| {
+        let grown = now - before.get(pid)?;
+        (grown > 0.0).then(|| (grown / HEAP_PIECE).ceil() as i64)
+    });
+    grown.sum()
+}
+
+/// Bytes as `ps` prints them: 0, 4.0K, 12M.
+fn bytes(text: &str) -> Option<f64> {
+    let (number, unit) = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(number) => (number, text.chars().last()?),
+        None => (text, 'B'),
+    };
+    let unit = match unit {
+        'K' => 1024.0,
+        'M' => 1024.0 * 1024.0,
+        'G' => 1024.0 * 1024.0 * 1024.0,
+        _ => 1.0,
+    };
+    Some(number.parse::<f64>().ok()? * unit)
+}
 
 /// By how much a count grew.
 fn grown(before: &str, after: &str) -> i64 {
@@ -512,5 +556,36 @@ impl Write for Conductor<'_, '_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn console(vmos: u32, handles: u32, devmgr: &str) -> String {
+        format!(
+            "== processes before\n\
+             PID PPID S PRI THR  RSS HANDLES CHARGED LIMIT SYSCALLS FAULTS     TIME NAME\n  \
+             1    0 R  24   1 440K     109    1.2M  487M     1103     32 00:00:00 init\n \
+             82    1 S  24   1 800K      44    296K  487M     1116     49 00:00:00 devmgr\n\
+             == counts before\nhandles 297\nused-bytes 1\nobjects-Vmo 55\n\
+             == load\nstatus 0\n\
+             == counts after\nhandles {handles}\nused-bytes 9999\nobjects-Vmo {vmos}\n\
+             == processes after\n  \
+             1    0 R  24   1 500K     109    1.2M  487M    16793     47 00:00:00 init\n \
+             82    1 S  24   1 1.4M      44    {devmgr}  487M    39369    192 00:00:01 devmgr\n"
+        )
+    }
+
+    #[test]
+    fn what_is_left_behind_is_told_from_heaps_that_grew() {
+        assert!(judged(&console(57, 299, "296K")).is_ok());
+        assert!(judged(&console(58, 297, "296K")).is_err());
+        assert!(judged(&console(57, 300, "296K")).is_err());
+        // Pieces of 512 KiB.
+        assert!(judged(&console(58, 297, "800K")).is_ok());
+        assert!(judged(&console(59, 297, "1.2M")).is_ok());
+        assert!(judged(&console(60, 297, "1.2M")).is_err());
     }
 }
