@@ -3,24 +3,26 @@
 //! This loop runs for every frame. It allocates nothing, logs nothing, divides by nothing, and makes a
 //! system call only to sleep or to wake a client that sleeps.
 
+mod receive;
+mod transmit;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use ddk::{Deadline, DeviceContext, DriverError, Event, PlatformError};
 use ddk_class_core::{KEY_COMMAND, KEY_INTERRUPT, SessionId};
-use proto::net::{self, RxBuffer, Sent, Status, Transmit, tx_flags};
+use proto::net::{RxBuffer, Status};
 use ring::Memory;
 
-use crate::FRAGMENTS_MAX;
-use crate::check::{self, Segments};
+use self::receive::PROVIDED_ENOUGH;
+pub use self::transmit::SEND_LIMIT_TICKS;
+use self::transmit::{Assembly, Sending};
+use crate::check::Segments;
 use crate::counters::QueueCounters;
-use crate::device::{Frame, NetQueue, NicInfo, PushError, QueueLimits, Received, Wish};
+use crate::device::{NetQueue, NicInfo, QueueLimits, Wish};
 use crate::link::{Command, Notice, Notices, WorkerLink};
 use crate::session::Session;
-
-/// Ticks that a frame may stay with a device whose link is up: between 5 and 6 seconds.
-pub const SEND_LIMIT_TICKS: u8 = 6;
 
 /// Key of the session's doorbell.
 const KEY_SESSION: u64 = 0;
@@ -28,49 +30,8 @@ const KEY_SESSION: u64 = 0;
 /// How often a queue without an interrupt is looked at while it has nothing, in nanoseconds.
 const IDLE_POLL_NS: u64 = 500_000_000;
 
-/// With so many bytes of receive buffers the device has enough for now: twice the longest frame that it may put together.
-const PROVIDED_ENOUGH: u64 = 128 * 1024;
-
 /// Frames and buffers taken from the client before the device has its turn.
 const TURN: u32 = 256;
-
-/// A frame that the device has.
-#[derive(Clone, Copy)]
-struct Sending {
-    id: u32,
-    length: u32,
-    fragments: u16,
-    /// Ticks since it was queued.
-    age: u8,
-    /// Buffers of the fragments.
-    slots: [u16; FRAGMENTS_MAX],
-    /// Nobody waits for it.
-    is_lazy: bool,
-}
-
-/// The fragments of the frame that is next.
-#[derive(Default)]
-struct Assembly {
-    fragments: Vec<Transmit>,
-    /// With those that are beyond the limit and not kept.
-    count: usize,
-    /// The last fragment is there: the queue had no room.
-    is_complete: bool,
-}
-
-impl Assembly {
-    /// Whether nobody waits for the frame.
-    fn is_lazy(&self) -> bool {
-        let first = self.fragments.first();
-        first.is_some_and(|f| f.flags & tx_flags::LAZY != 0)
-    }
-
-    fn clear(&mut self) {
-        self.fragments.clear();
-        self.count = 0;
-        self.is_complete = false;
-    }
-}
 
 /// One queue pair of the device with its session. Runs on a thread of its own.
 pub struct Worker<Q, M> {
@@ -141,10 +102,7 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             provided_bytes: 0,
             sending: (0..limits.tx_depth).map(|_| None).collect(),
             tx_free: tokens(limits.tx_depth),
-            assembly: Assembly {
-                fragments: Vec::with_capacity(FRAGMENTS_MAX),
-                ..Assembly::default()
-            },
+            assembly: Assembly::new(),
             segments: Segments::new(),
             armed: None,
             awaited: 0,
@@ -247,139 +205,6 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
     }
 
     #[inline]
-    fn reap_received(&mut self) -> Result<(), DriverError> {
-        while self.rx_free.len() < self.providing.len() {
-            let Some(queue) = &mut self.queue else { break };
-            let Some(received) = queue.received()? else {
-                break;
-            };
-            if self.armed.take().is_some() {
-                queue.disarm();
-            }
-            self.received(&received)?;
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn received(&mut self, received: &Received) -> Result<(), DriverError> {
-        let token = received.token;
-        let odd = |what, seen: u32| DriverError::Protocol {
-            what,
-            expected: 0,
-            seen: seen.into(),
-        };
-        let entry = self
-            .providing
-            .get_mut(token as usize)
-            .and_then(Option::take);
-        let Some(buffer) = entry else {
-            return Err(odd("receive buffer that the device has", token));
-        };
-        self.rx_free.push(token);
-        self.provided_bytes -= u64::from(buffer.length);
-        let Some(session) = &mut self.session else {
-            return Ok(());
-        };
-        session.buffers.release(buffer.slot);
-        if received.length > buffer.length {
-            return Err(odd("bytes in a receive buffer", received.length));
-        }
-        let is_first = !core::mem::replace(
-            &mut self.in_frame,
-            received.flags & net::rx_flags::MORE != 0,
-        );
-        if is_first && !self.in_frame && received.length == 0 && received.prefix_length == 0 {
-            // What the device found damaged: no frame, and no end of one.
-            self.refuse_rx(buffer.id, Status::LOST);
-            return Ok(());
-        }
-        if !self.in_frame {
-            self.counters.rx_frames.add(1);
-        }
-        let bytes = u64::from(received.length) + u64::from(received.prefix_length);
-        self.counters.rx_bytes.add(bytes);
-        self.answer_rx(net::Received {
-            id: buffer.id,
-            length: received.length,
-            flags: received.flags,
-            checksum_start: received.checksum.start,
-            checksum_offset: received.checksum.offset,
-            segment_size: received.segment_size,
-            segmentation: received.segmentation.0,
-            prefix_length: received.prefix_length,
-            status: Status::OK.0,
-            prefix: received.prefix,
-        });
-        Ok(())
-    }
-
-    #[inline]
-    fn reap_sent(&mut self) -> Result<(), DriverError> {
-        while self.tx_free.len() < self.sending.len() {
-            let Some(queue) = &mut self.queue else { break };
-            let Some(token) = queue.sent()? else { break };
-            if self.armed.take().is_some() {
-                queue.disarm();
-            }
-            let entry = self.sending.get_mut(token as usize).and_then(Option::take);
-            let Some(frame) = entry else {
-                return Err(DriverError::Protocol {
-                    what: "frame that the device has",
-                    expected: 0,
-                    seen: token.into(),
-                });
-            };
-            self.tx_free.push(token);
-            self.awaited -= usize::from(!frame.is_lazy);
-            self.counters.tx_frames.add(1);
-            self.counters.tx_bytes.add(frame.length.into());
-            self.finish(&frame, Status::OK);
-        }
-        Ok(())
-    }
-
-    /// A frame that the device does not have any more.
-    #[inline]
-    fn finish(&mut self, frame: &Sending, status: Status) {
-        let Some(session) = &mut self.session else {
-            return;
-        };
-        for slot in frame.slots.iter().take(frame.fragments.into()) {
-            session.buffers.release(*slot);
-        }
-        self.answer_tx(frame.id, frame.fragments, status);
-    }
-
-    #[inline]
-    fn answer_rx(&mut self, entry: net::Received) {
-        let Some(session) = self.session.as_mut().filter(|s| !s.closed) else {
-            return;
-        };
-        session.provided = session.provided.saturating_sub(1);
-        if session.received.push(&entry).is_err() {
-            // It has more outstanding than it was allowed, or its ring is corrupt.
-            self.break_session();
-        }
-    }
-
-    #[inline]
-    fn answer_tx(&mut self, id: u32, fragments: u16, status: Status) {
-        let Some(session) = self.session.as_mut().filter(|s| !s.closed) else {
-            return;
-        };
-        session.fragments = session.fragments.saturating_sub(fragments);
-        let entry = Sent {
-            id,
-            status: status.0,
-            fragments,
-        };
-        if session.sent.push(&entry).is_err() {
-            self.break_session();
-        }
-    }
-
-    #[inline]
     fn publish(&mut self) {
         if let Some(session) = self.session.as_mut().filter(|s| !s.closed) {
             let received = session.received.publish();
@@ -415,169 +240,6 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             }
         }
         more
-    }
-
-    #[inline]
-    fn drain_free(&mut self, pushed: &mut bool) -> bool {
-        for _ in 0..TURN {
-            let Some(session) = self.session.as_mut().filter(|s| !s.closed) else {
-                return false;
-            };
-            let (Some(queue), Some(&token)) = (&mut self.queue, self.rx_free.last()) else {
-                return false;
-            };
-            let buffer = match session.waiting_rx.take() {
-                Some(buffer) => buffer,
-                None => match session.free.pop() {
-                    Ok(Some(buffer)) if session.provided < session.rx_depth => {
-                        session.provided += 1;
-                        buffer
-                    }
-                    Ok(None) => return false,
-                    // Or more than was agreed, which its answers would have no room for.
-                    _ => {
-                        self.break_session();
-                        return false;
-                    }
-                },
-            };
-            let (info, limits) = (&self.info, &self.limits);
-            let checked =
-                check::rx_buffer(&session.buffers, info, limits, &buffer, &mut self.segments);
-            let provided = match checked {
-                Ok(()) => queue.provide(token, self.segments.get()),
-                Err(status) => Err(PushError::Rejected(status)),
-            };
-            match provided {
-                Ok(()) => {
-                    session.buffers.hold(buffer.slot);
-                    self.rx_free.pop();
-                    self.provided_bytes += u64::from(buffer.length);
-                    if let Some(entry) = self.providing.get_mut(token as usize) {
-                        *entry = Some(buffer);
-                    }
-                    *pushed = true;
-                }
-                Err(PushError::Full) => {
-                    session.waiting_rx = Some(buffer);
-                    return false;
-                }
-                Err(PushError::Rejected(status)) => self.refuse_rx(buffer.id, status),
-            }
-        }
-        true
-    }
-
-    /// Gives a buffer back that the device never saw, or has no more.
-    fn refuse_rx(&mut self, id: u32, status: Status) {
-        self.answer_rx(net::Received {
-            id,
-            status: status.0,
-            ..net::Received::default()
-        });
-    }
-
-    #[inline]
-    fn drain_transmit(&mut self, pushed: &mut bool) -> bool {
-        for _ in 0..TURN {
-            if !self.assembly.is_complete {
-                match self.assemble() {
-                    Ok(true) => {}
-                    Ok(false) => return false,
-                    Err(Broken) => {
-                        self.break_session();
-                        return false;
-                    }
-                }
-            }
-            let id = self.assembly.fragments.first().map_or(0, |f| f.id);
-            let count = self.assembly.count as u16;
-            match self.start() {
-                Ok(()) => *pushed = true,
-                // The next frame that was sent makes room.
-                Err(PushError::Full) => return false,
-                Err(PushError::Rejected(status)) => {
-                    self.counters.tx_errors.add(1);
-                    self.answer_tx(id, count, status);
-                }
-            }
-            self.assembly.clear();
-        }
-        true
-    }
-
-    /// Takes fragments until a frame is complete; `false`: the ring is empty before.
-    #[inline]
-    fn assemble(&mut self) -> Result<bool, Broken> {
-        let Some(session) = self.session.as_mut().filter(|s| !s.closed) else {
-            return Ok(false);
-        };
-        loop {
-            let Some(fragment) = session.transmit.pop().map_err(|_| Broken)? else {
-                return Ok(false);
-            };
-            if session.fragments >= session.tx_depth {
-                return Err(Broken);
-            }
-            session.fragments += 1;
-            self.assembly.count += 1;
-            if self.assembly.fragments.len() < FRAGMENTS_MAX {
-                self.assembly.fragments.push(fragment);
-            }
-            if fragment.flags & tx_flags::MORE == 0 {
-                self.assembly.is_complete = true;
-                return Ok(true);
-            }
-        }
-    }
-
-    /// Checks the frame and gives it to the device.
-    #[inline]
-    fn start(&mut self) -> Result<(), PushError> {
-        let Some(session) = self.session.as_mut() else {
-            return Err(PushError::Rejected(Status::GONE));
-        };
-        let (Some(queue), Some(&token)) = (&mut self.queue, self.tx_free.last()) else {
-            return Err(PushError::Full);
-        };
-        let (fragments, count) = (&*self.assembly.fragments, self.assembly.count);
-        let (info, limits) = (&self.info, &self.limits);
-        let fragments = (fragments, count);
-        let checked = check::frame(
-            &session.buffers,
-            info,
-            limits,
-            fragments,
-            &mut self.segments,
-        );
-        let checked = checked.map_err(PushError::Rejected)?;
-        queue.transmit(&Frame {
-            token,
-            segments: self.segments.get(),
-            length: checked.length,
-            checksum: checked.checksum,
-            segmentation: checked.segmentation,
-        })?;
-        let mut sending = Sending {
-            id: 0,
-            length: checked.length,
-            fragments: count as u16,
-            age: 0,
-            slots: [0; FRAGMENTS_MAX],
-            is_lazy: self.assembly.is_lazy(),
-        };
-        let slots = sending.slots.iter_mut();
-        for (slot, fragment) in slots.zip(&self.assembly.fragments) {
-            *slot = fragment.slot;
-            session.buffers.hold(fragment.slot);
-        }
-        sending.id = self.assembly.fragments.first().map_or(0, |f| f.id);
-        self.awaited += usize::from(!sending.is_lazy);
-        self.tx_free.pop();
-        if let Some(entry) = self.sending.get_mut(token as usize) {
-            *entry = Some(sending);
-        }
-        Ok(())
     }
 
     // Before sleeping.
@@ -731,18 +393,6 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         }
     }
 
-    /// Counts the age of what the device has to send.
-    fn tick(&mut self) {
-        let mut stuck = false;
-        for frame in self.sending.iter_mut().flatten() {
-            frame.age = frame.age.saturating_add(1);
-            stuck |= frame.age >= SEND_LIMIT_TICKS;
-        }
-        if stuck && !self.paused {
-            self.notices.send(Notice::Stuck(self.index));
-        }
-    }
-
     /// Goes on after a reset. The device has none of the buffers and frames any more.
     fn resume(&mut self, mut queue: Q) {
         for token in 0..self.sending.len() {
@@ -789,31 +439,4 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
         }
         self.queue = Some(queue);
     }
-
-    /// A receive buffer that the device had before its reset.
-    fn provide_again(&mut self, queue: &mut Q, buffer: RxBuffer) {
-        let (Some(session), Some(&token)) = (&mut self.session, self.rx_free.last()) else {
-            return;
-        };
-        let (info, limits) = (&self.info, &self.limits);
-        let checked = check::rx_buffer(&session.buffers, info, limits, &buffer, &mut self.segments);
-        let provided = checked
-            .map_err(PushError::Rejected)
-            .and_then(|()| queue.provide(token, self.segments.get()));
-        match provided {
-            Ok(()) => {
-                session.buffers.hold(buffer.slot);
-                self.rx_free.pop();
-                self.provided_bytes += u64::from(buffer.length);
-                if let Some(entry) = self.providing.get_mut(token as usize) {
-                    *entry = Some(buffer);
-                }
-            }
-            Err(PushError::Full) => self.refuse_rx(buffer.id, Status::LOST),
-            Err(PushError::Rejected(status)) => self.refuse_rx(buffer.id, status),
-        }
-    }
 }
-
-/// The client broke the protocol.
-struct Broken;
