@@ -4,26 +4,30 @@
 //! given. Which interface a connection belongs to is decided once, when it is made.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use proto::inet::{Configuration, InterfaceState, NetworkError, Origin};
 use smoltcp::iface::{Config, PollIngressSingleResult, PollResult, Route, SocketHandle, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::socket::dhcpv4;
+use smoltcp::socket::{Socket, dhcpv4};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
     EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, HardwareAddress,
-    IPV6_LINK_LOCAL_ALL_NODES, Icmpv6Packet, Icmpv6Repr, IpAddress, IpCidr, IpProtocol,
+    IPV6_LINK_LOCAL_ALL_NODES, Icmpv6Packet, Icmpv6Repr, IpAddress, IpCidr, IpEndpoint, IpProtocol,
     Ipv4Address, Ipv6Address, Ipv6Cidr, Ipv6Packet, Ipv6Repr, NdiscRepr, NdiscRouterFlags,
 };
 
 use crate::advertisement::Routers;
+use crate::convert;
 use crate::device::{Device, Recorder};
 use crate::link::{Link, Medium, Properties};
+use crate::recovery::Key;
+use crate::stack::TCP_MAX;
 
 /// What DHCP found out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -49,6 +53,18 @@ pub struct Interface {
     /// When a socket wants to be looked at again.
     next: Option<Instant>,
     routers: Routers,
+}
+
+/// Connections before those that are gone are forgotten.
+const FLOWS_MAX: usize = 2 * TCP_MAX;
+
+fn key(local: IpEndpoint, remote: IpEndpoint) -> Key {
+    Key {
+        local_port: local.port,
+        remote_port: remote.port,
+        local: local.addr,
+        remote: remote.addr,
+    }
 }
 
 /// Frames that are received in a row before others get their turn.
@@ -299,7 +315,7 @@ impl Interface {
             if let (Medium::Ethernet(_), Some(transport)) =
                 (device.properties.medium, &device.transport)
             {
-                device.recovery.heard(transport, &device.received, now);
+                device.recovery.heard(transport, &mut device.received, now);
             }
             let result = self
                 .iface
@@ -403,6 +419,20 @@ impl Interface {
         self.device.staged = true;
         self.iface
             .poll_ingress_single(now, &mut self.device, &mut self.sockets);
+    }
+
+    /// A TCP connection begins: of a socket whose congestion control is here.
+    pub(crate) fn open_flow(&mut self, local: SocketAddr, remote: SocketAddr, now: Instant) {
+        if self.device.recovery.count() >= FLOWS_MAX {
+            let sockets = self.sockets.iter().filter_map(|(_, socket)| match socket {
+                Socket::Tcp(tcp) => Some(key(tcp.local_endpoint()?, tcp.remote_endpoint()?)),
+                _ => None,
+            });
+            let live: BTreeSet<Key> = sockets.collect();
+            self.device.recovery.retain(|key| live.contains(key));
+        }
+        let key = key(convert::endpoint(local), convert::endpoint(remote));
+        self.device.recovery.open(key, now);
     }
 
     /// Has smoltcp send again what is due.

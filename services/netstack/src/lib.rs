@@ -15,6 +15,7 @@ extern crate alloc;
 
 pub mod advertisement;
 mod coalesce;
+mod congestion;
 pub mod convert;
 mod device;
 pub mod interface;

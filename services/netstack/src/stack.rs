@@ -15,7 +15,7 @@ use smoltcp::wire::{IpCidr, Ipv4Cidr, Ipv6Cidr};
 
 use crate::convert;
 use crate::interface::Interface;
-use crate::link::{Link, Loopback};
+use crate::link::{Link, Loopback, Medium};
 use crate::segment;
 
 /// Most TCP sockets, listeners' half-open ones included.
@@ -246,6 +246,7 @@ impl Stack {
                         tcp_sockets,
                         source,
                         destination,
+                        now,
                     );
                     if !admitted {
                         interface.device.counters_mut().syn_dropped += 1;
@@ -392,14 +393,16 @@ impl Stack {
             port => port,
         };
         self.make_room()?;
+        let now = self.now;
         let interface = self.interface_at(index)?;
-        let mut socket = new_socket();
+        let mut socket = new_socket(interface.properties().medium);
         socket.set_timeout(Some(USER_TIMEOUT));
         let own = convert::endpoint(SocketAddr::new(address, port));
         socket
             .connect(interface.iface.context(), convert::endpoint(remote), own)
             .map_err(|_| NetworkError::Unreachable)?;
         let handle = interface.sockets.add(socket);
+        interface.open_flow(SocketAddr::new(address, port), remote, now);
         self.tcp_sockets += 1;
         Ok(SocketId {
             interface: index,
@@ -543,11 +546,14 @@ impl Stack {
     }
 }
 
-fn new_socket() -> tcp::Socket<'static> {
+fn new_socket(medium: Medium) -> tcp::Socket<'static> {
     let buffer = || tcp::SocketBuffer::new(alloc::vec![0; TCP_BUFFER]);
     let mut socket = tcp::Socket::new(buffer(), buffer());
-    // smoltcp has CUBIC too, in floating point of the standard library: neither is there on the bare target.
-    socket.set_congestion_control(tcp::CongestionControl::Reno);
+    // On a wire it is `recovery`'s.
+    socket.set_congestion_control(match medium {
+        Medium::Ethernet(_) => tcp::CongestionControl::None,
+        Medium::Ip => tcp::CongestionControl::Reno,
+    });
     socket.set_tsval_generator(Some(timestamp));
     // Acknowledgements wait for data to go with, but not long (RFC 9293, 3.8.6.3).
     socket.set_ack_delay(Some(smoltcp::time::Duration::from_millis(10)));
@@ -567,6 +573,7 @@ fn admit(
     tcp_sockets: &mut usize,
     source: SocketAddr,
     destination: SocketAddr,
+    now: Instant,
 ) -> bool {
     let Some(listener) = listeners.values_mut().find(|l| l.wants(destination)) else {
         return true;
@@ -590,7 +597,8 @@ fn admit(
         && *tcp_sockets < TCP_MAX;
     let handle = if room {
         *tcp_sockets += 1;
-        interface.sockets.add(new_socket())
+        let socket = new_socket(interface.properties().medium);
+        interface.sockets.add(socket)
     } else {
         // A flood of requests pushes out its own oldest ones, so that those of others have a chance.
         let oldest = listener
@@ -621,5 +629,6 @@ fn admit(
         interface: index,
         handle,
     });
+    interface.open_flow(destination, source, now);
     true
 }
