@@ -293,7 +293,6 @@ impl Interface {
         now: Instant,
         mut admit: impl FnMut(&mut Interface, &[u8]) -> bool,
     ) -> bool {
-        self.ask_for_retransmissions(now);
         for _ in 0..BATCH {
             if !self.device.stage() {
                 return false;
@@ -333,6 +332,7 @@ impl Interface {
         if !self.enabled || !self.device.link.is_up() {
             return false;
         }
+        self.ask_for_retransmissions(now);
         // Each round sends a frame for each socket at most; the link's room bounds them. Mostly one round is enough, and a look at when
         // the sockets are due costs less than another.
         let changed = self.send_round(now);
@@ -437,7 +437,7 @@ impl Interface {
 
     /// Has smoltcp send again what is due.
     fn ask_for_retransmissions(&mut self, now: Instant) {
-        if self.device.staged || !self.enabled || !self.device.link.is_up() {
+        if self.device.staged {
             return;
         }
         for frame in self.device.recovery.due(now) {

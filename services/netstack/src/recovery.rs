@@ -77,6 +77,10 @@ struct Flow {
     doublings: u32,
     /// When its first segment is due again; only while something is not acknowledged.
     due: Option<Instant>,
+    /// It is due because what follows it was lost with others (RFC 6582, 3.2), not because it took long.
+    at_once: bool,
+    /// The peer has said more than its SYN.
+    stands: bool,
 }
 
 impl Flow {
@@ -96,6 +100,8 @@ impl Flow {
             round_trip: None,
             doublings: 0,
             due: None,
+            at_once: false,
+            stands: false,
         }
     }
 
@@ -122,6 +128,7 @@ impl Flow {
 
     /// Its time begins now, if anything of it is not acknowledged.
     fn arm(&mut self, now: Instant) {
+        self.at_once = false;
         self.due = (self.first < self.end).then(|| now + self.time());
     }
 
@@ -162,6 +169,9 @@ impl Flow {
             self.cubic.acknowledged(bytes as u32, round_trip, now);
         }
         self.arm(now);
+        if self.loss.is_some() && self.due.is_some() {
+            (self.due, self.at_once) = (Some(now), true);
+        }
     }
 
     /// What the peer's window is for smoltcp.
@@ -317,6 +327,9 @@ impl Recovery {
         }
         let mut due = None;
         let limited = if tcp.syn() {
+            if flow.stands {
+                return None;
+            }
             flow.agree(tcp.options());
             // The only window that is not scaled (RFC 7323, 2.2).
             let limited = flow.limit(offered, 0);
@@ -325,19 +338,26 @@ impl Recovery {
             limited
         } else {
             // One more, since its end is a number as well.
-            if !tcp.ack() || number < flow.first || number > flow.end + 1 {
+            if !tcp.ack() || number > flow.end + 1 {
                 return None;
             }
-            if number > flow.first {
-                flow.advance(number, now);
-                due = flow.due;
-                flow.window = flow.limit(offered, flow.scale);
-            } else if offered != flow.offered {
-                // Else the same as before: an acknowledgement with another window is no sign of a loss.
-                flow.window = flow.limit(offered, flow.scale);
+            flow.stands = true;
+            let limited = flow.limit(offered, flow.scale);
+            if number < flow.first {
+                // Others overtook it.
+                limited
+            } else {
+                if number > flow.first {
+                    flow.advance(number, now);
+                    due = flow.due;
+                    flow.window = flow.limit(offered, flow.scale);
+                } else if offered != flow.offered {
+                    flow.window = limited;
+                }
+                // Else as before: an acknowledgement with another window is no sign of a loss.
+                flow.offered = offered;
+                flow.window
             }
-            flow.offered = offered;
-            flow.window
         };
         flow.heard = now;
         self.earliest = earlier(self.earliest, due);
@@ -369,11 +389,13 @@ impl Recovery {
                     flow.due = None;
                     continue;
                 }
-                if flow.doublings > 0 {
-                    flow.cubic.lost_again();
-                }
                 frames.extend(request(key, flow));
-                flow.doublings = (flow.doublings + 1).min(DOUBLINGS);
+                if !flow.at_once {
+                    if flow.doublings > 0 {
+                        flow.cubic.lost_again();
+                    }
+                    flow.doublings = (flow.doublings + 1).min(DOUBLINGS);
+                }
                 flow.sample = None;
                 flow.arm(now);
             }
@@ -610,6 +632,41 @@ mod tests {
         wire.data(3000, 1000);
         wire.pass(200);
         assert_eq!(wire.recovery.due(wire.now).len(), 5, "without its doubling");
+    }
+
+    #[test]
+    fn of_many_that_were_lost_each_is_asked_for_when_the_one_before_is_there() {
+        let mut wire = Wire::connected();
+        for n in 0..10 {
+            wire.data(1000 + n * 1000, 1000);
+        }
+        wire.pass(1000);
+        for n in 0..10 {
+            assert_eq!(wire.recovery.due(wire.now).len(), 5, "{n}");
+            wire.data(1000 + n * 1000, 1000);
+            assert!(wire.recovery.due(wire.now).is_empty());
+            wire.pass(20);
+            wire.acknowledge(2000 + n * 1000, 50_000);
+        }
+        assert!(wire.recovery.due(wire.now).is_empty());
+        // One loss, and it is over.
+        assert_eq!(wire.acknowledge(11_000, 50_000), 1_750);
+        wire.pass(10_000);
+        assert!(wire.recovery.due(wire.now).is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_stands_does_not_begin_again() {
+        let mut wire = Wire::connected();
+        let window = wire.hear(TcpRepr {
+            control: TcpControl::Syn,
+            window_len: 60_000,
+            ..blank()
+        });
+        assert_eq!(window, 60_000, "smoltcp's to judge");
+        assert_eq!(wire.acknowledge(1000, 50_000), 2_500);
+        // An old one.
+        assert_eq!(wire.acknowledge(-5, 50_000), 2_500);
     }
 
     #[test]
