@@ -27,7 +27,7 @@ use crate::convert;
 use crate::device::{Device, Recorder};
 use crate::link::{Link, Medium, Properties};
 use crate::recovery::Key;
-use crate::stack::TCP_MAX;
+use crate::stack::{TCP_MAX, TakenIn};
 
 /// What DHCP found out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -287,16 +287,17 @@ impl Interface {
     }
 
     /// Receives up to a batch of frames. `admit` looks at each connection request and says whether it may pass.
-    /// `true`: there may be more.
     pub(crate) fn receive(
         &mut self,
         now: Instant,
         mut admit: impl FnMut(&mut Interface, &[u8]) -> bool,
-    ) -> bool {
+    ) -> TakenIn {
+        let mut taken = TakenIn::Nothing;
         for _ in 0..BATCH {
             if !self.device.stage() {
-                return false;
+                return taken;
             }
+            taken = TakenIn::All;
             if !self.enabled {
                 self.device.discard();
                 continue;
@@ -320,10 +321,10 @@ impl Interface {
                 .iface
                 .poll_ingress_single(now, &mut self.device, &mut self.sockets);
             if result == PollIngressSingleResult::None {
-                return false;
+                return taken;
             }
         }
-        true
+        TakenIn::More
     }
 
     /// Sends what there is to send. `true`: there may be more to be done at once.

@@ -97,6 +97,17 @@ pub struct Stack {
     now: Instant,
 }
 
+/// What a look at the links gave.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum TakenIn {
+    /// Nothing.
+    Nothing,
+    /// All that there was.
+    All,
+    /// A batch; there may be more.
+    More,
+}
+
 /// Index of the loopback.
 const LOOPBACK: usize = 0;
 
@@ -209,12 +220,25 @@ impl Stack {
 
     /// Receives, keeps accounts, sends. `true`: there is more to receive at once.
     pub fn poll(&mut self, now: Instant) -> bool {
+        let received = self.take_in(now);
+        self.send(now) | (received == TakenIn::More)
+    }
+
+    /// Receives, and keeps accounts.
+    pub fn take_in(&mut self, now: Instant) -> TakenIn {
         self.now = now;
-        let mut more = false;
+        let mut taken = TakenIn::Nothing;
         for index in 0..self.interfaces.len() {
-            more |= self.receive(index, now);
+            taken = taken.max(self.receive(index, now));
         }
         self.settle();
+        taken
+    }
+
+    /// Sends. `true`: there is something to receive at once.
+    pub fn send(&mut self, now: Instant) -> bool {
+        self.now = now;
+        let mut more = false;
         for interface in &mut self.interfaces {
             more |= interface.send(now);
         }
@@ -225,7 +249,7 @@ impl Stack {
             .is_some_and(|lo| lo.device.stage())
     }
 
-    fn receive(&mut self, index: usize, now: Instant) -> bool {
+    fn receive(&mut self, index: usize, now: Instant) -> TakenIn {
         let Stack {
             interfaces,
             listeners,
@@ -233,7 +257,7 @@ impl Stack {
             ..
         } = self;
         let Some(interface) = interfaces.get_mut(index) else {
-            return false;
+            return TakenIn::Nothing;
         };
         interface.receive(now, |interface, frame| {
             let transport = interface.device.transport.as_ref();

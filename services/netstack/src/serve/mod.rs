@@ -18,7 +18,7 @@ use ipc::{Channel, Server};
 use proto::inet::{DnsServer, IpServer, TcpServer, UdpServer};
 use smoltcp::time::Instant;
 
-use crate::stack::Stack;
+use crate::stack::{Stack, TakenIn};
 
 /// Shortest pause between two looks at a stack that has nothing to receive.
 const PAUSE_MIN: Duration = Duration::from_micros(200);
@@ -85,9 +85,14 @@ impl Net {
         let mut addresses = 0;
         loop {
             let kicked = self.kick.wait();
+            let taken = self.stack().take_in(now());
+            if taken != TakenIn::Nothing {
+                // Whoever has received something takes it first: what is acknowledged then says how much room there is.
+                self.executor.yield_now().await;
+            }
             let (more, delay, count) = {
                 let mut stack = self.stack();
-                let more = stack.poll(now());
+                let more = stack.send(now()) | (taken == TakenIn::More);
                 let count: usize = stack.interfaces().iter().map(|i| i.address_count()).sum();
                 (more, stack.delay(now()), count)
             };
