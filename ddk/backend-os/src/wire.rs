@@ -101,7 +101,7 @@ impl Payload for ClientBuffers {
     }
 }
 
-/// Tells in the log what the wire does, each time that it has done twice as much.
+/// Tells in the log what the wire does, each time that it has done twice as much, and at the end.
 pub(crate) struct WireLog {
     counts: Arc<Counts>,
     next: u64,
@@ -118,5 +118,11 @@ impl WireLog {
             self.next = frames.saturating_mul(2);
             rt::info!("bad wire: {}", self.counts);
         }
+    }
+}
+
+impl Drop for WireLog {
+    fn drop(&mut self) {
+        rt::info!("bad wire: {}", self.counts);
     }
 }

@@ -223,10 +223,6 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
             return false;
         }
         let (mut pushed, mut more) = (false, false);
-        if self.link.is_pending() {
-            // The client may have got the answer to a registration that is still on its way here.
-            self.commands();
-        }
         more |= self.drain_free(&mut pushed);
         more |= self.drain_transmit(&mut pushed);
         if pushed {

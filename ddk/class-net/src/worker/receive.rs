@@ -116,6 +116,12 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
                     }
                 },
             };
+            if self.link.is_pending() {
+                // The client may have got the answer to a registration that is still on its way here.
+                session.waiting_rx = Some(buffer);
+                self.commands();
+                continue;
+            }
             let (info, limits) = (&self.info, &self.limits);
             let checked =
                 check::rx_buffer(&session.buffers, info, limits, &buffer, &mut self.segments);

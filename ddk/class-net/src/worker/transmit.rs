@@ -130,6 +130,13 @@ impl<Q: NetQueue, M: Memory> Worker<Q, M> {
                     }
                 }
             }
+            if self.link.is_pending() {
+                // As with receive buffers.
+                self.commands();
+                if !self.assembly.is_complete {
+                    continue;
+                }
+            }
             let id = self.assembly.fragments.first().map_or(0, |f| f.id);
             let count = self.assembly.count as u16;
             match self.start() {
